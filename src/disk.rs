@@ -1,0 +1,223 @@
+//! Atomic writes, private modes, locks: the only module that writes files.
+//!
+//! Everything is written to a temporary name in the same folder, synced, renamed, and the
+//! folder synced, so that a crash leaves the old file or the new one, never a half.
+
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt as _;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Sets the process's umask so that files of ours and of our children are private.
+pub fn private_by_default() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// Makes a folder and its missing parents, mode 0700.
+pub fn make_private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder
+        .create(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("create folder `{}`: {error}", path.display())))
+}
+
+/// Writes a whole file, mode 0600, atomically and durably.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = parent(path)?;
+    let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+    temp.write_all(bytes)?;
+    temp.as_file().sync_all()?;
+    temp.persist(path).map_err(|error| {
+        io::Error::new(error.error.kind(), format!("rename to `{}`: {}", path.display(), error.error))
+    })?;
+    sync_dir(dir)
+}
+
+/// Writes a value as indented JSON with a final newline.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    write(path, &bytes)
+}
+
+/// Renames a finished folder into place and syncs the parent.
+pub fn publish_dir(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_dir(parent(to)?)
+}
+
+/// Syncs a folder, so that renames in it are durable.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+/// Syncs every file below a folder and the folders themselves.
+pub fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            fs::File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_dir(path)
+}
+
+/// Every file below a folder, as relative paths in order.
+pub fn files_below(root: &Path) -> io::Result<Vec<PathBuf>> {
+    fn walk(root: &Path, dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() && !path.is_symlink() {
+                walk(root, &path, found)?;
+            } else if let Ok(relative) = path.strip_prefix(root) {
+                found.push(relative.to_owned());
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    walk(root, root, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+/// Bytes of all files below a folder; files that vanish meanwhile count nothing.
+pub fn bytes_below(root: &Path) -> u64 {
+    files_below(root).map_or(0, |files| {
+        files.iter().filter_map(|file| fs::metadata(root.join(file)).ok()).map(|meta| meta.len()).sum()
+    })
+}
+
+/// SHA-256 of a file, lowercase hex, and its length in bytes.
+pub fn sha256_file(path: &Path) -> io::Result<(String, u64)> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0_u8; 1 << 20];
+    let mut length = 0_u64;
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((hex::encode(hasher.finalize()), length));
+        }
+        hasher.update(buffer.get(..read).unwrap_or_default());
+        length += read as u64;
+    }
+}
+
+/// SHA-256 of bytes, lowercase hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Bytes free for us on the file system of a path.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Takes write rights from every file below a folder, so that nothing edits a frozen copy by accident.
+pub fn make_read_only(root: &Path) -> io::Result<()> {
+    for file in files_below(root)? {
+        fs::set_permissions(root.join(file), std::fs::Permissions::from_mode(0o400))?;
+    }
+    Ok(())
+}
+
+/// Copies one file, mode 0600, making its folder.
+pub fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    make_private_dir(parent(to)?)?;
+    fs::copy(from, to)?;
+    fs::set_permissions(to, std::fs::Permissions::from_mode(0o600))
+}
+
+/// An exclusive lock on a file; let go when dropped or when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    file: fs::File,
+}
+
+impl Lock {
+    /// Takes the lock, or returns `None` when another process holds it.
+    ///
+    /// The holder's process id stands in the file, for the message of who waits.
+    pub fn take(path: &Path) -> io::Result<Option<Self>> {
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(path)?;
+        match file.file().try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+        let mut lock = Self { file };
+        lock.file.set_len(0)?;
+        write!(lock.file, "{}", std::process::id())?;
+        Ok(Some(lock))
+    }
+}
+
+/// Appends lines to a file, each synced before the call returns.
+#[derive(Debug)]
+pub struct Journal {
+    file: fs::File,
+}
+
+impl Journal {
+    /// Opens or makes the file, mode 0600.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        make_private_dir(parent(path)?)?;
+        let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        Ok(Self { file })
+    }
+
+    /// Appends one JSON line durably.
+    pub fn append<T: Serialize>(&mut self, record: &T) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.file.sync_data()
+    }
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("`{}` has no folder", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_private_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        write_json(&path, &[1, 2]).unwrap();
+        write_json(&path, &[3]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "[\n  3\n]\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(files_below(dir.path()).unwrap(), vec![PathBuf::from("x.json")]);
+    }
+
+    #[test]
+    fn a_lock_has_one_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.lock");
+        let held = Lock::take(&path).unwrap();
+        assert!(held.is_some());
+        assert!(Lock::take(&path).unwrap().is_none());
+        drop(held);
+        assert!(Lock::take(&path).unwrap().is_some());
+    }
+}

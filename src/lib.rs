@@ -1,0 +1,7 @@
+//! **supa-safe** makes `supabase db push` boring.
+pub mod disk;
+pub mod exit;
+pub mod failure;
+pub mod proc;
+pub mod secret;
+pub mod target;

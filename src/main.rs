@@ -1,0 +1,3 @@
+//! The `supa-safe` program.
+
+fn main() {}

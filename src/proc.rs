@@ -1,0 +1,614 @@
+//! Describes and runs programs: the only module that starts a process.
+//!
+//! A [`Cmd`] is data: what is shown, logged, and written into a runbook is what runs. There is
+//! never a shell. Secrets go by environment and are masked in everything that is shown, captured
+//! output included. Programs run in a process group of their own and are stopped with their
+//! children; only [`Group::Shared`] (the delegate) shares the terminal's group and is never killed.
+
+use crate::secret::{MASK, Masker, Secret};
+use fs_err as fs;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How much of a program's standard error is kept for messages.
+const TAIL_BYTES: usize = 128 << 10;
+/// How long a stopped program may clean up before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long output is awaited after the program itself ended: a grandchild may hold the pipe.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What can go wrong with a program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program could not be started.
+    #[error("cannot start `{program}`")]
+    Start {
+        /// The program's path.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program was not found on `PATH`.
+    #[error("`{program}` was not found on PATH")]
+    NotFound {
+        /// The program's name.
+        program: String,
+    },
+    /// The program ended with a failure.
+    #[error("`{shown}` {ended}{tail}")]
+    Failed {
+        /// The masked command line.
+        shown: String,
+        /// How it ended.
+        ended: Ended,
+        /// The last lines of its standard error, indented, or nothing.
+        tail: String,
+    },
+    /// The program did not end in time and was stopped.
+    #[error("`{shown}` did not end within {} s and was stopped", .after.as_secs())]
+    TimedOut {
+        /// The masked command line.
+        shown: String,
+        /// The limit.
+        after: Duration,
+    },
+    /// Waiting for the program, or handling its output, failed.
+    #[error("lost track of `{shown}`")]
+    Lost {
+        /// The masked command line.
+        shown: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ended {
+    /// Whether the program ended with code 0.
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl From<ExitStatus> for Ended {
+    fn from(status: ExitStatus) -> Self {
+        status.code().map_or_else(|| Self::Signal(status.signal().unwrap_or(0)), Self::Code)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
+}
+
+/// Which process group a program runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// A group of its own: Ctrl-C does not reach it, and it is stopped when its handle is dropped.
+    Own,
+    /// Ours: it shares the terminal, gets its signals, and is never killed by us.
+    Shared,
+}
+
+/// A user of this machine to run a program as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Name in the password database.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Main group id.
+    pub gid: u32,
+}
+
+/// One of a program's two output streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+type OnLine = Arc<dyn Fn(Stream, &str) + Send + Sync>;
+
+/// A program to run, as data.
+#[derive(Clone)]
+pub struct Cmd {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: BTreeMap<OsString, OsString>,
+    shown_env: Vec<(String, String)>,
+    secrets: Vec<(String, Secret)>,
+    masker: Masker,
+    dir: Option<PathBuf>,
+    timeout: Option<Duration>,
+    group: Group,
+    user: Option<User>,
+    log: Option<PathBuf>,
+    on_line: Option<OnLine>,
+}
+
+impl fmt::Debug for Cmd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cmd({self})")
+    }
+}
+
+/// The command line as a person could paste it, secrets masked.
+impl fmt::Display for Cmd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words: Vec<String> = Vec::new();
+        words.extend(self.secrets.iter().map(|(name, _)| format!("{name}={MASK}")));
+        words.extend(self.shown_env.iter().map(|(name, value)| format!("{name}={}", shell_word(value))));
+        words.push(shell_word(&self.program.to_string_lossy()));
+        words.extend(self.args.iter().map(|arg| shell_word(&arg.to_string_lossy())));
+        f.write_str(&self.masker.mask(&words.join(" ")))
+    }
+}
+
+impl Cmd {
+    /// Starts a description. The environment is empty until [`Cmd::env_base`] or [`Cmd::env`] fill it.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            shown_env: Vec::new(),
+            secrets: Vec::new(),
+            masker: Masker::default(),
+            dir: None,
+            timeout: None,
+            group: Group::Own,
+            user: None,
+            log: None,
+            on_line: None,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<T: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Takes over an environment, which is not shown.
+    #[must_use]
+    pub fn env_base(mut self, env: &BTreeMap<OsString, OsString>) -> Self {
+        self.env.extend(env.iter().map(|(name, value)| (name.clone(), value.clone())));
+        self
+    }
+
+    /// Sets a variable that is part of the command as shown.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        let value = value.into();
+        self.env.insert(name.into(), value.clone().into());
+        self.shown_env.push((name.to_owned(), value));
+        self
+    }
+
+    /// Sets a variable to a secret: shown as `NAME=****`, and masked in all output.
+    #[must_use]
+    pub fn secret(mut self, name: &str, value: &Secret) -> Self {
+        self.masker.learn(value);
+        self.secrets.push((name.to_owned(), value.clone()));
+        self
+    }
+
+    /// Masks a secret in the output although it is not handed to the program as a variable.
+    #[must_use]
+    pub fn masking(mut self, value: &Secret) -> Self {
+        self.masker.learn(value);
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Stops the program after this time.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Chooses the process group.
+    #[must_use]
+    pub fn group(mut self, group: Group) -> Self {
+        self.group = group;
+        self
+    }
+
+    /// Runs the program as another user; only root may.
+    #[must_use]
+    pub fn as_user(mut self, user: Option<User>) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// Appends all output, masked, to a file (mode 0600).
+    #[must_use]
+    pub fn log(mut self, path: impl Into<PathBuf>) -> Self {
+        self.log = Some(path.into());
+        self
+    }
+
+    /// Calls back with every line of output, masked, as it comes.
+    #[must_use]
+    pub fn on_line(mut self, call: impl Fn(Stream, &str) + Send + Sync + 'static) -> Self {
+        self.on_line = Some(Arc::new(call));
+        self
+    }
+
+    /// Runs the program to its end; anything but code 0 is an error with its last lines.
+    pub async fn run(self) -> Result<Output, Error> {
+        let shown = self.to_string();
+        let output = self.run_unchecked().await?;
+        if output.ended.is_success() {
+            return Ok(output);
+        }
+        Err(Error::Failed { shown, ended: output.ended, tail: indented_tail(&output.stderr) })
+    }
+
+    /// Runs the program to its end and returns however it ended.
+    pub async fn run_unchecked(self) -> Result<Output, Error> {
+        let timeout = self.timeout;
+        let running = self.start()?;
+        match timeout {
+            None => running.wait().await,
+            Some(after) => {
+                let shown = running.shown.clone();
+                tokio::time::timeout(after, running.wait())
+                    .await
+                    .unwrap_or(Err(Error::TimedOut { shown, after }))
+            }
+        }
+    }
+
+    /// Starts the program without waiting, its standard input closed.
+    pub fn start(self) -> Result<Running, Error> {
+        self.start_with_stdin(None)
+    }
+
+    /// Starts the program with a pipe as its standard input, whose writing end is returned.
+    ///
+    /// The program sees end of file when the writer is dropped, or when this process dies.
+    pub fn start_held(self) -> Result<(Running, PipeWriter), Error> {
+        let (reader, writer) = io::pipe().map_err(|source| self.start_error(source))?;
+        Ok((self.start_with_stdin(Some(reader))?, writer))
+    }
+
+    fn start_error(&self, source: io::Error) -> Error {
+        Error::Start { program: self.program.display().to_string(), source }
+    }
+
+    fn start_with_stdin(self, stdin: Option<PipeReader>) -> Result<Running, Error> {
+        let shown = self.to_string();
+        let (out_reader, out_writer) = io::pipe().map_err(|source| self.start_error(source))?;
+        let (err_reader, err_writer) = io::pipe().map_err(|source| self.start_error(source))?;
+        let handle = self
+            .expression(stdin, out_writer, err_writer)
+            .start()
+            .map_err(|source| self.start_error(source))?;
+        let log = self.log.as_deref().map(open_log).transpose().map_err(|source| self.start_error(source))?;
+        let sink = Arc::new(Mutex::new(Sink { log, masker: self.masker, on_line: self.on_line }));
+        let handle = Arc::new(handle);
+        Ok(Running {
+            shown,
+            pid: handle.pids().first().copied(),
+            stdout: drain(Stream::Stdout, out_reader, usize::MAX, Arc::clone(&sink)),
+            stderr: drain(Stream::Stderr, err_reader, TAIL_BYTES, sink),
+            guard: Guard { handle: Some(handle), group: self.group },
+        })
+    }
+
+    fn expression(
+        &self,
+        stdin: Option<PipeReader>,
+        stdout: PipeWriter,
+        stderr: PipeWriter,
+    ) -> duct::Expression {
+        let mut env = self.env.clone();
+        env.extend(self.secrets.iter().map(|(name, value)| (name.into(), value.expose().into())));
+        let mut expression = duct::cmd(&self.program, &self.args)
+            .full_env(env)
+            .stdout_file(stdout)
+            .stderr_file(stderr)
+            .unchecked();
+        expression = match stdin {
+            Some(reader) => expression.stdin_file(reader),
+            None => expression.stdin_null(),
+        };
+        if let Some(dir) = &self.dir {
+            expression = expression.dir(dir);
+        }
+        let (group, user) = (self.group, self.user.clone());
+        expression.before_spawn(move |command| {
+            if group == Group::Own {
+                command.process_group(0);
+            }
+            if let Some(user) = &user {
+                command.uid(user.uid).gid(user.gid);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What a program left behind.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// How it ended.
+    pub ended: Ended,
+    /// Its standard output, masked.
+    pub stdout: String,
+    /// The end of its standard error, masked.
+    pub stderr: String,
+}
+
+/// A program that runs. Dropping it stops a program of [`Group::Own`] with its children.
+#[derive(Debug)]
+pub struct Running {
+    shown: String,
+    pid: Option<u32>,
+    stdout: Drain,
+    stderr: Drain,
+    guard: Guard,
+}
+
+impl Running {
+    /// The process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// Waits for the end.
+    pub async fn wait(mut self) -> Result<Output, Error> {
+        let lost = |source| Error::Lost { shown: self.shown.clone(), source };
+        let Some(handle) = self.guard.handle.clone() else {
+            return Err(lost(io::ErrorKind::NotFound.into()));
+        };
+        let status = tokio::task::spawn_blocking(move || handle.wait().map(|output| output.status))
+            .await
+            .map_err(|error| lost(io::Error::other(error)))?
+            .map_err(lost)?;
+        self.guard.handle = None;
+        let (stdout, stderr) = (self.stdout, self.stderr);
+        let (stdout, stderr) = tokio::task::spawn_blocking(move || (stdout.finish(), stderr.finish()))
+            .await
+            .map_err(|error| Error::Lost { shown: self.shown.clone(), source: io::Error::other(error) })?;
+        Ok(Output { ended: status.into(), stdout, stderr })
+    }
+}
+
+/// Stops a program group that nobody waits for any more.
+#[derive(Debug)]
+struct Guard {
+    handle: Option<Arc<duct::Handle>>,
+    group: Group,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Some(handle) = self.handle.take() else { return };
+        if self.group == Group::Own {
+            stop_group(&handle);
+        }
+    }
+}
+
+/// SIGTERM to the group, grace, SIGKILL to the group.
+fn stop_group(handle: &duct::Handle) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    let groups: Vec<Pid> =
+        handle.pids().into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
+    let send = |signal| {
+        for group in &groups {
+            // A group that is already gone is what is wanted.
+            let _ = kill_process_group(*group, signal);
+        }
+    };
+    send(Signal::TERM);
+    if !matches!(handle.wait_timeout(GRACE), Ok(Some(_))) {
+        send(Signal::KILL);
+        drop(handle.wait());
+    }
+}
+
+struct Sink {
+    log: Option<fs::File>,
+    masker: Masker,
+    on_line: Option<OnLine>,
+}
+
+#[derive(Debug)]
+struct Drain {
+    kept: Arc<Mutex<Kept>>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    lines: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Drain {
+    fn finish(self) -> String {
+        let until = Instant::now() + DRAIN;
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::with_capacity(kept.bytes);
+        for line in std::mem::take(&mut kept.lines) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn drain(stream: Stream, reader: PipeReader, limit: usize, sink: Arc<Mutex<Sink>>) -> Drain {
+    let kept = Arc::new(Mutex::new(Kept::default()));
+    let keep = Arc::clone(&kept);
+    let thread = std::thread::spawn(move || {
+        let mut reader = BufReader::new(reader);
+        let mut raw = Vec::new();
+        loop {
+            raw.clear();
+            match reader.read_until(b'\n', &mut raw) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let line = String::from_utf8_lossy(&raw);
+            let line = take_line(&sink, stream, line.trim_end_matches(['\n', '\r']));
+            let mut kept = keep.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.bytes += line.len() + 1;
+            kept.lines.push_back(line);
+            while kept.bytes > limit {
+                let Some(oldest) = kept.lines.pop_front() else { break };
+                kept.bytes -= oldest.len() + 1;
+            }
+        }
+    });
+    Drain { kept, thread }
+}
+
+/// Masks a line, logs it, and calls back; returns the masked line.
+fn take_line(sink: &Mutex<Sink>, stream: Stream, line: &str) -> String {
+    let (line, call) = {
+        let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = sink.masker.mask(line);
+        if let Some(log) = &mut sink.log {
+            // A log that cannot be written must not stop the program it describes.
+            drop(writeln!(log, "{line}"));
+        }
+        (line, sink.on_line.clone())
+    };
+    if let Some(call) = call {
+        call(stream, &line);
+    }
+    line
+}
+
+fn open_log(path: &Path) -> io::Result<fs::File> {
+    use fs_err::os::unix::fs::OpenOptionsExt as _;
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+fn indented_tail(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    let skip = lines.len().saturating_sub(12);
+    let shown: Vec<&str> = lines.into_iter().skip(skip).collect();
+    if shown.is_empty() { String::new() } else { format!("\n    {}", shown.join("\n    ")) }
+}
+
+/// Finds a program by name in a list of folders as `PATH` has it.
+pub fn find(program: &str, path: &OsStr) -> Result<PathBuf, Error> {
+    which::which_in_global(program, Some(path))
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(|| Error::NotFound { program: program.to_owned() })
+}
+
+/// Quotes one word for a POSIX shell.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sh(script: &str) -> Cmd {
+        Cmd::new("/bin/sh").arg("-c").arg(script)
+    }
+
+    #[tokio::test]
+    async fn output_is_captured_and_masked() {
+        let secret = Secret::new("hunter22");
+        let output = sh("echo out $PW; echo err $PW >&2").secret("PW", &secret).run().await.unwrap();
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out ****\n", "err ****\n"));
+    }
+
+    #[tokio::test]
+    async fn failure_names_command_code_and_last_lines() {
+        let secret = Secret::new("hunter22");
+        let error = sh("echo no $PW >&2; exit 3").secret("PW", &secret).run().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`PW=**** /bin/sh -c 'echo no $PW >&2; exit 3'` exited with code 3\n    no ****"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_timeout_stops_the_grandchildren_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
+        let error = sh(&script).timeout(Duration::from_millis(300)).run().await.unwrap_err();
+        assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+        let pid: i32 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z"), "still running: {state}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let error = Cmd::new("/no/such/program").run().await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot start `/no/such/program`");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn a_shell_reads_back_what_was_quoted(word in "[^\0\r]{0,20}") {
+            let script = format!("printf '%s.' {}", shell_word(&word));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let output = runtime.block_on(sh(&script).run()).unwrap();
+            let expected = format!("{word}.");
+            prop_assert_eq!(output.stdout.trim_end_matches('\n'), expected.trim_end_matches('\n'));
+        }
+    }
+}
