@@ -5,25 +5,27 @@
 //! output included. Programs run in a process group of their own and are stopped with their
 //! children; only [`Group::Shared`] (the delegate) shares the terminal's group and is never killed.
 
+mod drain;
+mod stop;
+
+pub use stop::{Signal, signal};
+
 use crate::secret::{MASK, Masker, Secret};
-use fs_err as fs;
-use std::collections::{BTreeMap, VecDeque};
+use drain::{Drain, Sink, drain, open_log};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use stop::{Guard, Stop};
 
 /// How much of a program's standard error is kept for messages.
 const TAIL_BYTES: usize = 128 << 10;
-/// How long a stopped program may clean up before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long output is awaited after the program itself ended: a grandchild may hold the pipe.
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// What can go wrong with a program.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +115,7 @@ pub enum Group {
 }
 
 /// A user of this machine to run a program as.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Name in the password database.
     pub name: String,
@@ -146,6 +148,7 @@ pub struct Cmd {
     dir: Option<PathBuf>,
     timeout: Option<Duration>,
     group: Group,
+    stop: Stop,
     user: Option<User>,
     log: Option<PathBuf>,
     on_line: Option<OnLine>,
@@ -182,6 +185,7 @@ impl Cmd {
             dir: None,
             timeout: None,
             group: Group::Own,
+            stop: Stop::default(),
             user: None,
             log: None,
             on_line: None,
@@ -254,7 +258,14 @@ impl Cmd {
         self
     }
 
-    /// Runs the program as another user; only root may.
+    /// Chooses how a program of [`Group::Own`] is asked to end (SIGTERM), and how long it may take (5 s).
+    #[must_use]
+    pub fn stop_by(mut self, signal: Signal, grace: Duration) -> Self {
+        self.stop = Stop { signal, grace };
+        self
+    }
+
+    /// Runs the program as another user, without our supplementary groups; only root may.
     #[must_use]
     pub fn as_user(mut self, user: Option<User>) -> Self {
         self.user = user;
@@ -333,7 +344,7 @@ impl Cmd {
             pid: handle.pids().first().copied(),
             stdout: drain(Stream::Stdout, out_reader, usize::MAX, Arc::clone(&sink)),
             stderr: drain(Stream::Stderr, err_reader, TAIL_BYTES, sink),
-            guard: Guard { handle: Some(handle), group: self.group },
+            guard: Guard { handle: Some(handle), group: self.group, stop: self.stop },
         })
     }
 
@@ -397,6 +408,18 @@ impl Running {
         self.pid
     }
 
+    /// How the program ended, or `None` while it runs.
+    pub fn try_wait(&self) -> Result<Option<Ended>, Error> {
+        let lost = |source| Error::Lost { shown: self.shown.clone(), source };
+        let handle = self.guard.handle.as_ref().ok_or_else(|| lost(io::ErrorKind::NotFound.into()))?;
+        Ok(handle.try_wait().map_err(lost)?.map(|output| output.status.into()))
+    }
+
+    /// Lets the program go on by itself.
+    pub fn detach(mut self) {
+        self.guard.handle = None;
+    }
+
     /// Waits for the end.
     pub async fn wait(mut self) -> Result<Output, Error> {
         let lost = |source| Error::Lost { shown: self.shown.clone(), source };
@@ -416,123 +439,8 @@ impl Running {
     }
 }
 
-/// Stops a program group that nobody waits for any more.
-#[derive(Debug)]
-struct Guard {
-    handle: Option<Arc<duct::Handle>>,
-    group: Group,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let Some(handle) = self.handle.take() else { return };
-        if self.group == Group::Own {
-            stop_group(&handle);
-        }
-    }
-}
-
-/// SIGTERM to the group, grace, SIGKILL to the group.
-fn stop_group(handle: &duct::Handle) {
-    use rustix::process::{Pid, Signal, kill_process_group};
-    let groups: Vec<Pid> =
-        handle.pids().into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
-    let send = |signal| {
-        for group in &groups {
-            // A group that is already gone is what is wanted.
-            let _ = kill_process_group(*group, signal);
-        }
-    };
-    send(Signal::TERM);
-    if !matches!(handle.wait_timeout(GRACE), Ok(Some(_))) {
-        send(Signal::KILL);
-        drop(handle.wait());
-    }
-}
-
-struct Sink {
-    log: Option<fs::File>,
-    masker: Masker,
-    on_line: Option<OnLine>,
-}
-
-#[derive(Debug)]
-struct Drain {
-    kept: Arc<Mutex<Kept>>,
-    thread: JoinHandle<()>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    lines: VecDeque<String>,
-    bytes: usize,
-}
-
-impl Drain {
-    fn finish(self) -> String {
-        let until = Instant::now() + DRAIN;
-        while !self.thread.is_finished() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut text = String::with_capacity(kept.bytes);
-        for line in std::mem::take(&mut kept.lines) {
-            text.push_str(&line);
-            text.push('\n');
-        }
-        text
-    }
-}
-
-fn drain(stream: Stream, reader: PipeReader, limit: usize, sink: Arc<Mutex<Sink>>) -> Drain {
-    let kept = Arc::new(Mutex::new(Kept::default()));
-    let keep = Arc::clone(&kept);
-    let thread = std::thread::spawn(move || {
-        let mut reader = BufReader::new(reader);
-        let mut raw = Vec::new();
-        loop {
-            raw.clear();
-            match reader.read_until(b'\n', &mut raw) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-            let line = String::from_utf8_lossy(&raw);
-            let line = take_line(&sink, stream, line.trim_end_matches(['\n', '\r']));
-            let mut kept = keep.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.bytes += line.len() + 1;
-            kept.lines.push_back(line);
-            while kept.bytes > limit {
-                let Some(oldest) = kept.lines.pop_front() else { break };
-                kept.bytes -= oldest.len() + 1;
-            }
-        }
-    });
-    Drain { kept, thread }
-}
-
-/// Masks a line, logs it, and calls back; returns the masked line.
-fn take_line(sink: &Mutex<Sink>, stream: Stream, line: &str) -> String {
-    let (line, call) = {
-        let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = sink.masker.mask(line);
-        if let Some(log) = &mut sink.log {
-            // A log that cannot be written must not stop the program it describes.
-            drop(writeln!(log, "{line}"));
-        }
-        (line, sink.on_line.clone())
-    };
-    if let Some(call) = call {
-        call(stream, &line);
-    }
-    line
-}
-
-fn open_log(path: &Path) -> io::Result<fs::File> {
-    use fs_err::os::unix::fs::OpenOptionsExt as _;
-    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
-}
-
-fn indented_tail(stderr: &str) -> String {
+/// The last lines of a text that are not empty, indented, to stand below an error.
+pub fn indented_tail(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     let skip = lines.len().saturating_sub(12);
     let shown: Vec<&str> = lines.into_iter().skip(skip).collect();
@@ -559,6 +467,7 @@ pub fn shell_word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fs_err as fs;
     use proptest::prelude::*;
 
     fn sh(script: &str) -> Cmd {
@@ -592,6 +501,33 @@ mod tests {
         let pid: i32 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         assert!(state.is_empty() || state.contains(") Z"), "still running: {state}");
+    }
+
+    #[test]
+    fn a_dropped_program_is_asked_with_the_chosen_signal() {
+        let dir = tempfile::tempdir().unwrap();
+        let (up, asked) = (dir.path().join("up"), dir.path().join("asked"));
+        let script = format!(
+            "trap 'echo x > {}; kill $!; exit' QUIT; sleep 60 & echo x > {}; wait",
+            asked.display(),
+            up.display()
+        );
+        let running = sh(&script).stop_by(Signal::QUIT, Duration::from_secs(20)).start().unwrap();
+        while !up.exists() {
+            assert_eq!(running.try_wait().unwrap(), None);
+            std::thread::yield_now();
+        }
+        drop(running);
+        assert!(asked.exists());
+    }
+
+    #[test]
+    fn a_detached_program_goes_on() {
+        let (running, stdin) = sh("read line; exit 3").start_held().unwrap();
+        let pid = running.pid().unwrap();
+        running.detach();
+        assert!(fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains("(sh)"));
+        drop(stdin);
     }
 
     #[tokio::test]
