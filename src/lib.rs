@@ -1,7 +1,9 @@
 //! **supa-safe** makes `supabase db push` boring.
+
 pub mod disk;
 pub mod exit;
 pub mod failure;
 pub mod proc;
 pub mod secret;
 pub mod target;
+pub mod tools;

@@ -1,0 +1,3 @@
+//! The programs that supa-safe runs: builds their commands and reads their output.
+
+pub mod installs;
