@@ -37,6 +37,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
+/// Makes a file or folder another user's (user and group id); only root may.
+pub fn give_to(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let Some((uid, gid)) = owner else { return Ok(()) };
+    fs::os::unix::fs::chown(path, Some(uid), Some(gid))
+}
+
 /// Writes a value as indented JSON with a final newline.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let mut bytes = serde_json::to_vec_pretty(value)?;

@@ -4,6 +4,7 @@ pub mod disk;
 pub mod exit;
 pub mod failure;
 pub mod proc;
+pub mod scratch;
 pub mod secret;
 pub mod target;
 pub mod tools;

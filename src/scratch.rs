@@ -1,0 +1,422 @@
+//! A throwaway Postgres under a keeper.
+//!
+//! The server is a child of a keeper, which is our own program in a process of its own. The keeper
+//! waits on a pipe whose other end only the starter holds: when the starter ends, however it ends,
+//! the keeper stops the server and removes the folder. A keeper that was killed leaves a folder
+//! whose lock nobody holds; [`sweep()`] ends and removes what is in it.
+//!
+//! The server is inert: it listens on 127.0.0.1 only, loads no library, and has settings on its
+//! command line, where `alter system` in a dump or a migration does not reach them.
+
+mod keeper;
+mod sweep;
+
+pub use keeper::keeper_main;
+pub use sweep::{Swept, sweep};
+
+use crate::disk::{self, Lock};
+use crate::proc::{self, Cmd, Ended, Running, Signal, Stream, User};
+use crate::secret::Secret;
+use crate::target::{Connection, Roots, SslMode};
+use crate::tools::installs::Installation;
+use fs_err as fs;
+use keeper::{Report, Spec};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How the name of a scratch folder starts.
+const PREFIX: &str = "supa-safe-scratch-";
+/// Held by the starter until the keeper holds its own.
+const STARTER_LOCK: &str = "starter.lock";
+/// Held by the keeper as long as it lives.
+const KEEPER_LOCK: &str = "keeper.lock";
+/// The data folder of the server.
+const DATA: &str = "data";
+/// The bootstrap role's password; it is there until initdb has read it.
+const PASSWORD: &str = "password";
+/// What the server says.
+const LOG: &str = "server.log";
+const SPEC: &str = "spec.json";
+
+/// How long a keeper may take to stop its server; longer than the server's own bound.
+const KEEPER_GRACE: Duration = Duration::from_secs(20);
+/// How often a running keeper is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What can go wrong with a scratch.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Postgres does not run as root, and this machine has no user for it.
+    #[error(
+        "Postgres does not run as root, and this machine has no user `postgres` or `nobody` to run it as"
+    )]
+    NoUser,
+    /// The user of the server cannot go where it must.
+    #[error("user `{user}` cannot enter `{}`, on the way to {what} `{}`", .blocked.display(), .path.display())]
+    NotTraversable {
+        /// The user that the server runs as.
+        user: String,
+        /// The folder that is closed to it.
+        blocked: PathBuf,
+        /// What stands behind it.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The folder could not be made ready.
+    #[error("cannot prepare a scratch folder in `{}`", .base_dir.display())]
+    Folder {
+        /// Where scratch folders are made.
+        base_dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The specification that the keeper was given cannot be read.
+    #[error("cannot read the specification of the scratch `{}`", .path.display())]
+    Spec {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another keeper, or somebody who cleans up, has the folder.
+    #[error("another process has the scratch folder `{}`", .0.display())]
+    Taken(PathBuf),
+    /// A program could not be run.
+    #[error("the scratch failed")]
+    Program(#[from] proc::Error),
+    /// The server did not come up.
+    #[error("the scratch server did not start: it {ended}{tail}")]
+    NotStarted {
+        /// How it ended.
+        ended: Ended,
+        /// The last lines of its log, indented.
+        tail: String,
+    },
+    /// The server was not ready in time.
+    #[error("the scratch server was not ready within {} s", .0.as_secs())]
+    NotReady(Duration),
+    /// The server ended although nobody asked it to.
+    #[error("the scratch server ended by itself: it {ended}{tail}")]
+    Died {
+        /// How it ended.
+        ended: Ended,
+        /// The last lines of its log, indented.
+        tail: String,
+    },
+    /// What the keeper reported.
+    #[error("{0}")]
+    Reported(String),
+    /// The keeper ended without a report.
+    #[error("the keeper of the scratch {0} without a report")]
+    KeeperLost(Ended),
+    /// The keeper could not be told to go on.
+    #[error("cannot tell the keeper of the scratch to go on without us")]
+    NotKept(#[source] io::Error),
+    /// The folder could not be removed.
+    #[error("cannot remove the scratch folder `{}`", .dir.display())]
+    NotRemoved {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a scratch is to be like.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The programs of the server.
+    pub installation: Installation,
+    /// Name of the bootstrap role.
+    pub superuser: String,
+    /// The target's `max_connections`.
+    pub max_connections: u32,
+    /// The target's `max_locks_per_transaction`.
+    pub max_locks_per_transaction: u32,
+    /// Our own program.
+    pub keeper: PathBuf,
+    /// Where the folder is made.
+    pub base_dir: PathBuf,
+    /// Who runs the server; must be given when we are root.
+    pub run_as: Option<User>,
+}
+
+/// A running throwaway server. Dropping it stops the server and removes its folder.
+#[derive(Debug)]
+pub struct Scratch {
+    // Dropped before `keeper`, so that the keeper begins to stop before anybody waits for it.
+    pipe: io::PipeWriter,
+    keeper: Running,
+    words: Words,
+    dir: PathBuf,
+    port: u16,
+    superuser: String,
+    password: Secret,
+}
+
+/// A scratch that goes on without us.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// How to reach it as its superuser; the password is known to nobody else.
+    pub connection: Connection,
+    /// Its folder, which is removed when it is stopped.
+    pub dir: PathBuf,
+    /// The process to send SIGTERM to when it is not wanted any more.
+    pub keeper_pid: u32,
+}
+
+/// Starts a server with nothing in it but the bootstrap role, and waits until it accepts connections.
+pub async fn start(wanted: Wanted) -> Result<Scratch, Error> {
+    if rustix::process::geteuid().is_root() && wanted.run_as.is_none() {
+        return Err(Error::NoUser);
+    }
+    let folder_error = |source| Error::Folder { base_dir: wanted.base_dir.clone(), source };
+    let password = random_password().map_err(folder_error)?;
+    let (dir, lock) = make_folder(&wanted).map_err(folder_error)?;
+    let started = start_in(&dir, &wanted, password).await;
+    if started.is_err() {
+        // The keeper removes the folder; this is for the case that it never came to it.
+        drop(sweep::clean(&dir).await);
+    }
+    drop(lock);
+    started
+}
+
+async fn start_in(dir: &Path, wanted: &Wanted, password: Secret) -> Result<Scratch, Error> {
+    let spec_path = dir.join(SPEC);
+    let prepare = || {
+        let password_path = dir.join(PASSWORD);
+        disk::write(&password_path, password.expose().as_bytes())?;
+        disk::give_to(&password_path, wanted.run_as.as_ref().map(|user| (user.uid, user.gid)))?;
+        disk::write_json(&spec_path, &Spec::new(dir, wanted))
+    };
+    prepare().map_err(|source| Error::Folder { base_dir: wanted.base_dir.clone(), source })?;
+    if let Some(user) = &wanted.run_as {
+        check_way(user, dir, wanted).await?;
+    }
+    let (sender, lines) = mpsc::unbounded_channel();
+    let mut words = Words { lines, failure: None };
+    let (keeper, pipe) = Cmd::new(&wanted.keeper)
+        .arg("keep-scratch")
+        .arg(&spec_path)
+        .dir("/")
+        .masking(&password)
+        .stop_by(Signal::TERM, KEEPER_GRACE)
+        .on_line(move |stream, line| {
+            if stream == Stream::Stdout {
+                // Nobody listens any more when the scratch is being dropped.
+                drop(sender.send(line.to_owned()));
+            }
+        })
+        .start_held()?;
+    let port = match words.next().await {
+        Some(Report::Ready { port, .. }) => port,
+        Some(Report::Failed { message }) => return Err(Error::Reported(message)),
+        None => return Err(lost(keeper).await),
+    };
+    let (dir, superuser) = (dir.to_owned(), wanted.superuser.clone());
+    Ok(Scratch { pipe, keeper, words, dir, port, superuser, password })
+}
+
+async fn lost(keeper: Running) -> Error {
+    match keeper.wait().await {
+        Ok(output) if output.stderr.trim().is_empty() => Error::KeeperLost(output.ended),
+        Ok(output) => Error::Reported(format!(
+            "the keeper of the scratch {}{}",
+            output.ended,
+            proc::indented_tail(&output.stderr)
+        )),
+        Err(error) => Error::Program(error),
+    }
+}
+
+impl Scratch {
+    /// How to reach a database in it: loopback, TCP, plaintext.
+    pub fn connection(&self, user: &str, database: &str, password: Option<Secret>) -> Connection {
+        Connection {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            user: user.to_owned(),
+            password,
+            database: database.to_owned(),
+            ssl_mode: SslMode::Disable,
+            roots: Roots::System,
+            ignored: Vec::new(),
+        }
+    }
+
+    /// How to reach a database in it as the bootstrap role.
+    pub fn superuser_connection(&self, database: &str) -> Connection {
+        self.connection(&self.superuser, database, Some(self.password.clone()))
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of the server and its log.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Waits until the scratch ends by itself, and says why; may be dropped and called again.
+    ///
+    /// It stands beside the work in a `select!`, so that a dead server is reported with its last
+    /// words instead of as a lost connection.
+    pub async fn ended(&mut self) -> Error {
+        loop {
+            match self.keeper.try_wait() {
+                Err(error) => return Error::Program(error),
+                Ok(None) => tokio::time::sleep(LOOK).await,
+                Ok(Some(ended)) => return self.words.last(ended).await,
+            }
+        }
+    }
+
+    /// Stops the server and removes its folder; an error when it had ended before.
+    pub async fn stop(self) -> Result<(), Error> {
+        let Self { pipe, keeper, mut words, dir, .. } = self;
+        drop(pipe);
+        // In the worst case the keeper is dropped here, and killed.
+        let ended = tokio::time::timeout(KEEPER_GRACE, keeper.wait()).await;
+        // A keeper that was killed has left everything as it was.
+        if dir.exists() {
+            sweep::clean(&dir).await.map_err(|source| Error::NotRemoved { dir, source })?;
+        }
+        match ended {
+            Ok(Ok(output)) if !output.ended.is_success() => Err(words.last(output.ended).await),
+            Ok(Err(error)) => Err(Error::Program(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves the server running after us.
+    pub fn keep(mut self) -> Result<Kept, Error> {
+        let connection = self.superuser_connection("postgres");
+        if let Some(ended) = self.keeper.try_wait()? {
+            return Err(Error::KeeperLost(ended));
+        }
+        self.pipe.write_all(b"keep\n").map_err(Error::NotKept)?;
+        let keeper_pid = self.keeper.pid().unwrap_or_default();
+        self.keeper.detach();
+        Ok(Kept { connection, dir: self.dir, keeper_pid })
+    }
+}
+
+/// What the keeper says.
+#[derive(Debug)]
+struct Words {
+    lines: mpsc::UnboundedReceiver<String>,
+    failure: Option<String>,
+}
+
+impl Words {
+    /// The next report, or `None` at the end of the keeper's output.
+    async fn next(&mut self) -> Option<Report> {
+        while let Some(line) = self.lines.recv().await {
+            if let Ok(report) = serde_json::from_str(&line) {
+                return Some(report);
+            }
+        }
+        None
+    }
+
+    /// Why a keeper ended by itself; the same whenever it is asked.
+    async fn last(&mut self, ended: Ended) -> Error {
+        if let Some(Report::Failed { message }) = self.next().await {
+            self.failure = Some(message);
+        }
+        self.failure.clone().map_or(Error::KeeperLost(ended), Error::Reported)
+    }
+}
+
+/// The user to run servers as when we are root: `postgres`, else `nobody`.
+pub fn unprivileged_user() -> Option<User> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    ["postgres", "nobody"].into_iter().find_map(|name| user_in(&passwd, name))
+}
+
+fn user_in(passwd: &str, name: &str) -> Option<User> {
+    passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let &[found, _, uid, gid, ..] = fields.as_slice() else { return None };
+        let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
+        (found == name && uid != 0).then(|| User { name: name.to_owned(), uid, gid })
+    })
+}
+
+fn random_password() -> io::Result<Secret> {
+    let mut bytes = [0_u8; 24];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(Secret::new(hex::encode(bytes)))
+}
+
+/// Makes the folder, and takes its first lock before anybody could take it for remains.
+///
+/// It belongs to us even when the server runs as another user, who may only pass through:
+/// whoever cleans up as root must find nothing in it that others put there.
+fn make_folder(wanted: &Wanted) -> io::Result<(PathBuf, Lock)> {
+    let base_dir = fs::canonicalize(&wanted.base_dir)?;
+    loop {
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&base_dir)?.keep();
+        match Lock::take(&dir.join(STARTER_LOCK)) {
+            Ok(Some(lock)) => {
+                let mode = if wanted.run_as.is_some() { 0o711 } else { 0o700 };
+                fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode))?;
+                return Ok((dir, lock));
+            }
+            // Somebody who cleans up was faster.
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Proves that the user can run the programs and enter the folder, by doing it once.
+async fn check_way(user: &User, dir: &Path, wanted: &Wanted) -> Result<(), Error> {
+    let program = wanted.installation.program("initdb");
+    let tried = Cmd::new(&program).arg("--version").dir(dir).as_user(Some(user.clone())).run().await;
+    let Err(error) = tried else { return Ok(()) };
+    let is_denied = matches!(&error, proc::Error::Start { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
+    let closed = |what, path: &Path| {
+        let blocked = blocked_at(path, user)?;
+        Some(Error::NotTraversable { user: user.name.clone(), blocked, what, path: path.to_owned() })
+    };
+    let found = is_denied.then(|| {
+        closed("the Postgres programs in", &wanted.installation.bin_dir)
+            .or_else(|| closed("the scratch folder", dir))
+    });
+    Err(found.flatten().unwrap_or(Error::Program(error)))
+}
+
+/// The first folder on the way to a path that its mode closes to a user.
+fn blocked_at(path: &Path, user: &User) -> Option<PathBuf> {
+    let mut way: Vec<&Path> = path.ancestors().collect();
+    way.reverse();
+    way.into_iter()
+        .find(|folder| fs::metadata(folder).is_ok_and(|meta| !may_enter(&meta, user)))
+        .map(Path::to_owned)
+}
+
+fn may_enter(meta: &std::fs::Metadata, user: &User) -> bool {
+    let shift = if meta.uid() == user.uid {
+        6
+    } else if meta.gid() == user.gid {
+        3
+    } else {
+        0
+    };
+    (meta.mode() >> shift) & 1 == 1
+}

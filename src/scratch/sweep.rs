@@ -1,0 +1,173 @@
+//! Ends and removes what keepers that were killed have left.
+//!
+//! A folder is touched only when it is ours, closed to the writing of others, and neither of its
+//! locks is held. A process is ended only when it is a Postgres whose working directory is the
+//! data folder: every process of a server has it, and a number in a file may be somebody else's.
+
+use super::{DATA, KEEPER_LOCK, PREFIX, STARTER_LOCK};
+use crate::disk::Lock;
+use crate::proc::{self, Cmd, Signal};
+use fs_err as fs;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long an immediate shutdown, and then a kill, may take.
+const STEPS: [(Signal, Duration); 2] =
+    [(Signal::QUIT, Duration::from_secs(8)), (Signal::KILL, Duration::from_secs(4))];
+/// How often ending processes are looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The remains of one scratch.
+#[derive(Debug)]
+pub struct Swept {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Whether the folder is gone, and if so, how many processes of its server were still running.
+    pub outcome: Result<usize, io::Error>,
+}
+
+/// Cleans up after keepers that are gone, and says what was found.
+pub async fn sweep(base_dir: &Path) -> Vec<Swept> {
+    let Ok(base_dir) = fs::canonicalize(base_dir) else { return Vec::new() };
+    let mut swept = Vec::new();
+    for entry in fs::read_dir(base_dir).into_iter().flatten().filter_map(Result::ok) {
+        let dir = entry.path();
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) || !is_ours(&dir) {
+            continue;
+        }
+        let Ok(Some(_starter)) = Lock::take(&dir.join(STARTER_LOCK)) else { continue };
+        let Ok(Some(_keeper)) = Lock::take(&dir.join(KEEPER_LOCK)) else { continue };
+        let outcome = clean(&dir).await;
+        swept.push(Swept { dir, outcome });
+    }
+    swept
+}
+
+/// Whether only we can have put things into a folder.
+fn is_ours(dir: &Path) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(dir)
+        .is_ok_and(|meta| meta.is_dir() && meta.uid() == ours && meta.mode() & 0o022 == 0)
+}
+
+/// Ends the server that runs in a scratch folder, if one does, and removes the folder.
+///
+/// Returns how many processes there were.
+pub(super) async fn clean(dir: &Path) -> io::Result<usize> {
+    let data = dir.join(DATA);
+    let mut count = 0;
+    for (signal, bound) in STEPS {
+        let pids = servers(&data).await;
+        count = count.max(pids.len());
+        for pid in pids {
+            // A process that is already gone is what is wanted.
+            drop(proc::signal(pid, signal));
+        }
+        let until = Instant::now() + bound;
+        while !servers(&data).await.is_empty() && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    if servers(&data).await.is_empty() {
+        remove(dir)?;
+        return Ok(count);
+    }
+    Err(io::Error::other(format!("the server in `{}` does not end", data.display())))
+}
+
+/// Removes a scratch folder, its locks last: what is left after a crash is still found.
+fn remove(dir: &Path) -> io::Result<()> {
+    let gone_is_fine = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    gone_is_fine(fs::remove_dir_all(dir.join(DATA)))?;
+    gone_is_fine(fs::remove_dir_all(dir))
+}
+
+/// The processes of the server in a data folder.
+async fn servers(data: &Path) -> Vec<u32> {
+    if cfg!(target_os = "linux") {
+        return working_in(data);
+    }
+    // Without /proc the server itself is asked for, by the process that it wrote down.
+    let written = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+    let Some(pid) = written.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else {
+        return Vec::new();
+    };
+    let ps = Cmd::new("/bin/ps").args(["-ww", "-o", "command=", "-p"]).arg(pid.to_string());
+    let command = ps.run().await.map(|output| output.stdout).unwrap_or_default();
+    if command.contains(&*data.to_string_lossy()) { vec![pid] } else { Vec::new() }
+}
+
+fn working_in(data: &Path) -> Vec<u32> {
+    let is_server = |process: &Path| {
+        fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == data)
+            && fs::read_link(process.join("exe")).is_ok_and(|exe| is_postgres(&exe))
+    };
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            is_server(&entry.path()).then_some(pid)
+        })
+        .collect()
+}
+
+/// Whether a program is Postgres; one that was replaced meanwhile has ` (deleted)` behind its name.
+fn is_postgres(exe: &Path) -> bool {
+    let name = exe.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    name.strip_suffix(" (deleted)").unwrap_or(name) == "postgres"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn folder(base: &Path, name: &str, mode: u32) -> PathBuf {
+        let dir = base.join(name);
+        fs::create_dir_all(dir.join(DATA)).unwrap();
+        fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).unwrap();
+        dir
+    }
+
+    #[tokio::test]
+    async fn only_remains_of_ours_are_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(temp.path()).unwrap();
+        let left = folder(&base, "supa-safe-scratch-left", 0o711);
+        let starting = folder(&base, "supa-safe-scratch-starting", 0o700);
+        let running = folder(&base, "supa-safe-scratch-running", 0o700);
+        let open = folder(&base, "supa-safe-scratch-open", 0o770);
+        let other = folder(&base, "other", 0o700);
+        let link = base.join("supa-safe-scratch-link");
+        symlink(&other, &link).unwrap();
+        let locks = [
+            Lock::take(&starting.join(STARTER_LOCK)).unwrap().unwrap(),
+            Lock::take(&running.join(KEEPER_LOCK)).unwrap().unwrap(),
+        ];
+        let swept = sweep(&base).await;
+        let found: Vec<_> = swept.iter().map(|one| (&one.dir, one.outcome.as_ref().unwrap())).collect();
+        assert_eq!(found, [(&left, &0)]);
+        assert!(!left.exists());
+        for dir in [&starting, &running, &open, &other, &link] {
+            assert!(dir.join(DATA).exists(), "{}", dir.display());
+        }
+        drop(locks);
+        assert_eq!(sweep(&base).await.len(), 2);
+    }
+
+    #[test]
+    fn a_process_that_is_no_postgres_is_nobodys_server() {
+        let here = fs::canonicalize(".").unwrap();
+        assert_eq!(working_in(&here), Vec::<u32>::new());
+        assert!(is_postgres(Path::new("/pg/bin/postgres (deleted)")));
+        assert!(!is_postgres(Path::new("/pg/bin/postgres-exporter")));
+    }
+}

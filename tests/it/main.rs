@@ -1,0 +1,9 @@
+//! The tests that need a machine: real servers, real programs.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, starts programs to disturb, and is told by variables what to use"
+)]
+
+mod scratch;
