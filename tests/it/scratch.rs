@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// Set for the process that [`hold_until_killed`] is to be.
 const HOLD: &str = "SUPA_SAFE_TEST_HOLD";
 
+/// How long an event is awaited: longer than a busy machine needs.
+const LIMIT: Duration = Duration::from_mins(1);
+
 fn told(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
 }
@@ -81,9 +84,9 @@ impl Base {
     }
 }
 
-/// Waits for an event, for at most as long as a busy machine may need.
+/// Waits for an event.
 fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_mins(1);
+    let limit = Instant::now() + LIMIT;
     while !happened() {
         assert!(Instant::now() < limit, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -103,8 +106,7 @@ fn is_root() -> bool {
     scratch::unprivileged_user().is_some()
 }
 
-/// The first column of each row, through a session of its own.
-async fn ask(connection: &Connection, sql: &str) -> Vec<String> {
+async fn sign_in(connection: &Connection) -> tokio_postgres::Client {
     let (client, session) = tokio_postgres::Config::new()
         .host(&connection.host)
         .port(connection.port)
@@ -114,11 +116,27 @@ async fn ask(connection: &Connection, sql: &str) -> Vec<String> {
         .connect(tokio_postgres::NoTls)
         .await
         .unwrap();
-    let session = tokio::spawn(session);
-    let rows = client.query(sql, &[]).await.unwrap();
-    drop(client);
-    session.await.unwrap().unwrap();
+    tokio::spawn(session);
+    client
+}
+
+/// The first column of each row, through a session of its own.
+async fn ask(connection: &Connection, sql: &str) -> Vec<String> {
+    let rows = sign_in(connection).await.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Keeps the server busy with a statement that does not end, in a session that stays.
+async fn keep_busy(scratch: &Scratch) {
+    const ENDLESS: &str = "select count(*) from generate_series(1, 1000000000000)";
+    let connection = scratch.superuser_connection("postgres");
+    let client = sign_in(&connection).await;
+    tokio::spawn(async move { client.batch_execute(ENDLESS).await });
+    let running = format!("select 'x' from pg_stat_activity where query = '{ENDLESS}' and state = 'active'");
+    let limit = Instant::now() + LIMIT;
+    while ask(&connection, &running).await.is_empty() {
+        assert!(Instant::now() < limit, "the statement does not run");
+    }
 }
 
 /// The System V segments that a process has made.
@@ -171,6 +189,7 @@ async fn a_server_17_leaves_nothing() {
 async fn a_dropped_scratch_leaves_nothing() {
     let base = Base::new();
     let scratch = scratch::start(base.wanted("SUPA_SAFE_TEST_PG17_BIN").await).await.unwrap();
+    keep_busy(&scratch).await;
     drop(scratch);
     base.assert_nothing_left();
 }
@@ -202,6 +221,7 @@ async fn hold_until_killed() {
     let path = PathBuf::from(told(HOLD));
     let base = Base { path: path.clone(), _temp: tempfile::tempdir().unwrap() };
     let scratch = scratch::start(base.wanted("SUPA_SAFE_TEST_PG17_BIN").await).await.unwrap();
+    keep_busy(&scratch).await;
     disk::write(&path.join("held"), b"").unwrap();
     std::future::pending::<()>().await;
     drop(scratch);
@@ -241,6 +261,7 @@ async fn after_a_killed_keeper_the_sweep_cleans_up() {
     let base = Base::new();
     let mut scratch = scratch::start(base.wanted("SUPA_SAFE_TEST_PG17_BIN").await).await.unwrap();
     let server = server_pid(&scratch);
+    keep_busy(&scratch).await;
     assert!(scratch::sweep(&base.path).await.is_empty());
     ask(&scratch.superuser_connection("postgres"), "select 'still there'").await;
 
