@@ -1,18 +1,15 @@
 //! The `supa-safe` program.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     match args.as_slice() {
-        [_, command, spec] if command == "keep-scratch" => {
-            match supa_safe::scratch::keeper_main(Path::new(spec)).await {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            }
-        }
+        [_, command] if command == "keep-scratch" => match supa_safe::scratch::keeper_main().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
         _ => ExitCode::from(2),
     }
 }

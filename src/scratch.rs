@@ -2,8 +2,8 @@
 //!
 //! The server is a child of a keeper, which is our own program in a process of its own. The keeper
 //! waits on a pipe whose other end only the starter holds: when the starter ends, however it ends,
-//! the keeper stops the server and removes the folder. A keeper that was killed leaves a folder
-//! whose lock nobody holds; [`sweep()`] ends and removes what is in it.
+//! the keeper stops the server and removes the folder, which it made itself. A keeper that was
+//! killed leaves a folder whose lock nobody holds; [`sweep()`] ends and removes what is in it.
 //!
 //! The server is inert: it listens on 127.0.0.1 only, loads no library, and has settings on its
 //! command line, where `alter system` in a dump or a migration does not reach them.
@@ -14,7 +14,6 @@ mod sweep;
 pub use keeper::keeper_main;
 pub use sweep::{Swept, sweep};
 
-use crate::disk::{self, Lock};
 use crate::proc::{self, Cmd, Ended, Running, Signal, Stream, User};
 use crate::secret::Secret;
 use crate::target::{Connection, Roots, SslMode};
@@ -22,15 +21,13 @@ use crate::tools::installs::Installation;
 use fs_err as fs;
 use keeper::{Report, Spec};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// How the name of a scratch folder starts.
 const PREFIX: &str = "supa-safe-scratch-";
-/// Held by the starter until the keeper holds its own.
-const STARTER_LOCK: &str = "starter.lock";
 /// Held by the keeper as long as it lives.
 const KEEPER_LOCK: &str = "keeper.lock";
 /// The data folder of the server.
@@ -39,7 +36,6 @@ const DATA: &str = "data";
 const PASSWORD: &str = "password";
 /// What the server says.
 const LOG: &str = "server.log";
-const SPEC: &str = "spec.json";
 
 /// How long a keeper may take to stop its server; longer than the server's own bound.
 const KEEPER_GRACE: Duration = Duration::from_secs(20);
@@ -75,18 +71,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The specification that the keeper was given cannot be read.
-    #[error("cannot read the specification of the scratch `{}`", .path.display())]
-    Spec {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Another keeper, or somebody who cleans up, has the folder.
-    #[error("another process has the scratch folder `{}`", .0.display())]
-    Taken(PathBuf),
+    /// No password could be made.
+    #[error("cannot read random bytes for the password of the scratch")]
+    Random(#[source] io::Error),
+    /// The keeper was not told what to keep, or cannot listen to its starter.
+    #[error("the keeper of a scratch is started by `supa-safe` itself, which tells it what to keep")]
+    NotTold(#[source] io::Error),
     /// A program could not be run.
     #[error("the scratch failed")]
     Program(#[from] proc::Error),
@@ -174,38 +164,19 @@ pub struct Kept {
 
 /// Starts a server with nothing in it but the bootstrap role, and waits until it accepts connections.
 pub async fn start(wanted: Wanted) -> Result<Scratch, Error> {
-    if rustix::process::geteuid().is_root() && wanted.run_as.is_none() {
-        return Err(Error::NoUser);
-    }
     let folder_error = |source| Error::Folder { base_dir: wanted.base_dir.clone(), source };
-    let password = random_password().map_err(folder_error)?;
-    let (dir, lock) = make_folder(&wanted).map_err(folder_error)?;
-    let started = start_in(&dir, &wanted, password).await;
-    if started.is_err() {
-        // The keeper removes the folder; this is for the case that it never came to it.
-        drop(sweep::clean(&dir).await);
+    let base_dir = fs::canonicalize(&wanted.base_dir).map_err(folder_error)?;
+    match &wanted.run_as {
+        Some(user) => check_way(user, &base_dir, &wanted.installation).await?,
+        None if rustix::process::geteuid().is_root() => return Err(Error::NoUser),
+        None => {}
     }
-    drop(lock);
-    started
-}
-
-async fn start_in(dir: &Path, wanted: &Wanted, password: Secret) -> Result<Scratch, Error> {
-    let spec_path = dir.join(SPEC);
-    let prepare = || {
-        let password_path = dir.join(PASSWORD);
-        disk::write(&password_path, password.expose().as_bytes())?;
-        disk::give_to(&password_path, wanted.run_as.as_ref().map(|user| (user.uid, user.gid)))?;
-        disk::write_json(&spec_path, &Spec::new(dir, wanted))
-    };
-    prepare().map_err(|source| Error::Folder { base_dir: wanted.base_dir.clone(), source })?;
-    if let Some(user) = &wanted.run_as {
-        check_way(user, dir, wanted).await?;
-    }
+    let password = random_password().map_err(Error::Random)?;
+    let order = Spec::new(&base_dir, &wanted, password.clone()).line()?;
     let (sender, lines) = mpsc::unbounded_channel();
     let mut words = Words { lines, failure: None };
-    let (keeper, pipe) = Cmd::new(&wanted.keeper)
+    let (keeper, mut pipe) = Cmd::new(&wanted.keeper)
         .arg("keep-scratch")
-        .arg(&spec_path)
         .dir("/")
         .masking(&password)
         .stop_by(Signal::TERM, KEEPER_GRACE)
@@ -216,13 +187,16 @@ async fn start_in(dir: &Path, wanted: &Wanted, password: Secret) -> Result<Scrat
             }
         })
         .start_held()?;
-    let port = match words.next().await {
-        Some(Report::Ready { port, .. }) => port,
-        Some(Report::Failed { message }) => return Err(Error::Reported(message)),
-        None => return Err(lost(keeper).await),
-    };
-    let (dir, superuser) = (dir.to_owned(), wanted.superuser.clone());
-    Ok(Scratch { pipe, keeper, words, dir, port, superuser, password })
+    // A keeper that does not read has ended, and what it said is worth more than a broken pipe.
+    drop(pipe.write_all(order.as_bytes()));
+    let superuser = wanted.superuser;
+    match words.next().await {
+        Some(Report::Ready { dir, port, .. }) => {
+            Ok(Scratch { pipe, keeper, words, dir, port, superuser, password })
+        }
+        Some(Report::Failed { message }) => Err(Error::Reported(message)),
+        None => Err(lost(keeper).await),
+    }
 }
 
 async fn lost(keeper: Running) -> Error {
@@ -362,32 +336,10 @@ fn random_password() -> io::Result<Secret> {
     Ok(Secret::new(hex::encode(bytes)))
 }
 
-/// Makes the folder, and takes its first lock before anybody could take it for remains.
-///
-/// It belongs to us even when the server runs as another user, who may only pass through:
-/// whoever cleans up as root must find nothing in it that others put there.
-fn make_folder(wanted: &Wanted) -> io::Result<(PathBuf, Lock)> {
-    let base_dir = fs::canonicalize(&wanted.base_dir)?;
-    loop {
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&base_dir)?.keep();
-        match Lock::take(&dir.join(STARTER_LOCK)) {
-            Ok(Some(lock)) => {
-                let mode = if wanted.run_as.is_some() { 0o711 } else { 0o700 };
-                fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode))?;
-                return Ok((dir, lock));
-            }
-            // Somebody who cleans up was faster.
-            Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// Proves that the user can run the programs and enter the folder, by doing it once.
-async fn check_way(user: &User, dir: &Path, wanted: &Wanted) -> Result<(), Error> {
-    let program = wanted.installation.program("initdb");
-    let tried = Cmd::new(&program).arg("--version").dir(dir).as_user(Some(user.clone())).run().await;
+async fn check_way(user: &User, base_dir: &Path, installation: &Installation) -> Result<(), Error> {
+    let initdb = Cmd::new(installation.program("initdb")).arg("--version");
+    let tried = initdb.dir(base_dir).as_user(Some(user.clone())).run().await;
     let Err(error) = tried else { return Ok(()) };
     let is_denied = matches!(&error, proc::Error::Start { source, .. } if source.kind() == io::ErrorKind::PermissionDenied);
     let closed = |what, path: &Path| {
@@ -395,8 +347,8 @@ async fn check_way(user: &User, dir: &Path, wanted: &Wanted) -> Result<(), Error
         Some(Error::NotTraversable { user: user.name.clone(), blocked, what, path: path.to_owned() })
     };
     let found = is_denied.then(|| {
-        closed("the Postgres programs in", &wanted.installation.bin_dir)
-            .or_else(|| closed("the scratch folder", dir))
+        closed("the Postgres programs in", &installation.bin_dir)
+            .or_else(|| closed("the folder for scratches", base_dir))
     });
     Err(found.flatten().unwrap_or(Error::Program(error)))
 }

@@ -1,16 +1,19 @@
 //! The keeper: starts the server, waits for the end of its starter, stops the server, removes the folder.
 //!
-//! Its starter gives it a specification on disk and a pipe as standard input. It answers with one
-//! [`Report`] a line on standard output. End of file on the pipe means that the starter is gone;
-//! the line `keep` before it means that the server goes on until the keeper gets SIGTERM.
+//! Its starter holds a pipe that is its standard input. The first line is a [`Spec`]; end of file
+//! means that the starter is gone; the line `keep` before it means that the server goes on until
+//! the keeper gets SIGTERM. It answers with one [`Report`] a line on standard output.
 
-use super::{DATA, Error, KEEPER_LOCK, LOG, PASSWORD, Wanted, sweep};
+use super::{DATA, Error, KEEPER_LOCK, LOG, PASSWORD, PREFIX, Wanted, sweep};
 use crate::disk::{self, Lock};
 use crate::proc::{self, Cmd, Running, Signal, User};
+use crate::secret::Secret;
 use fs_err as fs;
-use serde::{Deserialize, Serialize};
+use futures_util::FutureExt as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io::{self, BufRead as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{self, SignalKind};
@@ -27,16 +30,27 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How many ports are tried.
 const ATTEMPTS: usize = 5;
 
-/// What a keeper is to start, as it stands in the folder. It holds no secret.
+/// What a keeper is to start.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Spec {
-    dir: PathBuf,
+    base_dir: PathBuf,
     bin_dir: PathBuf,
     superuser: String,
+    #[serde(serialize_with = "expose", deserialize_with = "hide")]
+    password: Secret,
     max_connections: u32,
     max_locks_per_transaction: u32,
     run_as: Option<User>,
+}
+
+/// On a pipe between two processes of ours, and nowhere else.
+fn expose<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose())
+}
+
+fn hide<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    String::deserialize(deserializer).map(Secret::new)
 }
 
 /// What a keeper tells its starter.
@@ -45,6 +59,8 @@ pub(super) struct Spec {
 pub(super) enum Report {
     /// The server accepts connections.
     Ready {
+        /// The folder of the scratch.
+        dir: PathBuf,
         /// On this port of 127.0.0.1.
         port: u16,
         /// Its process.
@@ -58,28 +74,67 @@ pub(super) enum Report {
 }
 
 impl Spec {
-    pub(super) fn new(dir: &Path, wanted: &Wanted) -> Self {
+    pub(super) fn new(base_dir: &Path, wanted: &Wanted, password: Secret) -> Self {
         Self {
-            dir: dir.to_owned(),
+            base_dir: base_dir.to_owned(),
             bin_dir: wanted.installation.bin_dir.clone(),
             superuser: wanted.superuser.clone(),
+            password,
             max_connections: wanted.max_connections,
             max_locks_per_transaction: wanted.max_locks_per_transaction,
             run_as: wanted.run_as.clone(),
         }
     }
 
+    /// As it goes through the pipe.
+    pub(super) fn line(&self) -> Result<String, Error> {
+        serde_json::to_string(self).map(|line| line + "\n").map_err(|error| Error::NotTold(error.into()))
+    }
+
+    /// Makes the folder, and takes its lock before anybody could take it for remains.
+    ///
+    /// It belongs to us even when the server runs as another user, who may only pass through:
+    /// whoever cleans up as root must find nothing in it that others put there.
+    fn make_folder(&self) -> io::Result<(PathBuf, Lock)> {
+        loop {
+            let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&self.base_dir)?.keep();
+            match Lock::take(&dir.join(KEEPER_LOCK)) {
+                Ok(Some(lock)) => {
+                    let mode = if self.run_as.is_some() { 0o711 } else { 0o700 };
+                    fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode))?;
+                    return Ok((dir, lock));
+                }
+                // Somebody who cleans up was faster.
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A scratch that is being kept.
+struct Place {
+    spec: Spec,
+    dir: PathBuf,
+}
+
+impl Place {
     fn data(&self) -> PathBuf {
         self.dir.join(DATA)
     }
 
+    fn folder_error(&self, source: io::Error) -> Error {
+        Error::Folder { base_dir: self.spec.base_dir.clone(), source }
+    }
+
     /// A program of the installation, with an environment that holds nothing of the person's.
     fn program(&self, name: &str) -> Cmd {
-        Cmd::new(self.bin_dir.join(name))
+        Cmd::new(self.spec.bin_dir.join(name))
             .dir(&self.dir)
             .env("LC_ALL", "C")
             .env("TZ", "UTC")
-            .as_user(self.run_as.clone())
+            .as_user(self.spec.run_as.clone())
             .log(self.dir.join(LOG))
     }
 
@@ -93,7 +148,7 @@ impl Spec {
         self.program("initdb")
             .arg("--pgdata")
             .arg(self.data())
-            .arg(format!("--username={}", self.superuser))
+            .arg(format!("--username={}", self.spec.superuser))
             .arg("--pwfile")
             .arg(self.dir.join(PASSWORD))
             .args(locale)
@@ -140,39 +195,46 @@ impl Spec {
         ];
         let mut settings = vec![
             format!("port={port}"),
-            format!("max_connections={}", self.max_connections),
-            format!("max_locks_per_transaction={}", self.max_locks_per_transaction),
+            format!("max_connections={}", self.spec.max_connections),
+            format!("max_locks_per_transaction={}", self.spec.max_locks_per_transaction),
         ];
         settings.extend(FIXED.map(str::to_owned));
         settings
     }
 }
 
-/// Runs as the keeper of the scratch that the file specifies, until it is not wanted any more.
-pub async fn keeper_main(spec_path: &Path) -> Result<(), Error> {
-    let spec_error = |source| Error::Spec { path: spec_path.to_owned(), source };
-    let text = fs::read_to_string(spec_path).map_err(spec_error)?;
-    let spec: Spec = serde_json::from_str(&text).map_err(|error| spec_error(error.into()))?;
-    let lock = Lock::take(&spec.dir.join(KEEPER_LOCK)).map_err(spec_error)?;
-    let Some(lock) = lock else { return Err(Error::Taken(spec.dir)) };
-    let kept = keep(&spec).await;
-    let removed = sweep::clean(&spec.dir).await;
-    drop(lock);
-    let result =
-        kept.and(removed.map(drop).map_err(|source| Error::NotRemoved { dir: spec.dir.clone(), source }));
+/// Runs as the keeper of a scratch, until it is not wanted any more.
+pub async fn keeper_main() -> Result<(), Error> {
+    let mut end = End::listen().map_err(Error::NotTold)?;
+    let Some(line) = end.pipe.recv().await else { return Ok(()) };
+    let spec: Spec = serde_json::from_str(&line).map_err(|error| Error::NotTold(error.into()))?;
+    let result = keep(spec, &mut end).await;
     if let Err(error) = &result {
         report(&Report::Failed { message: chain(error) });
     }
     result
 }
 
-async fn keep(spec: &Spec) -> Result<(), Error> {
-    let mut end = End::listen().map_err(|source| Error::Spec { path: spec.dir.clone(), source })?;
-    let (server, port) = tokio::select! {
-        up = bring_up(spec) => up?,
-        () = end.asked() => return Ok(()),
-    };
-    report(&Report::Ready { port, pid: server.pid().unwrap_or_default() });
+async fn keep(spec: Spec, end: &mut End) -> Result<(), Error> {
+    let made = spec.make_folder();
+    let (dir, lock) = made.map_err(|source| Error::Folder { base_dir: spec.base_dir.clone(), source })?;
+    let place = Place { spec, dir };
+    let kept = keep_in(&place, end).await;
+    let removed = sweep::clean(&place.dir).await;
+    drop(lock);
+    kept.and(removed.map(drop).map_err(|source| Error::NotRemoved { dir: place.dir, source }))
+}
+
+async fn keep_in(place: &Place, end: &mut End) -> Result<(), Error> {
+    // Neither of the two is cut short. A killed initdb leaves a segment of shared memory behind, and
+    // so does a server that is asked to quit before it listens to signals: a run in the background
+    // of a script inherits that SIGQUIT is ignored.
+    initialize(place).await?;
+    if end.asked().now_or_never().is_some() {
+        return Ok(());
+    }
+    let (server, port) = bring_up(place).await?;
+    report(&Report::Ready { dir: place.dir.clone(), port, pid: server.pid().unwrap_or_default() });
     tokio::select! {
         output = server.wait() => {
             let output = output?;
@@ -183,21 +245,27 @@ async fn keep(spec: &Spec) -> Result<(), Error> {
     }
 }
 
-async fn bring_up(spec: &Spec) -> Result<(Running, u16), Error> {
-    let folder_error = |source| Error::Folder { base_dir: spec.dir.clone(), source };
-    let make_data = || {
-        disk::make_private_dir(&spec.data())?;
-        disk::give_to(&spec.data(), spec.run_as.as_ref().map(|user| (user.uid, user.gid)))
+async fn initialize(place: &Place) -> Result<(), Error> {
+    let password_path = place.dir.join(PASSWORD);
+    let prepare = || {
+        let owner = place.spec.run_as.as_ref().map(|user| (user.uid, user.gid));
+        disk::make_private_dir(&place.data())?;
+        disk::give_to(&place.data(), owner)?;
+        disk::write(&password_path, place.spec.password.expose().as_bytes())?;
+        disk::give_to(&password_path, owner)
     };
-    make_data().map_err(folder_error)?;
-    spec.initdb().run().await?;
-    fs::remove_file(spec.dir.join(PASSWORD)).map_err(folder_error)?;
+    prepare().map_err(|source| place.folder_error(source))?;
+    place.initdb().run().await?;
+    fs::remove_file(password_path).map_err(|source| place.folder_error(source))
+}
+
+async fn bring_up(place: &Place) -> Result<(Running, u16), Error> {
     // Between finding a free port and using it, another process may take it. Whatever ended the
     // server, another port is tried; what has another cause fails again, and quickly.
     let mut attempt = 1;
     loop {
-        let port = free_port().map_err(folder_error)?;
-        match start_server(spec, port).await {
+        let port = free_port().map_err(|source| place.folder_error(source))?;
+        match start_server(place, port).await {
             Ok(server) => return Ok((server, port)),
             Err(Error::NotStarted { .. }) if attempt < ATTEMPTS => attempt += 1,
             Err(error) => return Err(error),
@@ -205,9 +273,9 @@ async fn bring_up(spec: &Spec) -> Result<(Running, u16), Error> {
     }
 }
 
-async fn start_server(spec: &Spec, port: u16) -> Result<Running, Error> {
-    let server = spec.server(port).start()?;
-    let pid_file = spec.data().join("postmaster.pid");
+async fn start_server(place: &Place, port: u16) -> Result<Running, Error> {
+    let server = place.server(port).start()?;
+    let pid_file = place.data().join("postmaster.pid");
     let came_up = async {
         loop {
             if server.try_wait()?.is_some() {
@@ -241,8 +309,8 @@ fn free_port() -> io::Result<u16> {
 
 /// Waits for whatever ends the keeper.
 struct End {
-    /// One message for `keep`; closed at the end of the pipe.
-    pipe: mpsc::UnboundedReceiver<()>,
+    /// Its lines; closed at its end.
+    pipe: mpsc::UnboundedReceiver<String>,
     terminate: unix::Signal,
     interrupt: unix::Signal,
     hangup: unix::Signal,
@@ -255,9 +323,7 @@ impl End {
         // A thread that the runtime does not wait for: it may read until the process ends.
         std::thread::spawn(move || {
             for line in io::stdin().lock().lines().map_while(Result::ok) {
-                if line == "keep" {
-                    let _ = sender.send(());
-                }
+                drop(sender.send(line));
             }
         });
         Ok(Self {
@@ -276,7 +342,7 @@ impl End {
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv(), if !self.is_kept => return,
                 word = self.pipe.recv(), if !self.is_kept => match word {
-                    Some(()) => self.is_kept = true,
+                    Some(word) => self.is_kept = word == "keep",
                     None => return,
                 },
             }
@@ -315,6 +381,25 @@ mod tests {
         assert!(!is_ready(&file("ready   "), Some(43)));
         assert!(!is_ready("42\n/d/data\n", Some(42)));
         assert!(!is_ready("", None));
+    }
+
+    #[test]
+    fn a_spec_goes_through_the_pipe_and_shows_no_password() {
+        let spec = Spec {
+            base_dir: "/tmp/a \"b\"\nc".into(),
+            bin_dir: "/pg/bin".into(),
+            superuser: "supabase_admin".to_owned(),
+            password: Secret::new("hunter22"),
+            max_connections: 60,
+            max_locks_per_transaction: 64,
+            run_as: Some(User { name: "postgres".to_owned(), uid: 101, gid: 104 }),
+        };
+        let line = spec.line().unwrap();
+        assert_eq!(line.lines().count(), 1);
+        let read: Spec = serde_json::from_str(&line).unwrap();
+        assert_eq!(read.password.expose(), "hunter22");
+        assert_eq!((&read.base_dir, &read.run_as), (&spec.base_dir, &spec.run_as));
+        assert!(!format!("{read:?}").contains("hunter22"));
     }
 
     #[test]

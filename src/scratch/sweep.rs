@@ -1,10 +1,10 @@
 //! Ends and removes what keepers that were killed have left.
 //!
-//! A folder is touched only when it is ours, closed to the writing of others, and neither of its
-//! locks is held. A process is ended only when it is a Postgres whose working directory is the
+//! A folder is touched only when it is ours, closed to the writing of others, and its lock is
+//! not held. A process is ended only when it is a Postgres whose working directory is the
 //! data folder: every process of a server has it, and a number in a file may be somebody else's.
 
-use super::{DATA, KEEPER_LOCK, PREFIX, STARTER_LOCK};
+use super::{DATA, KEEPER_LOCK, PREFIX};
 use crate::disk::Lock;
 use crate::proc::{self, Cmd, Signal};
 use fs_err as fs;
@@ -38,8 +38,7 @@ pub async fn sweep(base_dir: &Path) -> Vec<Swept> {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) || !is_ours(&dir) {
             continue;
         }
-        let Ok(Some(_starter)) = Lock::take(&dir.join(STARTER_LOCK)) else { continue };
-        let Ok(Some(_keeper)) = Lock::take(&dir.join(KEEPER_LOCK)) else { continue };
+        let Ok(Some(_lock)) = Lock::take(&dir.join(KEEPER_LOCK)) else { continue };
         let outcome = clean(&dir).await;
         swept.push(Swept { dir, outcome });
     }
@@ -78,14 +77,16 @@ pub(super) async fn clean(dir: &Path) -> io::Result<usize> {
     Err(io::Error::other(format!("the server in `{}` does not end", data.display())))
 }
 
-/// Removes a scratch folder, its locks last: what is left after a crash is still found.
+/// Removes a scratch folder, the bulk of it first, while its lock is still there to be held.
 fn remove(dir: &Path) -> io::Result<()> {
-    let gone_is_fine = |result: io::Result<()>| match result {
+    // A sweep that comes just now makes a new lock, and removes the rest as well.
+    const ATTEMPTS: usize = 3;
+    let gone = |path: &Path| match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    gone_is_fine(fs::remove_dir_all(dir.join(DATA)))?;
-    gone_is_fine(fs::remove_dir_all(dir))
+    gone(&dir.join(DATA))?;
+    (1..ATTEMPTS).find_map(|_| gone(dir).ok()).map_or_else(|| gone(dir), Ok)
 }
 
 /// The processes of the server in a data folder.
@@ -142,25 +143,21 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let base = fs::canonicalize(temp.path()).unwrap();
         let left = folder(&base, "supa-safe-scratch-left", 0o711);
-        let starting = folder(&base, "supa-safe-scratch-starting", 0o700);
         let running = folder(&base, "supa-safe-scratch-running", 0o700);
         let open = folder(&base, "supa-safe-scratch-open", 0o770);
         let other = folder(&base, "other", 0o700);
         let link = base.join("supa-safe-scratch-link");
         symlink(&other, &link).unwrap();
-        let locks = [
-            Lock::take(&starting.join(STARTER_LOCK)).unwrap().unwrap(),
-            Lock::take(&running.join(KEEPER_LOCK)).unwrap().unwrap(),
-        ];
+        let lock = Lock::take(&running.join(KEEPER_LOCK)).unwrap();
         let swept = sweep(&base).await;
         let found: Vec<_> = swept.iter().map(|one| (&one.dir, one.outcome.as_ref().unwrap())).collect();
         assert_eq!(found, [(&left, &0)]);
         assert!(!left.exists());
-        for dir in [&starting, &running, &open, &other, &link] {
+        for dir in [&running, &open, &other, &link] {
             assert!(dir.join(DATA).exists(), "{}", dir.display());
         }
-        drop(locks);
-        assert_eq!(sweep(&base).await.len(), 2);
+        drop(lock);
+        assert_eq!(sweep(&base).await.len(), 1);
     }
 
     #[test]
