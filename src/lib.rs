@@ -3,6 +3,8 @@
 pub mod disk;
 pub mod exit;
 pub mod failure;
+pub mod fingerprint;
+pub mod postgres;
 pub mod proc;
 pub mod scratch;
 pub mod secret;

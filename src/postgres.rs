@@ -1,0 +1,3 @@
+//! SQL and nothing of the workflow.
+
+pub mod catalog;
