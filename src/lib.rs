@@ -4,6 +4,7 @@ pub mod disk;
 pub mod exit;
 pub mod failure;
 pub mod fingerprint;
+pub mod frozen;
 pub mod migration;
 pub mod postgres;
 pub mod proc;

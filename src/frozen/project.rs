@@ -1,0 +1,231 @@
+//! The project's folder and the few settings of its configuration that a push reads.
+
+use super::Error;
+use fs_err as fs;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Configuration files that take precedence over `config.toml` from major 3 on.
+const JSON_NAMES: [&str; 2] = ["config.json", "config.jsonc"];
+
+/// A folder with `supabase/config.toml`, or the JSON form of it, inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// The folder that the CLI calls the working directory.
+    pub root: PathBuf,
+    /// The `supabase` folder in it.
+    pub supabase_dir: PathBuf,
+}
+
+impl Project {
+    /// Finds the project as the CLI does: a given folder is used as it is, otherwise the nearest one
+    /// upward counts.
+    pub fn find(workdir: Option<&Path>, cwd: &Path) -> Result<Self, Error> {
+        let start = workdir.map_or_else(|| cwd.to_owned(), |dir| cwd.join(dir));
+        let levels = if workdir.is_some() { 1 } else { usize::MAX };
+        start
+            .ancestors()
+            .take(levels)
+            .map(|root| Self { root: root.to_owned(), supabase_dir: root.join("supabase") })
+            .find(|project| !project.config_files().is_empty())
+            .ok_or(Error::NoProject { start, upward: workdir.is_none() })
+    }
+
+    fn config_files(&self) -> Vec<PathBuf> {
+        let names = JSON_NAMES.iter().chain(&["config.toml"]);
+        names.map(|name| self.supabase_dir.join(name)).filter(|path| path.is_file()).collect()
+    }
+
+    /// The configuration file that a CLI of this major reads.
+    pub fn config_file(&self, major: u32) -> Result<PathBuf, Error> {
+        let found = self.config_files();
+        let toml = || self.supabase_dir.join("config.toml");
+        if major < 3 {
+            return if found.contains(&toml()) {
+                Ok(toml())
+            } else {
+                Err(Error::NeedsToml { dir: self.supabase_dir.clone() })
+            };
+        }
+        match found.as_slice() {
+            [first, second, ..] if *second != toml() => {
+                Err(Error::TwoConfigs { first: first.clone(), second: second.clone() })
+            }
+            [first, ..] => Ok(first.clone()),
+            [] => Ok(toml()),
+        }
+    }
+
+    /// Reads the configuration for a CLI of this major.
+    pub fn config(&self, major: u32) -> Result<Config, Error> {
+        let path = self.config_file(major)?;
+        let text = fs::read_to_string(&path).map_err(Error::Read)?;
+        let broken = |why: String| Error::BrokenConfig { path: path.clone(), why };
+        let value = if path.extension().is_some_and(|extension| extension == "toml") {
+            toml::from_str(&text).map_err(|error| broken(error.to_string()))?
+        } else {
+            serde_json::from_str(&plain_json(&text)).map_err(|error| broken(error.to_string()))?
+        };
+        Ok(Config { path, value })
+    }
+}
+
+/// A configuration, read without judging what is of no use here.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file.
+    pub path: PathBuf,
+    value: Value,
+}
+
+impl Config {
+    /// The `[remotes.*]`: name and project ref, in the order of their names.
+    pub fn remotes(&self) -> Vec<(String, String)> {
+        let remotes = self.value.get("remotes").and_then(Value::as_object);
+        let named = |(name, remote): (&String, &Value)| {
+            Some((name.clone(), remote.get("project_id")?.as_str()?.to_owned()))
+        };
+        remotes.map(|remotes| remotes.iter().filter_map(named).collect()).unwrap_or_default()
+    }
+
+    /// The settings that a push to a target reads: those of its `[remotes.*]` stand over the others.
+    pub fn settings(&self, project_ref: Option<&str>) -> Result<Settings, Error> {
+        let mut merged = self.value.clone();
+        let own = self.remotes().into_iter().find(|(_, id)| Some(id.as_str()) == project_ref);
+        if let Some(over) = own.and_then(|(name, _)| self.value.get("remotes")?.get(name)) {
+            merge(&mut merged, over);
+        }
+        let at = |path: &str| merged.pointer(path);
+        let switch = |path: &'static str| match at(path) {
+            None => Ok(true),
+            Some(value) => value.as_bool().ok_or_else(|| self.unclear(path, "is not true or false")),
+        };
+        let mut seed_paths = Vec::new();
+        match at("/db/seed/sql_paths") {
+            None => seed_paths.push("./seed.sql".to_owned()),
+            Some(Value::Array(paths)) => {
+                for path in paths {
+                    let path = path.as_str().filter(|path| !path.starts_with("env("));
+                    let unclear = || self.unclear("/db/seed/sql_paths", "holds a value that is no path");
+                    seed_paths.push(path.ok_or_else(unclear)?.to_owned());
+                }
+            }
+            Some(_) => return Err(self.unclear("/db/seed/sql_paths", "is not a list of paths")),
+        }
+        Ok(Settings {
+            project_id: at("/project_id").and_then(Value::as_str).unwrap_or("project").to_owned(),
+            migrations_enabled: switch("/db/migrations/enabled")?,
+            seed_enabled: switch("/db/seed/enabled")?,
+            seed_paths,
+            vault: at("/db/vault").and_then(Value::as_object).cloned().unwrap_or_default(),
+        })
+    }
+
+    fn unclear(&self, setting: &str, why: &'static str) -> Error {
+        let setting = setting.trim_start_matches('/').replace('/', ".");
+        Error::Setting { path: self.path.clone(), setting, why }
+    }
+}
+
+/// What a push reads of the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Name of the local stack; it does not name a target.
+    pub project_id: String,
+    /// `[db.migrations] enabled`.
+    pub migrations_enabled: bool,
+    /// `[db.seed] enabled`.
+    pub seed_enabled: bool,
+    /// `[db.seed] sql_paths`, relative to `supabase/`.
+    pub seed_paths: Vec<String>,
+    /// `[db.vault]`.
+    pub vault: Map<String, Value>,
+}
+
+impl Settings {
+    /// Names of the environment variables that the vault's entries come from.
+    pub fn vault_variables(&self) -> Vec<String> {
+        let name = |value: &Value| Some(value.as_str()?.strip_prefix("env(")?.strip_suffix(')')?.to_owned());
+        self.vault.values().filter_map(name).collect()
+    }
+}
+
+fn merge(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(base.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
+
+/// Takes comments and trailing commas out of JSON with comments; everything else stays in its place.
+fn plain_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.trim_start_matches('\u{feff}');
+    let mut comma: Option<usize> = None;
+    while let Some(next) = rest.chars().next() {
+        let length = match next {
+            '"' => string_length(rest),
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |at| at + 2),
+            _ => next.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        rest = after;
+        if token.starts_with('/') && token.len() > 1 {
+            out.extend(token.chars().map(|c| if c == '\n' { c } else { ' ' }));
+            continue;
+        }
+        if let (Some(at), "]" | "}") = (comma, token) {
+            out.replace_range(at..=at, " ");
+        }
+        if token == "," {
+            comma = Some(out.len());
+        } else if !token.trim().is_empty() {
+            comma = None;
+        }
+        out.push_str(token);
+    }
+    out
+}
+
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_with_comments_is_read() {
+        let text = "{ // one\n \"a\": \"// no \\\" /* no */\", /* , */ \"b\": [1, 2, /* x */ ], }";
+        let value: Value = serde_json::from_str(&plain_json(text)).unwrap();
+        assert_eq!(value, serde_json::json!({ "a": "// no \" /* no */", "b": [1, 2] }));
+    }
+
+    #[test]
+    fn a_remote_stands_over_the_rest() {
+        let text = "[db.seed]\nsql_paths = ['./a.sql']\n[db.vault]\nk = 'env(K)'\n\
+            [remotes.prod]\nproject_id = 'abcdefghijklmnopqrst'\n[remotes.prod.db.seed]\nenabled = false\n";
+        let config = Config { path: PathBuf::from("c"), value: toml::from_str(text).unwrap() };
+        let base = config.settings(Some("other")).unwrap();
+        assert_eq!((base.seed_enabled, base.migrations_enabled), (true, true));
+        let prod = config.settings(Some("abcdefghijklmnopqrst")).unwrap();
+        assert_eq!((prod.seed_enabled, prod.seed_paths), (false, vec!["./a.sql".to_owned()]));
+        assert_eq!(base.vault_variables(), ["K"]);
+        assert_eq!(config.remotes(), [("prod".to_owned(), "abcdefghijklmnopqrst".to_owned())]);
+    }
+}
