@@ -1,0 +1,6 @@
+// Greets a customer by name: `{"name": "Ada"}` gives `{"message": "Hello, Ada!"}`.
+Deno.serve(async (request: Request) => {
+  const { name } = await request.json().catch(() => ({}));
+  const message = `Hello, ${typeof name === "string" && name ? name : "stranger"}!`;
+  return Response.json({ message });
+});
