@@ -23,7 +23,8 @@ impl Failure {
         let mut source = error.source();
         while let Some(cause) = source {
             let text = cause.to_string();
-            if chain.last() != Some(&text) {
+            // tokio-postgres puts this word in front of what the server said.
+            if text != "db error" && chain.last() != Some(&text) {
                 chain.push(text);
             }
             source = cause.source();

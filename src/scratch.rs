@@ -330,7 +330,8 @@ fn user_in(passwd: &str, name: &str) -> Option<User> {
     })
 }
 
-fn random_password() -> io::Result<Secret> {
+/// A password that nobody knows: 48 random hex digits.
+pub fn random_password() -> io::Result<Secret> {
     let mut bytes = [0_u8; 24];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(Secret::new(hex::encode(bytes)))

@@ -265,6 +265,14 @@ impl Connection {
         })
     }
 
+    /// The role that statements run as: a pooler's user name carries the project ref behind it.
+    pub fn role(&self) -> &str {
+        match self.user.split_once('.') {
+            Some((role, project)) if is_project_ref(project) => role,
+            _ => &self.user,
+        }
+    }
+
     /// `host:port`, with brackets around an IPv6 address.
     pub fn address(&self) -> String {
         if self.host.contains(':') {

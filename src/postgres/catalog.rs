@@ -87,7 +87,7 @@ pub enum TableKind {
 }
 
 /// An extension with what it brought along.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Extension {
     /// Its name, not quoted.
     pub name: String,
@@ -103,7 +103,7 @@ pub struct Extension {
 
 /// An object that belongs to an extension, by the two numbers that an archive's table of contents
 /// starts its entries with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Member {
     /// The system catalog that holds it.
     pub class_oid: u32,

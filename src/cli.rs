@@ -1,0 +1,235 @@
+//! The command line: arguments, the stages in order, and where errors become failures with the
+//! next step. The only module that reads the clock.
+
+mod check;
+mod confirm;
+mod done;
+mod earlier;
+mod evidence;
+mod explain;
+mod fail;
+mod look;
+mod migrate;
+mod open;
+mod prepare;
+mod rehearse;
+mod signals;
+mod snapshot;
+mod verify;
+
+use crate::config::{self, Surroundings};
+use crate::exit::{self, Exit};
+use crate::failure::Failure;
+use crate::frozen::{self, Project};
+use crate::manifest::SnapshotId;
+use crate::ui::{self, Loudness};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use done::Broken;
+use jiff::{SignedDuration, Timestamp};
+use std::path::PathBuf;
+
+/// Makes `supabase db push` boring: a proved snapshot, a rehearsal on a copy, a checked push
+#[derive(Debug, Parser)]
+#[command(name = "supa-safe", version, about, after_help = exit::table_text(), max_term_width = 100)]
+#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+struct Global {
+    /// Print JSON on stdout, and never ask
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Print the programs that run; twice: also what they print
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Use colors
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+    /// Never ask; what needs an answer fails and names its flag
+    #[arg(long, global = true)]
+    no_input: bool,
+    /// Read the policy from this file instead of supabase/supa-safe.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Use the Supabase project in this folder
+    #[arg(long, global = true, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// Take Postgres programs from this folder first
+    #[arg(long, global = true, value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Which database.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Target")]
+struct TargetArgs {
+    /// The database with this URL; give the password in `PGPASSWORD` rather than in it
+    ///
+    /// `SUPA_SAFE_DB_URL` stands for this flag.
+    #[arg(long, value_name = "URL")]
+    db_url: Option<String>,
+    /// The same, in the words of the Supabase CLI 3
+    #[arg(long, value_name = "URL", num_args = 0..=1, conflicts_with_all = ["db_url", "local"])]
+    remote: Option<Option<String>>,
+    /// The database of `supabase start` on this machine
+    #[arg(long, conflicts_with = "db_url")]
+    local: bool,
+    /// The password; other users of this machine can see it here, so prefer `PGPASSWORD`
+    #[arg(short, long, value_name = "PASSWORD", hide = true)]
+    password: Option<String>,
+    /// Read the password from the first line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Push the pending migrations, after a snapshot and a rehearsal on a copy
+    Migrate(migrate::MigrateArgs),
+    /// Take a snapshot of the target now and verify it
+    Snapshot(snapshot::SnapshotArgs),
+    /// Prove a snapshot again
+    Verify(verify::VerifyArgs),
+    /// Restore the newest snapshot into a copy and apply the pending migrations to it
+    Rehearse(rehearse::RehearseArgs),
+    /// Judge what is there; collects nothing
+    Check(check::CheckArgs),
+    /// Say where this target stands, and what to do next
+    Status(look::StatusArgs),
+    /// List the snapshots of a target
+    List(look::ListArgs),
+    /// Show one snapshot
+    Show(look::ShowArgs),
+    /// Say why a rule exists and how to satisfy it
+    Explain(explain::ExplainArgs),
+    /// Keep a scratch server until the pipe on stdin closes
+    #[command(hide = true)]
+    KeepScratch,
+}
+
+/// Runs the program and returns what it exits with.
+pub fn main() -> Exit {
+    crate::disk::private_by_default();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(Failure::new(Exit::Error, &error))),
+    };
+    let outcome = runtime.block_on(run(cli));
+    // Threads that wait for a program which was told to stop must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    end(outcome)
+}
+
+fn end(outcome: Result<Exit, Failure>) -> Exit {
+    match outcome {
+        Ok(exit) => exit,
+        Err(failure) => {
+            ui::print_failure(&failure);
+            failure.exit
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> Exit {
+    // A reader that went away needs no help.
+    drop(error.print());
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+async fn run(cli: Cli) -> Result<Exit, Failure> {
+    let surroundings = Surroundings::of_this_process().map_err(|error| Failure::new(Exit::Error, &error))?;
+    choose_color(cli.global.color, &surroundings);
+    let setting = Setting { global: cli.global, surroundings, clock: now, exempt: false };
+    match cli.command {
+        Command::Migrate(args) => Box::pin(migrate::run(&setting, args)).await,
+        Command::Rehearse(args) => Box::pin(rehearse::run(&setting, args)).await,
+        Command::Check(args) => Box::pin(check::run(&setting, args)).await,
+        Command::Snapshot(args) => Box::pin(snapshot::run(&setting, args)).await,
+        Command::Verify(args) => Box::pin(verify::run(&setting, args)).await,
+        Command::Status(args) => look::status(&setting, &args),
+        Command::List(args) => look::list(&setting, &args),
+        Command::Show(args) => look::show(&setting, &args),
+        Command::Explain(args) => explain::run(&setting, &args),
+        Command::KeepScratch => match crate::scratch::keeper_main().await {
+            Ok(()) => Ok(Exit::Done),
+            Err(error) => Err(Failure::new(Exit::Error, &error)),
+        },
+    }
+}
+
+/// What every command is run with.
+#[derive(Clone, Debug)]
+struct Setting {
+    global: Global,
+    surroundings: Surroundings,
+    clock: fn() -> Timestamp,
+    /// Whether the agents' rule does not apply: the demo and the servers that it started.
+    exempt: bool,
+}
+
+impl Setting {
+    fn loudness(&self) -> Loudness {
+        match (self.global.quiet, self.global.verbose) {
+            (true, _) => Loudness::Quiet,
+            (false, 0) => Loudness::Normal,
+            (false, 1) => Loudness::Verbose,
+            (false, _) => Loudness::VeryVerbose,
+        }
+    }
+
+    /// Whether a person may be asked.
+    fn may_ask(&self) -> bool {
+        !self.global.no_input && !self.global.json
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+fn choose_color(color: Color, surroundings: &Surroundings) {
+    let choice = match color {
+        Color::Always => anstream::ColorChoice::Always,
+        Color::Never => anstream::ColorChoice::Never,
+        Color::Auto if surroundings.variable("NO_COLOR").is_none() && surroundings.forces_color() => {
+            anstream::ColorChoice::Always
+        }
+        Color::Auto => anstream::ColorChoice::Auto,
+    };
+    choice.write_global();
+}
+
+/// The Supabase project that the command is about.
+fn project(setting: &Setting) -> Result<Project, frozen::Error> {
+    Project::find(setting.global.workdir.as_deref(), &setting.surroundings.cwd)
+}
+
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    config::parse_duration("--max-age", text).map_err(|error| error.to_string())
+}
+
+fn snapshot_id(text: &str) -> Result<SnapshotId, String> {
+    text.parse::<SnapshotId>().map_err(|error| error.to_string())
+}

@@ -1,0 +1,111 @@
+//! `supa-safe check`: the judge alone; nothing is collected, rehearsed, or changed.
+
+use super::done::{Broken, Done};
+use super::open::{self, Opened};
+use super::prepare::{self, Prepared, PushFlags};
+use super::signals::Signals;
+use super::{Setting, TargetArgs, duration, evidence, fail, snapshot_id};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::manifest::SnapshotId;
+use crate::policy::{Facts, PushFacts, Rehearsal, SnapshotFacts, judge};
+use crate::rehearse::{self, Recalled};
+use crate::store;
+use crate::verify::{self, Verified};
+use clap::Args;
+use jiff::SignedDuration;
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    push: PushFlags,
+    /// How old the snapshot may be, such as 15m
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    max_age: Option<SignedDuration>,
+    /// Judge this snapshot instead of the newest one
+    #[arg(long, value_parser = snapshot_id, value_name = "ID")]
+    snapshot: Option<SnapshotId>,
+}
+
+pub(super) async fn run(setting: &Setting, args: CheckArgs) -> Result<Exit, Failure> {
+    let mut signals = Signals::take()?;
+    let opened = signals.guard(open::open(setting, &args.target, args.max_age)).await?;
+    let outcome = signals.guard(check(setting, &opened, &args)).await;
+    opened.close(setting, outcome)
+}
+
+async fn check(setting: &Setting, opened: &Opened, args: &CheckArgs) -> Result<Done, Broken> {
+    let prepared = prepare::prepare(setting, opened, args.push).await?;
+    let (snapshot, verified) = newest(opened, args.snapshot.as_ref()).await?;
+    let push = match &verified {
+        Some(verified) if !prepared.pending.is_empty() => Some(push_facts(opened, &prepared, verified)?),
+        _ => None,
+    };
+    let facts = Facts { snapshot, edited: prepared.edited.clone(), push, ..opened.no_facts() };
+    let now = evidence::target_clock(opened).await?;
+    let findings = judge(&opened.policy, &facts, now);
+    if findings.iter().any(|finding| finding.refuses) {
+        return Err(fail::refused(findings));
+    }
+    for finding in &findings {
+        opened.context.warn(finding.to_string());
+    }
+    let mut done = verified.as_ref().map_or_else(|| Done::nothing(opened), Done::of);
+    done.summary.findings = findings;
+    Ok(done.closing("Every rule holds; `supa-safe migrate` would ask for the confirmation and push"))
+}
+
+/// The snapshot in question as the judge sees it, damaged ones included.
+async fn newest(
+    opened: &Opened,
+    wanted: Option<&SnapshotId>,
+) -> Result<(Option<SnapshotFacts>, Option<Verified>), Failure> {
+    let store = &opened.context.store;
+    let newest = store.ids().map_err(fail::failed(Exit::Error))?.into_iter().next();
+    let Some(id) = wanted.cloned().or(newest) else { return Ok((None, None)) };
+    let broken = |what: Vec<String>| SnapshotFacts {
+        id: id.clone(),
+        identity: opened.target.identity.clone(),
+        taken_at: (opened.context.clock)(),
+        strength: crate::manifest::Strength::Recorded,
+        broken: what,
+        missing: Vec::new(),
+        gaps: Vec::new(),
+    };
+    let snapshot = match store.load(&id) {
+        Ok(snapshot) => snapshot,
+        Err(error @ (store::Error::Unreadable { .. } | store::Error::Format { .. })) => {
+            return Ok((Some(broken(vec![error.to_string()])), None));
+        }
+        Err(error) => return Err(Failure::new(Exit::Error, &error).hint("Run `supa-safe list`")),
+    };
+    match verify::accept(snapshot, &opened.context).await {
+        Ok(verified) => Ok((Some(evidence::snapshot_facts(&verified)), Some(verified))),
+        Err(verify::Error::Damaged { what, .. }) => Ok((Some(broken(what)), None)),
+        Err(error) => Err(fail::verify_failed(&error)),
+    }
+}
+
+fn push_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Result<PushFacts, Failure> {
+    let recalled = rehearse::recall(verified, &prepared.subject(opened), &opened.context)
+        .map_err(|error| fail::rehearse_failed(&error))?;
+    let mut changed = Vec::new();
+    let rehearsal = match recalled {
+        Recalled::Fits(rehearsed) => match evidence::outdated(verified, &prepared.live) {
+            Some(why) => Rehearsal::Missing(why),
+            None => {
+                let at = rehearsed.record().rehearsed_at;
+                Rehearsal::Passed { at, age: (opened.context.clock)().duration_since(at) }
+            }
+        },
+        Recalled::OtherFiles => {
+            changed.push("a pending file, a seed, roles.sql, or the configuration was changed".to_owned());
+            Rehearsal::NotYet
+        }
+        Recalled::Not(why) => Rehearsal::Missing(why),
+    };
+    Ok(PushFacts { changed, not_atomic: prepared.not_atomic(), rehearsal })
+}

@@ -1,0 +1,118 @@
+//! Asks a person for the target's name before it may change.
+
+use super::Broken;
+use super::migrate::Ready;
+use super::open::Opened;
+use super::prepare::Prepared;
+use crate::clearance::{Confirmation, EXTRA_PHRASE, NotConfirmed, Said};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::policy::in_words;
+use crate::ui::{self, Asked};
+use jiff::SignedDuration;
+
+/// Who is asked, and how.
+pub(super) struct Question<'a> {
+    pub(super) target: &'a str,
+    pub(super) agent: Option<&'static str>,
+    pub(super) flag: Option<String>,
+    pub(super) may_ask: bool,
+}
+
+/// Shows what the confirmation is about and weighs the answer.
+pub(super) async fn ask(
+    opened: &Opened,
+    prepared: &Prepared,
+    ready: &Ready,
+    question: Question<'_>,
+) -> Result<Confirmation, Broken> {
+    show(opened, prepared, ready).await?;
+    let said = match &question.flag {
+        Some(words) => Said::Flag(words.clone()),
+        None => typed(&question).await?,
+    };
+    Confirmation::weigh(&said, question.target, question.agent)
+        .map_err(|error| not_confirmed(&error, question.target).into())
+}
+
+async fn show(opened: &Opened, prepared: &Prepared, ready: &Ready) -> Result<(), Failure> {
+    let context = &opened.context;
+    let now = super::evidence::target_clock(opened).await?;
+    let manifest = &ready.base.snapshot().manifest;
+    context.note(format!("target    {}", opened.target.name()));
+    for file in &prepared.pending.migrations {
+        context.note(format!("will push {}", file.file_name));
+    }
+    for fact in prepared.not_atomic() {
+        context.warn(fact);
+    }
+    context.note(format!(
+        "snapshot  {} is {} and {} old; a push may begin until it is {} old",
+        manifest.id,
+        ready.base.strength(),
+        in_words(now.duration_since(manifest.taken.target_clock)),
+        in_words(opened.policy.max_age)
+    ));
+    match &ready.rehearsed {
+        None => context.warn("NOT REHEARSED: nobody knows what these files do to this data"),
+        Some(rehearsed) => {
+            let record = rehearsed.record();
+            let took = SignedDuration::try_from_secs_f64(record.push_seconds.ceil()).unwrap_or_default();
+            let restore =
+                SignedDuration::try_from_secs_f64(record.restore_seconds.ceil()).unwrap_or_default();
+            context.note(format!(
+                "the push took {} on the copy; restoring the snapshot into a new database took {}",
+                in_words(took),
+                in_words(restore)
+            ));
+        }
+    }
+    context.note("not brought back by a restore: what is written after the snapshot, passwords of roles, and what the limits name");
+    for limit in &manifest.limits {
+        context.note(format!("limit     {limit}"));
+    }
+    Ok(())
+}
+
+async fn typed(question: &Question<'_>) -> Result<Said, Failure> {
+    if !question.may_ask {
+        return Err(no_terminal(question.target));
+    }
+    let words = answer(format!("Type {} to push", question.target), question.target).await?;
+    let extra = match question.agent {
+        None => None,
+        Some(variable) => {
+            let prompt = format!("{variable} is set, so a coding agent may be typing. Type: {EXTRA_PHRASE}");
+            Some(answer(prompt, question.target).await?)
+        }
+    };
+    Ok(Said::Typed { words, extra })
+}
+
+async fn answer(prompt: String, target: &str) -> Result<String, Failure> {
+    match ui::ask_words(prompt).await.map_err(|error| Failure::new(Exit::NotConfirmed, &error))? {
+        Asked::Typed(words) => Ok(words),
+        Asked::NoTerminal => Err(no_terminal(target)),
+        Asked::Cancelled => {
+            Err(Failure::message(Exit::Interrupted, "interrupted; the target was not touched"))
+        }
+    }
+}
+
+fn no_terminal(target: &str) -> Failure {
+    Failure::message(Exit::NotConfirmed, "nobody can be asked to confirm the target; nothing was changed")
+        .hint(format!(
+            "Pass `--confirm {}` after reading what the migration does",
+            crate::proc::shell_word(target)
+        ))
+}
+
+fn not_confirmed(error: &NotConfirmed, target: &str) -> Failure {
+    let failure = Failure::new(Exit::NotConfirmed, error).detail("nothing was changed");
+    match error {
+        NotConfirmed::OtherWords { .. } => failure.hint(format!("The words are `{target}`")),
+        NotConfirmed::Agent(_) | NotConfirmed::NoPhrase => failure.hint(
+            "A person runs the command on a terminal and types the words; an agent must ask its person to",
+        ),
+    }
+}

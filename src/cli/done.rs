@@ -1,0 +1,61 @@
+//! How a command that acts ended.
+
+use super::open::Opened;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::ui::Summary;
+use crate::verify::Verified;
+
+/// It did what it was asked for.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) exit: Exit,
+    pub(super) summary: Summary,
+    /// Last lines for a person.
+    pub(super) closing: Vec<String>,
+}
+
+/// It did not.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) failure: Failure,
+    pub(super) summary: Summary,
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self { failure, summary: Summary::new() }
+    }
+}
+
+impl Done {
+    /// Leaned on a snapshot.
+    pub(super) fn of(verified: &Verified) -> Self {
+        let snapshot = verified.snapshot();
+        let summary = Summary {
+            snapshot: Some(snapshot.id().clone()),
+            limits: snapshot.manifest.limits.clone(),
+            ..Summary::new()
+        };
+        let closing = vec![format!(
+            "Snapshot {} is {}, in {}",
+            snapshot.id(),
+            verified.strength(),
+            snapshot.dir.display()
+        )];
+        Self { exit: Exit::Done, summary, closing }
+    }
+
+    /// Found nothing to do.
+    pub(super) fn nothing(opened: &Opened) -> Self {
+        let closing = vec![format!("Nothing is pending on {}; nothing was touched", opened.target.name())];
+        Self { exit: Exit::Done, summary: Summary::new(), closing }
+    }
+
+    /// Adds a last line.
+    #[must_use]
+    pub(super) fn closing(mut self, line: impl Into<String>) -> Self {
+        self.closing.push(line.into());
+        self
+    }
+}

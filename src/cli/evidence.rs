@@ -1,0 +1,159 @@
+//! Which snapshot a push leans on: one that stands and holds, or a fresh one.
+
+use super::done::Broken;
+use super::fail;
+use super::open::{Opened, pick};
+use super::prepare::{Live, Prepared};
+use crate::event::Event;
+use crate::evidence;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::manifest::{SnapshotId, Strength};
+use crate::policy::{Facts, Finding, Policy, Rule, SnapshotFacts, judge};
+use crate::postgres::identity;
+use crate::resolve;
+use crate::store;
+use crate::verify::{self, Verified};
+use jiff::Timestamp;
+
+/// The target's clock.
+pub(super) async fn target_clock(opened: &Opened) -> Result<Timestamp, Failure> {
+    let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
+    let now = identity::clock(&session.client).await.map_err(fail::failed(Exit::Error));
+    session.close().await;
+    now
+}
+
+/// What the judge is told of a snapshot that was read back.
+pub(super) fn snapshot_facts(verified: &Verified) -> SnapshotFacts {
+    let manifest = &verified.snapshot().manifest;
+    SnapshotFacts {
+        id: manifest.id.clone(),
+        identity: manifest.identity.clone(),
+        taken_at: manifest.taken.target_clock,
+        strength: verified.strength(),
+        broken: Vec::new(),
+        missing: Vec::new(),
+        gaps: manifest.database.gaps.clone(),
+    }
+}
+
+/// The facts about evidence, before anything is rehearsed.
+pub(super) fn evidence_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Facts {
+    Facts {
+        target: opened.target.identity.clone(),
+        snapshot: Some(snapshot_facts(verified)),
+        edited: prepared.edited.clone(),
+        sessions: Vec::new(),
+        push: None,
+    }
+}
+
+/// The policy before the rehearsal, which proves more than `decoded` by itself.
+fn before_rehearsal(policy: &Policy) -> Policy {
+    Policy { strength: policy.strength.min(Strength::Decoded), ..policy.clone() }
+}
+
+/// What a snapshot lacks for a push to the target as it is now, in words.
+pub(super) fn outdated(verified: &Verified, live: &Live) -> Option<String> {
+    let database = &verified.snapshot().manifest.database;
+    if database.history != live.history {
+        return Some("the migration history has changed since it was taken".to_owned());
+    }
+    (database.owned_digest != live.owned_digest)
+        .then(|| "the schema of the target has changed since it was taken".to_owned())
+}
+
+/// A snapshot on disk that satisfies every rule of evidence, or a fresh one.
+pub(super) async fn choose(
+    opened: &Opened,
+    prepared: &Prepared,
+    wanted: Option<&SnapshotId>,
+) -> Result<Verified, Broken> {
+    if let Some(id) = wanted {
+        let snapshot = pick(&opened.context.store, Some(id))?;
+        let verified =
+            verify::accept(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
+        return judged(opened, prepared, verified).await;
+    }
+    match standing(opened, prepared).await? {
+        Some(verified) => Ok(verified),
+        None => {
+            let fresh = take(opened).await?;
+            judged(opened, prepared, fresh).await
+        }
+    }
+}
+
+/// Takes and verifies a fresh snapshot.
+pub(super) async fn take(opened: &Opened) -> Result<Verified, Failure> {
+    let snapshot = evidence::collect(&opened.target, &opened.context, None)
+        .await
+        .map_err(|error| fail::evidence_failed(&error))?;
+    verify::verify(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))
+}
+
+/// Passes a snapshot on, or refuses with the rules that it does not satisfy.
+async fn judged(opened: &Opened, prepared: &Prepared, verified: Verified) -> Result<Verified, Broken> {
+    let now = target_clock(opened).await?;
+    let facts = evidence_facts(opened, prepared, &verified);
+    let mut findings = judge(&before_rehearsal(&opened.policy), &facts, now);
+    if let Some(why) = outdated(&verified, &prepared.live) {
+        findings.push(outdated_finding(&verified, &why));
+    }
+    if findings.iter().any(|finding| finding.refuses) {
+        return Err(fail::refused(findings));
+    }
+    for finding in findings {
+        opened.context.warn(finding.to_string());
+    }
+    Ok(verified)
+}
+
+fn outdated_finding(verified: &Verified, why: &str) -> Finding {
+    Finding {
+        rule: Rule::NotRehearsed,
+        fact: format!("snapshot {}: {why}", verified.snapshot().id()),
+        fix: "run `supa-safe migrate`, which takes a fresh snapshot".to_owned(),
+        refuses: true,
+    }
+}
+
+/// The newest snapshot on disk, when it holds; set aside with the reason when it does not.
+async fn standing(opened: &Opened, prepared: &Prepared) -> Result<Option<Verified>, Failure> {
+    let context = &opened.context;
+    let Some(id) = context.store.ids().map_err(fail::failed(Exit::Error))?.into_iter().next() else {
+        return Ok(None);
+    };
+    let set_aside = |rule: Rule, fact: String| {
+        context.tell(&Event::SetAside { snapshot: id.clone(), rule: rule.code().to_owned(), fact });
+        Ok(None)
+    };
+    let snapshot = match context.store.load(&id) {
+        Ok(snapshot) => snapshot,
+        Err(error @ (store::Error::Unreadable { .. } | store::Error::Format { .. })) => {
+            return set_aside(Rule::Digests, error.to_string());
+        }
+        Err(error) => return Err(Failure::new(Exit::Error, &error)),
+    };
+    let verified = match verify::accept(snapshot, context).await {
+        Ok(verified) => verified,
+        Err(error @ verify::Error::Damaged { .. }) => return set_aside(Rule::Digests, error.to_string()),
+        Err(error) => return Err(fail::verify_failed(&error)),
+    };
+    let now = target_clock(opened).await?;
+    // What is wrong with the files is no reason to distrust the snapshot.
+    let facts = Facts { edited: Vec::new(), ..evidence_facts(opened, prepared, &verified) };
+    let refusals = judge(&before_rehearsal(&opened.policy), &facts, now);
+    if let Some(finding) = refusals.into_iter().find(|finding| finding.refuses) {
+        return set_aside(finding.rule, finding.fact);
+    }
+    if let Some(why) = outdated(&verified, &prepared.live) {
+        return set_aside(Rule::NotRehearsed, why);
+    }
+    if !prepared.edited.is_empty() {
+        return judged(opened, prepared, verified).await.map(Some).map_err(|broken| broken.failure);
+    }
+    context.note(format!("snapshot {id} is young enough and {}: no new one is needed", verified.strength()));
+    Ok(Some(verified))
+}

@@ -1,0 +1,258 @@
+//! Where errors become failures: the exit code and the person's next step.
+
+use super::done::Broken;
+use crate::delegate::{self, Outcome};
+use crate::evidence;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::policy::{Finding, Rule};
+use crate::postcheck;
+use crate::postgres::connect;
+use crate::rehearse;
+use crate::resolve;
+use crate::target;
+use crate::tools::installs;
+use crate::ui::Summary;
+use crate::verify;
+use std::error::Error;
+
+/// A failure without a hint.
+pub(super) fn failed<E: Error>(exit: Exit) -> impl Fn(E) -> Failure {
+    move |error| Failure::new(exit, &error)
+}
+
+/// A URL that was not accepted.
+pub(super) fn url_failed(error: &target::Error) -> Failure {
+    let failure = Failure::new(Exit::Usage, error);
+    match error {
+        target::Error::Placeholder(_) => failure
+            .hint("Leave the password out of the URL (`postgresql://USER@HOST:5432/postgres`) and set PGPASSWORD")
+            .hint("Find or reset the password in the project's dashboard under Database settings"),
+        target::Error::Malformed(_) => failure
+            .hint("Leave the password out of the URL and set PGPASSWORD, or percent-encode it (`@` is `%40`)"),
+        target::Error::TransactionPooler(_) => failure
+            .hint("Use the session pooler: the same host with port 5432")
+            .hint("Or the direct host `db.<ref>.supabase.co:5432`"),
+        target::Error::Plaintext(_) => failure.hint("Use `sslmode=require`, or better `sslmode=verify-full`"),
+        target::Error::Scheme(_) | target::Error::Missing(_) | target::Error::Setting { .. } => {
+            failure.hint("Copy the URL from the project's dashboard under Connect, session mode")
+        }
+    }
+}
+
+/// A target that could not be pinned.
+pub(super) fn resolve_failed(error: &resolve::Error) -> Failure {
+    match error {
+        resolve::Error::Connect(error) => connect_failed(error),
+        resolve::Error::Query(_) => Failure::new(Exit::Error, error),
+        resolve::Error::TransactionPooler(_) => Failure::new(Exit::Usage, error)
+            .hint("Use the session pooler or the direct host of the database"),
+        resolve::Error::Replica(_) => Failure::new(Exit::TargetNotFound, error).hint("Use the address of the primary"),
+        resolve::Error::Version { .. } => Failure::new(Exit::Error, error),
+        resolve::Error::Moved { .. } => Failure::new(Exit::Refused, error)
+            .hint("Something moved the address to another server (a failover, a restore, DNS); find out what, then run again"),
+    }
+}
+
+/// No session.
+pub(super) fn connect_failed(error: &connect::Error) -> Failure {
+    let failure = |exit| Failure::new(exit, error);
+    match error {
+        connect::Error::UnknownHost { host, .. } if host.starts_with("db.") && host.ends_with(".supabase.co") => {
+            failure(Exit::TargetNotFound)
+                .hint("The direct host has an IPv6 address only; on an IPv4 network use the session pooler")
+                .hint("Copy its URL from the project's dashboard under Connect, session mode")
+        }
+        connect::Error::UnknownHost { .. } => failure(Exit::TargetNotFound).hint("Check the host in the URL"),
+        connect::Error::NoAnswer { .. } => failure(Exit::TargetNotFound)
+            .hint("Check host and port, that the database is running, and that no firewall or network restriction is between"),
+        connect::Error::NoDatabase { .. } => {
+            failure(Exit::TargetNotFound).hint("Check the database's name at the end of the URL; on Supabase it is `postgres`")
+        }
+        connect::Error::SignIn { .. } => failure(Exit::SignInFailed)
+            .hint("Check role and password; set the password in PGPASSWORD (a password in the URL goes before it)"),
+        connect::Error::NoPassword { .. } => {
+            failure(Exit::SignInFailed).hint("Set PGPASSWORD, or pass `--password-file <file>`")
+        }
+        connect::Error::Tls { .. } => failure(Exit::SignInFailed)
+            .hint("Pass the server's root certificate with `sslrootcert=<file>` in the URL, or use `sslmode=require`"),
+        connect::Error::Roots { .. } => failure(Exit::Usage).hint("Check `sslrootcert` in the URL and PGSSLROOTCERT"),
+        connect::Error::Full { .. } => failure(Exit::Error)
+            .hint("Close other sessions, or wait; supa-safe needs at most four connections"),
+        connect::Error::Other { .. } => failure(Exit::Error),
+    }
+}
+
+/// Programs that are missing.
+pub(super) fn installs_failed(error: &installs::Error) -> Failure {
+    error.hints().into_iter().fold(Failure::new(Exit::Error, error), Failure::hint)
+}
+
+/// A snapshot that was not taken.
+pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
+    use evidence::database::Error as Database;
+    match error {
+        evidence::Error::Database(Database::Resolve(error)) => resolve_failed(error),
+        evidence::Error::Database(Database::Installs(error)) => installs_failed(error),
+        evidence::Error::Database(Database::Disk { .. }) => Failure::new(Exit::Error, error)
+            .hint("Free space, or choose another place with SUPA_SAFE_STATE_DIR"),
+        evidence::Error::Database(Database::SearchPath) => {
+            Failure::new(Exit::Error, error).hint("Use the session pooler or the direct host of the database")
+        }
+        _ => Failure::new(Exit::Error, error).detail("the target was not touched; no snapshot was kept"),
+    }
+}
+
+/// A snapshot that was not proved.
+pub(super) fn verify_failed(error: &verify::Error) -> Failure {
+    match error {
+        verify::Error::Damaged { .. } | verify::Error::Undecodable { .. } => {
+            Failure::new(Exit::Refused, error)
+                .hint("Run `supa-safe snapshot` to take fresh evidence")
+                .hint("Run `supa-safe explain SS005` to read what this means")
+        }
+        verify::Error::Installs(error) => installs_failed(error),
+        _ => Failure::new(Exit::Error, error),
+    }
+}
+
+/// A rehearsal that could not be made, or that failed.
+pub(super) fn rehearse_failed(error: &rehearse::Error) -> Failure {
+    use rehearse::{compare, restore};
+    match error {
+        rehearse::Error::Restore(restore::Error::Installs(error)) => installs_failed(error),
+        rehearse::Error::Restore(restore::Error::Program(_)) => Failure::new(Exit::RehearsalFailed, error)
+            .detail("the target was not touched; the snapshot was kept")
+            .hint("Read the first line that Postgres printed: it names what this machine cannot restore"),
+        rehearse::Error::Compare(compare::Error::Different(_)) => Failure::new(Exit::RehearsalFailed, error)
+            .detail("the target was not touched; the snapshot was kept"),
+        _ => Failure::new(Exit::Error, error).detail("the target was not touched"),
+    }
+}
+
+/// A run that the policy refuses.
+pub(super) fn refused(findings: Vec<Finding>) -> Broken {
+    let exit = if findings.iter().any(|finding| finding.rule == Rule::RehearsalFailed) {
+        Exit::RehearsalFailed
+    } else {
+        Exit::Refused
+    };
+    let refusing: Vec<&Finding> = findings.iter().filter(|finding| finding.refuses).collect();
+    let mut failure = Failure::message(exit, "the policy refuses this migration; the target was not touched");
+    for finding in &refusing {
+        failure = failure.detail(finding.to_string());
+    }
+    for finding in &refusing {
+        failure = failure.hint(sentence(&finding.fix));
+    }
+    let codes: Vec<&str> = refusing.iter().map(|finding| finding.rule.code()).collect();
+    let failure = failure.hint(format!("Run `supa-safe explain {}` to read why", codes.join(" ")));
+    Broken { failure, summary: Summary { findings, ..Summary::new() } }
+}
+
+/// A sentence's first letter as a capital.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// A rehearsal that failed: the migration's own fault is a finding, anything else an error.
+pub(super) fn rehearsal_broken(error: &rehearse::Error) -> Broken {
+    let fact = match error {
+        rehearse::Error::Apply(rehearse::apply::Error::Migration(failed)) => failed.to_string(),
+        rehearse::Error::Checks(_) | rehearse::Error::History(_) => error.to_string(),
+        _ => return rehearse_failed(error).into(),
+    };
+    let finding = Finding {
+        rule: Rule::RehearsalFailed,
+        fact: format!("the migration failed on the copy: {fact}"),
+        fix: "correct the file and run again".to_owned(),
+        refuses: true,
+    };
+    let mut broken = refused(vec![finding]);
+    if let rehearse::Error::Apply(rehearse::apply::Error::Migration(failed)) = error {
+        if let Some(statement) = failed.problem.sql.as_ref().and_then(|sql| sql.statement.as_ref()) {
+            for line in statement.lines().take(12) {
+                broken.failure = broken.failure.detail(format!("  {line}"));
+            }
+        }
+        if let Some(detail) = failed.problem.sql.as_ref().and_then(|sql| sql.detail.as_ref()) {
+            broken.failure = broken.failure.detail(detail.clone());
+        }
+        broken.failure = broken.failure.detail(stands(&failed.applied, "on the copy"));
+    }
+    broken
+}
+
+fn stands(applied: &[String], place: &str) -> String {
+    if applied.is_empty() {
+        format!("no file stood {place}")
+    } else {
+        format!("{} stood {place}", applied.join(", "))
+    }
+}
+
+/// A push that did not begin, or whose outcome is not known.
+pub(super) fn delegate_failed(error: &delegate::Error) -> Failure {
+    match error {
+        delegate::Error::Resolve(error) => resolve_failed(error),
+        delegate::Error::Locked => Failure::new(Exit::Locked, error)
+            .detail("the target was not touched")
+            .hint("Wait until it has ended, then run again"),
+        delegate::Error::Expired => Failure::new(Exit::Refused, error)
+            .detail("[SS003] the snapshot became too old; the target was not touched")
+            .hint("Run again; raise `max_age` for this target when this repeats"),
+        delegate::Error::Query(_) | delegate::Error::Program(_) | delegate::Error::Io(_) => {
+            Failure::new(Exit::DelegateFailed, error)
+                .detail("the target may have been changed")
+                .hint("Run `supa-safe migrate` again: it looks for what became of this push first")
+        }
+    }
+}
+
+/// A push that failed.
+pub(super) fn push_failed(outcome: &Outcome, signal: Option<Exit>, summary: Summary) -> Broken {
+    let text = match (&outcome.problem, signal) {
+        (Some(problem), _) => {
+            format!("supabase failed: {}", problem.message.lines().next().unwrap_or_default())
+        }
+        (None, Some(_)) => "interrupted while supabase pushed".to_owned(),
+        (None, None) => format!("supabase {} without saying why", outcome.ended),
+    };
+    let mut failure = Failure::message(signal.unwrap_or(Exit::DelegateFailed), text);
+    for file in &outcome.applied {
+        failure = failure.detail(format!("applied      {file}"));
+    }
+    for file in &outcome.not_applied {
+        failure = failure.detail(format!("not applied  {file}"));
+    }
+    failure = failure.detail(if outcome.applied.is_empty() {
+        "no pending file stands on the target; statements of a file that is not all-or-nothing may"
+    } else {
+        "the target was changed"
+    });
+    let failure = failure.hint("Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand");
+    Broken { failure, summary }
+}
+
+/// A post-check that could not be made.
+pub(super) fn postcheck_failed(error: &postcheck::Error, summary: &Summary) -> Broken {
+    let failure = Failure::new(Exit::PostCheckDiffers, error)
+        .detail("the push is done; whether the target is as rehearsed is not known");
+    Broken { failure, summary: summary.clone() }
+}
+
+/// A target that is not as the rehearsal left the copy.
+pub(super) fn postcheck_differs(differences: &[String], summary: Summary) -> Broken {
+    let mut failure = Failure::message(
+        Exit::PostCheckDiffers,
+        "the push is done, and the target is not as the rehearsal left the copy",
+    );
+    for difference in differences {
+        failure = failure.detail(difference.clone());
+    }
+    if let Some(runbook) = &summary.runbook {
+        failure = failure.hint(format!("Read {runbook} for how to get the state before the push"));
+    }
+    Broken { failure, summary }
+}

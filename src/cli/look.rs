@@ -1,0 +1,248 @@
+//! `supa-safe status`, `list`, and `show`: what is there; nothing is taken or changed.
+
+use super::fail::failed;
+use super::open;
+use super::{Setting, TargetArgs, snapshot_id};
+use crate::evidence::estimate::bytes_in_words;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::manifest::{SnapshotId, Strength};
+use crate::policy::in_words;
+use crate::store::{self, Snapshot, Store};
+use crate::ui;
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::io::{self, Write as _};
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// The snapshot; the newest one without it
+    #[arg(value_parser = snapshot_id)]
+    id: Option<SnapshotId>,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// One snapshot in a list.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: SnapshotId,
+    label: Option<String>,
+    taken_at: Timestamp,
+    strength: Strength,
+    rows: u64,
+    bytes: u64,
+    /// Why the evidence cannot be used, when that shows without reading it all.
+    broken: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct List {
+    schema: u32,
+    target: String,
+    folder: String,
+    snapshots: Vec<Row>,
+}
+
+/// A snapshot's row, or why there is none.
+type Listed = Result<Row, (SnapshotId, store::Error)>;
+
+/// Reads what every snapshot's record says; a damaged one is a row of its own kind.
+fn rows(store: &Store) -> Result<Vec<Listed>, Failure> {
+    let ids = store.ids().map_err(failed(Exit::Error))?;
+    Ok(ids.into_iter().map(|id| row(store, &id).map_err(|error| (id, error))).collect())
+}
+
+fn row(store: &Store, id: &SnapshotId) -> Result<Row, store::Error> {
+    let snapshot = store.load(id)?;
+    let standing = store.standing(&snapshot)?;
+    let manifest = &snapshot.manifest;
+    Ok(Row {
+        id: id.clone(),
+        label: manifest.label.clone(),
+        taken_at: manifest.taken.target_clock,
+        strength: standing.strength,
+        rows: manifest.database.tables.iter().map(|table| table.count).sum(),
+        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        broken: standing.broken,
+    })
+}
+
+pub(super) fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> {
+    let (store, connection) = open::store_of(setting, &args.target)?;
+    let mut listed = List {
+        schema: ui::SCHEMA,
+        target: connection.name(),
+        folder: store.root().display().to_string(),
+        snapshots: Vec::new(),
+    };
+    let mut text = Vec::new();
+    for row in rows(&store)? {
+        match row {
+            Ok(row) => {
+                writeln!(text, "{}", line(&row, (setting.clock)())).map_err(failed(Exit::Error))?;
+                listed.snapshots.push(row);
+            }
+            Err((id, error)) => writeln!(text, "{id}  DAMAGED: {error}").map_err(failed(Exit::Error))?,
+        }
+    }
+    if text.is_empty() {
+        writeln!(text, "No snapshot of {}; `supa-safe snapshot` takes one", listed.target)
+            .map_err(failed(Exit::Error))?;
+    }
+    print(setting, &listed, &text)
+}
+
+fn line(row: &Row, now: Timestamp) -> String {
+    let age = in_words(now.duration_since(row.taken_at));
+    let label = row.label.as_ref().map(|label| format!("  {label}")).unwrap_or_default();
+    let broken =
+        if row.broken.is_empty() { String::new() } else { format!("  DAMAGED: {}", row.broken.join("; ")) };
+    format!(
+        "{}  {:<9}  {} rows, {}, {age} ago{label}{broken}",
+        row.id,
+        row.strength.as_str(),
+        row.rows,
+        bytes_in_words(row.bytes)
+    )
+}
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    schema: u32,
+    folder: String,
+    strength: Strength,
+    broken: Vec<String>,
+    limits: Vec<String>,
+    manifest: &'a crate::manifest::Manifest,
+}
+
+pub(super) fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
+    let (store, _) = open::store_of(setting, &args.target)?;
+    let snapshot = open::pick(&store, args.id.as_ref())?;
+    let standing = store.standing(&snapshot).map_err(failed(Exit::Error))?;
+    let manifest = &snapshot.manifest;
+    let mut text = Vec::new();
+    let mut limits = manifest.limits.clone();
+    limits.extend(standing.limits.clone());
+    write_snapshot(&mut text, &snapshot, standing.strength, &limits).map_err(failed(Exit::Error))?;
+    let shown = Shown {
+        schema: ui::SCHEMA,
+        folder: snapshot.dir.display().to_string(),
+        strength: standing.strength,
+        broken: standing.broken,
+        limits,
+        manifest,
+    };
+    print(setting, &shown, &text)
+}
+
+fn write_snapshot(
+    text: &mut Vec<u8>,
+    snapshot: &Snapshot,
+    strength: Strength,
+    limits: &[String],
+) -> io::Result<()> {
+    let manifest = &snapshot.manifest;
+    writeln!(text, "snapshot   {}", manifest.id)?;
+    if let Some(label) = &manifest.label {
+        writeln!(text, "label      {label}")?;
+    }
+    writeln!(text, "target     {} (Postgres {})", manifest.identity.name, manifest.server.version())?;
+    writeln!(
+        text,
+        "identity   system {}, database {}",
+        manifest.identity.system_identifier, manifest.identity.database_oid
+    )?;
+    writeln!(text, "taken at   {} by the target's clock", manifest.taken.target_clock)?;
+    writeln!(text, "strength   {strength}")?;
+    writeln!(text, "folder     {}", snapshot.dir.display())?;
+    writeln!(text, "archive    {}", bytes_in_words(manifest.database.archive_bytes))?;
+    writeln!(text, "history    {} migrations", manifest.database.history.len())?;
+    writeln!(text, "tables")?;
+    for table in &manifest.database.tables {
+        writeln!(text, "  {:>12}  {}", table.count, table.qualified())?;
+    }
+    for limit in limits {
+        writeln!(text, "limit      {limit}")?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    schema: u32,
+    target: String,
+    snapshot: Option<Row>,
+    age_seconds: Option<i64>,
+    max_age_seconds: i64,
+    required_strength: Strength,
+    next: String,
+}
+
+pub(super) fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit, Failure> {
+    let (store, connection) = open::store_of(setting, &args.target)?;
+    let name = connection.name();
+    let policy = open::config(setting, None)?.policy(&name).map_err(failed(Exit::Usage))?;
+    let newest = rows(&store)?.into_iter().find_map(Result::ok);
+    let age = newest.as_ref().map(|row| (setting.clock)().duration_since(row.taken_at));
+    let good = newest.as_ref().zip(age).is_some_and(|(row, age)| {
+        row.broken.is_empty() && row.strength >= policy.strength && age <= policy.max_age
+    });
+    let next = match &newest {
+        None => {
+            "`supa-safe migrate` takes a snapshot, rehearses, and pushes; `supa-safe snapshot` only takes one"
+        }
+        Some(_) if good => "`supa-safe migrate` pushes on the strength of this snapshot",
+        Some(_) => {
+            "`supa-safe migrate` takes a fresh snapshot first; `supa-safe check` says what is wrong with this one"
+        }
+    };
+    let mut text = Vec::new();
+    let mut write = || -> io::Result<()> {
+        writeln!(text, "target    {name}")?;
+        match &newest {
+            None => writeln!(text, "snapshot  none")?,
+            Some(row) => writeln!(text, "snapshot  {}", line(row, (setting.clock)()))?,
+        }
+        writeln!(text, "policy    at most {} old, at least {}", in_words(policy.max_age), policy.strength)?;
+        writeln!(text, "next      {next}")
+    };
+    write().map_err(failed(Exit::Error))?;
+    let status = Status {
+        schema: ui::SCHEMA,
+        target: name,
+        snapshot: newest,
+        age_seconds: age.map(|age| age.as_secs()),
+        max_age_seconds: policy.max_age.as_secs(),
+        required_strength: policy.strength,
+        next: next.to_owned(),
+    };
+    print(setting, &status, &text)
+}
+
+fn print<T: Serialize>(setting: &Setting, document: &T, text: &[u8]) -> Result<Exit, Failure> {
+    let printed = if setting.global.json {
+        ui::print_document(document)
+    } else {
+        ui::print(&String::from_utf8_lossy(text))
+    };
+    printed.map_err(failed(Exit::Error))?;
+    Ok(Exit::Done)
+}

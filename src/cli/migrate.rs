@@ -1,0 +1,375 @@
+//! `supa-safe migrate`: resolve, collect, verify, rehearse, runbook, confirm, refresh, grant,
+//! delegate, post-check.
+
+use super::done::{Broken, Done};
+use super::evidence::{self, outdated, snapshot_facts, take};
+use super::fail::{self, failed, refused};
+use super::open::{self, Opened};
+use super::prepare::{self, Prepared, PushFlags};
+use super::signals::Signals;
+use super::{Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
+use crate::clearance::{self, Case, Clearance, Confirmation};
+use crate::delegate::{self, Interrupts, Outcome, TargetLock};
+use crate::event::{Event, Stage};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::manifest::SnapshotId;
+use crate::policy::{Facts, PushFacts, Rehearsal, Rule, judge};
+use crate::postcheck;
+use crate::postgres::{identity, sessions};
+use crate::rehearse::{self, Recalled, Rehearsed};
+use crate::runbook::{self, Written};
+use crate::verify::Verified;
+use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
+
+/// Arguments of `migrate`.
+#[derive(Debug, Args)]
+pub(super) struct MigrateArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    push: PushFlags,
+    /// How old the snapshot may be when the push begins, such as 15m
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    max_age: Option<SignedDuration>,
+    /// Print what would be done, and touch nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Answer yes to everything but the confirmation of the target
+    #[arg(long)]
+    yes: bool,
+    /// Confirm the target by its name, for scripts
+    #[arg(long, value_name = "WORDS")]
+    confirm: Option<String>,
+    /// Rehearse on this machine, or not at all (the policy must allow that)
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    rehearse: How,
+    /// Use this snapshot, or refuse
+    #[arg(long, value_parser = snapshot_id, value_name = "ID")]
+    snapshot: Option<SnapshotId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum How {
+    Auto,
+    Off,
+}
+
+pub(super) async fn run(setting: &Setting, args: MigrateArgs) -> Result<Exit, Failure> {
+    let mut signals = Signals::take()?;
+    let opened = signals.guard(open::open(setting, &args.target, args.max_age)).await?;
+    let outcome = migrate(setting, &opened, &args, &mut signals).await;
+    opened.close(setting, outcome)
+}
+
+async fn migrate(
+    setting: &Setting,
+    opened: &Opened,
+    args: &MigrateArgs,
+    signals: &mut Signals,
+) -> Result<Done, Broken> {
+    let prepared = signals.guard(prepare_push(setting, opened, args)).await?;
+    let Some(prepared) = prepared else { return Ok(Done::nothing(opened)) };
+    if args.dry_run {
+        return signals.guard(show_plan(opened, &prepared)).await;
+    }
+    let ready = signals.guard(make_ready(opened, &prepared, args)).await?;
+    let question = confirm::Question {
+        target: opened.target.name(),
+        agent: setting.surroundings.agent().filter(|_| !setting.exempt),
+        flag: args.confirm.clone(),
+        may_ask: setting.may_ask(),
+    };
+    let said = signals.guard(confirm::ask(opened, &prepared, &ready, question)).await?;
+    let ready = signals.guard(refresh(opened, &prepared, ready)).await?;
+    let held = signals.guard(lock(opened)).await?;
+    let clearance = signals.guard(grant(opened, &prepared, &ready, (&said, &held))).await?;
+    let outcome = delegate(opened, clearance, &held, signals).await;
+    held.release().await;
+    finish(opened, &prepared, &ready, outcome).await
+}
+
+/// The pending files, or `None` when there is nothing to do.
+async fn prepare_push(
+    setting: &Setting,
+    opened: &Opened,
+    args: &MigrateArgs,
+) -> Result<Option<Prepared>, Broken> {
+    earlier::look(opened).await?;
+    let prepared = prepare::prepare(setting, opened, args.push).await?;
+    if prepared.pending.is_empty() {
+        return Ok(None);
+    }
+    if prepared.pending.migrations.is_empty() && prepare::dry_run(opened, &prepared).await?.up_to_date {
+        return Ok(None);
+    }
+    for file in &prepared.pending.migrations {
+        opened.context.note(format!("pending {}", file.file_name));
+    }
+    for fact in prepared.not_atomic() {
+        opened.context.tell(&Event::Finding {
+            rule: Rule::NotAtomic.code().to_owned(),
+            fact,
+            fix: "put such a statement alone into a file of its own".to_owned(),
+            refuses: false,
+        });
+    }
+    Ok(Some(prepared))
+}
+
+async fn show_plan(opened: &Opened, prepared: &Prepared) -> Result<Done, Broken> {
+    let report = prepare::dry_run(opened, prepared).await?;
+    let mut done = Done::nothing(opened);
+    done.closing = vec!["Plan (nothing was touched):".to_owned()];
+    let newest = opened.context.store.ids().map_err(failed(Exit::Error))?.into_iter().next();
+    let evidence = newest.map_or_else(
+        || "1. take a snapshot and verify it".to_owned(),
+        |id| format!("1. use snapshot {id} when it holds, else take a new one and verify it"),
+    );
+    done = done
+        .closing(evidence)
+        .closing("2. restore it into a scratch server here, compare, and apply the pending files to the copy")
+        .closing(format!("3. ask for the words `{}`", opened.target.name()))
+        .closing("4. push, and compare the target with the copy:");
+    for file in report.roles.iter().chain(&report.migrations).chain(&report.seeds) {
+        done = done.closing(format!("   {file}"));
+    }
+    done.summary.not_applied = report.migrations;
+    Ok(done)
+}
+
+/// Everything that a confirmation is asked on.
+pub(super) struct Ready {
+    pub(super) base: Verified,
+    pub(super) rehearsed: Option<Rehearsed>,
+    pub(super) runbook: Written,
+}
+
+async fn make_ready(opened: &Opened, prepared: &Prepared, args: &MigrateArgs) -> Result<Ready, Broken> {
+    if args.rehearse == How::Off && !opened.policy.allow_unrehearsed {
+        let facts = Facts { push: Some(push_facts(prepared, Rehearsal::Off)), ..opened.no_facts() };
+        let findings = judge(&opened.policy, &facts, (opened.context.clock)());
+        return Err(refused(findings.into_iter().filter(|found| found.rule == Rule::NotRehearsed).collect()));
+    }
+    let base = evidence::choose(opened, prepared, args.snapshot.as_ref()).await?;
+    if args.rehearse == How::Off {
+        opened.context.warn("NOT REHEARSED: the policy of this target allows a push without a rehearsal");
+        let runbook = runbook::write(base.snapshot(), None).map_err(failed(Exit::Error))?;
+        return Ok(Ready { base, rehearsed: None, runbook });
+    }
+    let (base, rehearsed) = rehearse_or_recall(opened, prepared, base).await?;
+    let runbook = runbook::write(base.snapshot(), Some(&rehearsed)).map_err(failed(Exit::Error))?;
+    Ok(Ready { base, rehearsed: Some(rehearsed), runbook })
+}
+
+/// A rehearsal that still stands, or a new one.
+pub(super) async fn rehearse_or_recall(
+    opened: &Opened,
+    prepared: &Prepared,
+    base: Verified,
+) -> Result<(Verified, Rehearsed), Broken> {
+    let subject = prepared.subject(opened);
+    let context = &opened.context;
+    match rehearse::recall(&base, &subject, context).map_err(|error| fail::rehearse_failed(&error))? {
+        Recalled::Fits(rehearsed) => {
+            let record = rehearsed.record();
+            let age = (context.clock)().duration_since(record.rehearsed_at);
+            if age <= opened.policy.rehearsal_max_age && age >= SignedDuration::ZERO {
+                context.note(format!(
+                    "not rehearsed again: the same files were rehearsed on the same schema {} ago with snapshot {}",
+                    crate::policy::in_words(age),
+                    record.snapshot
+                ));
+                for effect in &record.effects {
+                    context.tell(&Event::FileRehearsed(effect.clone()));
+                }
+                match clearance::succeed(base, &rehearsed, context).map_err(failed(Exit::Error))? {
+                    Ok(base) => return Ok((base, *rehearsed)),
+                    Err(base) => {
+                        context.note(
+                            "the snapshot has another shape than the one that was restored: rehearsing again",
+                        );
+                        return rehearse_now(opened, prepared, base).await;
+                    }
+                }
+            }
+            context.note(format!(
+                "rehearsing again: the last rehearsal is {} old",
+                crate::policy::in_words(age)
+            ));
+        }
+        Recalled::OtherFiles => {
+            context.note("rehearsing: the pending files are others than those of the last rehearsal")
+        }
+        Recalled::Not(why) => context.note(format!("rehearsing: {why}")),
+    }
+    rehearse_now(opened, prepared, base).await
+}
+
+async fn rehearse_now(
+    opened: &Opened,
+    prepared: &Prepared,
+    base: Verified,
+) -> Result<(Verified, Rehearsed), Broken> {
+    let subject = prepared.subject(opened);
+    rehearse::rehearse(base, &subject, &opened.context).await.map_err(|error| fail::rehearsal_broken(&error))
+}
+
+/// Takes one fresh snapshot when the old one ran out of age meanwhile; never a second one.
+async fn refresh(opened: &Opened, prepared: &Prepared, ready: Ready) -> Result<Ready, Broken> {
+    let now = evidence::target_clock(opened).await?;
+    let age = now.duration_since(ready.base.snapshot().manifest.taken.target_clock);
+    if age <= opened.policy.max_age {
+        return Ok(ready);
+    }
+    let watch = opened.context.stage(
+        Stage::Refresh,
+        format!("the snapshot is {} old by now: take a fresh one", crate::policy::in_words(age)),
+    );
+    let fresh = take(opened).await?;
+    let ready = match ready.rehearsed {
+        None => Ready {
+            runbook: runbook::write(fresh.snapshot(), None).map_err(failed(Exit::Error))?,
+            base: fresh,
+            rehearsed: None,
+        },
+        Some(_) => {
+            let (base, rehearsed) = rehearse_or_recall(opened, prepared, fresh).await?;
+            let runbook = runbook::write(base.snapshot(), Some(&rehearsed)).map_err(failed(Exit::Error))?;
+            Ready { base, rehearsed: Some(rehearsed), runbook }
+        }
+    };
+    watch.done(format!("snapshot {} is {}", ready.base.snapshot().id(), ready.base.strength()));
+    Ok(ready)
+}
+
+async fn lock(opened: &Opened) -> Result<TargetLock, Broken> {
+    TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error).into())
+}
+
+fn push_facts(prepared: &Prepared, rehearsal: Rehearsal) -> PushFacts {
+    PushFacts { changed: Vec::new(), not_atomic: prepared.not_atomic(), rehearsal }
+}
+
+/// Looks at everything once more, under the lock, and asks for leave.
+async fn grant<'a>(
+    opened: &'a Opened,
+    prepared: &'a Prepared,
+    ready: &'a Ready,
+    (said, held): (&Confirmation, &TargetLock),
+) -> Result<Clearance<'a>, Broken> {
+    prepared.frozen.verify_copy().map_err(failed(Exit::Error))?;
+    let changes = prepared.frozen.still_matches(&prepared.project).map_err(failed(Exit::Error))?;
+    let clock = (opened.context.clock)();
+    let rehearsal = ready.rehearsed.as_ref().map_or(Rehearsal::Off, |rehearsed| {
+        let at = rehearsed.record().rehearsed_at;
+        Rehearsal::Passed { at, age: clock.duration_since(at) }
+    });
+    let (live, _) = prepare::look(held.session()).await?;
+    let rehearsal = match outdated(&ready.base, &live) {
+        Some(why) => Rehearsal::Missing(why),
+        None => rehearsal,
+    };
+    let report = prepare::dry_run(opened, prepared).await?;
+    let expected: Vec<&String> = prepared.pending.migrations.iter().map(|file| &file.file_name).collect();
+    let rehearsal = if report.migrations.iter().collect::<Vec<_>>() == expected {
+        rehearsal
+    } else {
+        Rehearsal::Missing(format!("supabase would push {} now", report.migrations.join(", ")))
+    };
+    let client = &held.session().client;
+    let others = sessions::in_the_way(client, &[]).await.map_err(failed(Exit::Error))?;
+    let facts = Facts {
+        target: opened.target.identity.clone(),
+        snapshot: Some(snapshot_facts(&ready.base)),
+        edited: prepared.edited.clone(),
+        sessions: others.into_iter().map(|other| other.text).collect(),
+        push: Some(PushFacts {
+            changed: changes
+                .iter()
+                .map(|change| format!("`{}` was {}", change.path, change.what.as_str()))
+                .collect(),
+            ..push_facts(prepared, rehearsal)
+        }),
+    };
+    let now = identity::clock(client).await.map_err(failed(Exit::Error))?;
+    let case = Case {
+        policy: &opened.policy,
+        facts,
+        base: &ready.base,
+        rehearsed: ready.rehearsed.as_ref(),
+        runbook: &ready.runbook,
+        subject: prepared.subject(opened),
+    };
+    clearance::grant(&case, said, now).map_err(refused)
+}
+
+/// Pushes; from here on a signal is told to the push instead of ending the run.
+async fn delegate(
+    opened: &Opened,
+    clearance: Clearance<'_>,
+    held: &TargetLock,
+    signals: &mut Signals,
+) -> Result<(Outcome, Option<Exit>), delegate::Error> {
+    let watch = opened.context.stage(Stage::Delegate, format!("push to {}", opened.target.name()));
+    let interrupts = Interrupts::default();
+    let push = delegate::push(clearance, held, &opened.context, &interrupts);
+    tokio::pin!(push);
+    let mut signal = None;
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut push => break outcome?,
+            exit = signals.next() => {
+                signal = Some(exit);
+                interrupts.tell();
+            }
+        }
+    };
+    if outcome.is_success() {
+        watch.done(format!("{} files applied", outcome.applied.len()));
+    }
+    Ok((outcome, signal))
+}
+
+async fn finish(
+    opened: &Opened,
+    prepared: &Prepared,
+    ready: &Ready,
+    outcome: Result<(Outcome, Option<Exit>), delegate::Error>,
+) -> Result<Done, Broken> {
+    let (outcome, signal) = outcome.map_err(|error| fail::delegate_failed(&error))?;
+    let mut done = Done::of(&ready.base);
+    done.summary.target_touched = true;
+    done.summary.runbook = Some(ready.runbook.path().display().to_string());
+    done.summary.applied.clone_from(&outcome.applied);
+    done.summary.not_applied.clone_from(&outcome.not_applied);
+    done.summary.delegate_exit = match outcome.ended {
+        crate::proc::Ended::Code(code) => Some(code),
+        crate::proc::Ended::Signal(signal) => Some(128 + signal),
+    };
+    if let Some(rehearsed) = &ready.rehearsed {
+        done.summary.limits.extend(rehearsed.record().limits.clone());
+    } else {
+        done.summary.limits.push("NOT REHEARSED".to_owned());
+    }
+    if !outcome.is_success() {
+        return Err(fail::push_failed(&outcome, signal, done.summary));
+    }
+    let watch = opened.context.stage(Stage::PostCheck, "compare the target with the rehearsed copy");
+    let differences = postcheck::compare(&prepared.subject(opened), ready.rehearsed.as_ref())
+        .await
+        .map_err(|error| fail::postcheck_failed(&error, &done.summary))?;
+    if !differences.is_empty() {
+        return Err(fail::postcheck_differs(&differences, done.summary));
+    }
+    watch.done(match ready.rehearsed {
+        Some(_) => "history, schema, and checks are as rehearsed",
+        None => "the checks are healthy; NOT REHEARSED",
+    });
+    done.closing.insert(0, format!("Pushed {} files to {}", outcome.applied.len(), opened.target.name()));
+    Ok(done.closing(format!(
+        "To get the state before it into a new database: {}",
+        ready.runbook.path().display()
+    )))
+}

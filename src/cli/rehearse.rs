@@ -1,0 +1,53 @@
+//! `supa-safe rehearse`: restore, apply the pending migrations to the copy, and report.
+
+use super::done::{Broken, Done};
+use super::open::{self, Opened};
+use super::prepare::{self, PushFlags};
+use super::signals::Signals;
+use super::{Setting, TargetArgs, evidence, fail, snapshot_id};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::manifest::SnapshotId;
+use crate::rehearse;
+use crate::runbook;
+use clap::Args;
+
+/// Arguments of `rehearse`.
+#[derive(Debug, Args)]
+pub(super) struct RehearseArgs {
+    /// The snapshot; without it the newest one that holds, or a fresh one
+    #[arg(value_parser = snapshot_id)]
+    id: Option<SnapshotId>,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    push: PushFlags,
+}
+
+pub(super) async fn run(setting: &Setting, args: RehearseArgs) -> Result<Exit, Failure> {
+    let mut signals = Signals::take()?;
+    let opened = signals.guard(open::open(setting, &args.target, None)).await?;
+    let outcome = signals.guard(rehearse(setting, &opened, &args)).await;
+    opened.close(setting, outcome)
+}
+
+async fn rehearse(setting: &Setting, opened: &Opened, args: &RehearseArgs) -> Result<Done, Broken> {
+    let prepared = prepare::prepare(setting, opened, args.push).await?;
+    if prepared.pending.is_empty() {
+        return Ok(Done::nothing(opened));
+    }
+    let base = evidence::choose(opened, &prepared, args.id.as_ref()).await?;
+    let subject = prepared.subject(opened);
+    let (base, rehearsed) = rehearse::rehearse(base, &subject, &opened.context)
+        .await
+        .map_err(|error| fail::rehearsal_broken(&error))?;
+    let runbook = runbook::write(base.snapshot(), Some(&rehearsed)).map_err(fail::failed(Exit::Error))?;
+    let mut done = Done::of(&base);
+    done.summary.runbook = Some(runbook.path().display().to_string());
+    done.summary.limits.extend(rehearsed.record().limits.clone());
+    done.summary.not_applied =
+        prepared.pending.migrations.iter().map(|file| file.file_name.clone()).collect();
+    Ok(done.closing(
+        "Rehearsed; the target was not touched. `supa-safe migrate` pushes without rehearsing again",
+    ))
+}

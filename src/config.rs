@@ -1,0 +1,336 @@
+//! Settings: flags over environment over `supabase/supa-safe.toml` over defaults. The only reader
+//! of the environment.
+
+use crate::manifest::Strength;
+use crate::policy::Policy;
+use crate::secret::Secret;
+use crate::target::Defaults;
+use fs_err as fs;
+use jiff::SignedDuration;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The policy file's name in the `supabase` folder.
+pub const FILE: &str = "supa-safe.toml";
+
+/// Variables that tell that a coding agent runs the command, as the Supabase CLI knows them.
+const AGENT_VARIABLES: [&str; 16] = [
+    "AI_AGENT",
+    "ANTIGRAVITY_AGENT",
+    "AUGMENT_AGENT",
+    "CLAUDECODE",
+    "CLAUDE_CODE",
+    "CODEX_CI",
+    "CODEX_SANDBOX",
+    "CODEX_THREAD_ID",
+    "COPILOT_ALLOW_ALL",
+    "COPILOT_GITHUB_TOKEN",
+    "COPILOT_MODEL",
+    "CURSOR_AGENT",
+    "CURSOR_TRACE_ID",
+    "GEMINI_CLI",
+    "OPENCODE_CLIENT",
+    "REPL_ID",
+];
+
+/// What can be wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The policy file could not be read.
+    #[error("cannot read the policy file")]
+    Read(#[from] io::Error),
+    /// The policy file is not what it must be.
+    #[error("`{path}` is not a policy file", path = .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value is not valid.
+    #[error("`{value}` is not {wanted} for `{name}`")]
+    Value {
+        /// The setting.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What is accepted.
+        wanted: &'static str,
+    },
+    /// There is no home and no state folder.
+    #[error("no state folder: neither HOME nor XDG_STATE_HOME is set")]
+    NoState,
+}
+
+/// Everything of the process's surroundings that settings come from.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    env: BTreeMap<OsString, OsString>,
+    /// The working directory.
+    pub cwd: PathBuf,
+}
+
+impl Surroundings {
+    /// Reads the environment and the working directory of this process, once.
+    pub fn of_this_process() -> io::Result<Self> {
+        Ok(Self { env: std::env::vars_os().collect(), cwd: std::env::current_dir()? })
+    }
+
+    /// A variable that is set and not empty.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.env
+            .get(&OsString::from(name))
+            .map(|value| value.to_string_lossy().into_owned())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The whole environment, for programs that need one.
+    pub fn env(&self) -> &BTreeMap<OsString, OsString> {
+        &self.env
+    }
+
+    /// `PATH`.
+    pub fn path(&self) -> OsString {
+        self.env.get(&OsString::from("PATH")).cloned().unwrap_or_default()
+    }
+
+    /// The home folder.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.variable("HOME").map(PathBuf::from)
+    }
+
+    /// The folder for things that do not last.
+    pub fn temp_dir(&self) -> PathBuf {
+        self.variable("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
+    }
+
+    /// What fills the gaps of a connection URL.
+    pub fn connection_defaults(&self) -> Defaults {
+        Defaults {
+            password: self.variable("PGPASSWORD").map(Secret::new),
+            ssl_mode: self.variable("PGSSLMODE"),
+            ssl_root_cert: self.variable("PGSSLROOTCERT"),
+        }
+    }
+
+    /// The variable by which a coding agent gives itself away, if one does.
+    pub fn agent(&self) -> Option<&'static str> {
+        if self.variable("CURSOR_EXTENSION_HOST_ROLE").as_deref() == Some("agent-exec") {
+            return Some("CURSOR_EXTENSION_HOST_ROLE");
+        }
+        AGENT_VARIABLES.into_iter().find(|name| self.variable(name).is_some())
+    }
+
+    /// Whether colors are wanted where `--color auto` leaves it open; anstream knows the other
+    /// variables, but not this one.
+    pub fn forces_color(&self) -> bool {
+        self.variable("FORCE_COLOR").is_some_and(|value| value != "0")
+    }
+}
+
+/// The policy file as written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFile {
+    max_age: Option<String>,
+    strength: Option<Strength>,
+    rehearsal_max_age: Option<String>,
+    allow_unrehearsed: Option<bool>,
+    accept_unreadable: Option<Vec<String>>,
+    accept_edited: Option<Vec<String>>,
+    pg_bin: Option<PathBuf>,
+    supabase_bin: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    #[serde(default)]
+    targets: BTreeMap<String, TargetSection>,
+}
+
+/// What one target has of its own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetSection {
+    max_age: Option<String>,
+    strength: Option<Strength>,
+    rehearsal_max_age: Option<String>,
+    allow_unrehearsed: Option<bool>,
+    accept_unreadable: Option<Vec<String>>,
+    accept_edited: Option<Vec<String>>,
+}
+
+/// Settings that flags give.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--max-age`.
+    pub max_age: Option<SignedDuration>,
+    /// `--pg-bin`.
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// The settings of a run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    file: PolicyFile,
+    flags: Flags,
+    /// Folders of Postgres programs that come first.
+    pub pg_bins: Vec<PathBuf>,
+    /// The Supabase CLI, when it is named.
+    pub supabase_bin: Option<PathBuf>,
+    /// Where evidence stands.
+    pub state_dir: PathBuf,
+}
+
+impl Config {
+    /// Reads the settings; `supabase_dir` is the project's folder when there is a project.
+    pub fn load(
+        surroundings: &Surroundings,
+        flags: Flags,
+        supabase_dir: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let (file, base) = read_file(&flags, supabase_dir, &surroundings.cwd)?;
+        let relative = |path: &PathBuf| base.join(path);
+        let variable = |name: &str| surroundings.variable(name).map(|path| surroundings.cwd.join(path));
+        let state_dir = variable("SUPA_SAFE_STATE_DIR")
+            .or_else(|| file.state_dir.as_ref().map(relative))
+            .or_else(|| surroundings.variable("XDG_STATE_HOME").map(|dir| Path::new(&dir).join("supa-safe")))
+            .or_else(|| surroundings.home().map(|home| home.join(".local/state/supa-safe")))
+            .ok_or(Error::NoState)?;
+        let pg_bins = flags
+            .pg_bin
+            .iter()
+            .map(|path| surroundings.cwd.join(path))
+            .chain(variable("SUPA_SAFE_PG_BIN"))
+            .chain(file.pg_bin.as_ref().map(relative))
+            .collect();
+        let supabase_bin =
+            variable("SUPA_SAFE_SUPABASE_BIN").or_else(|| file.supabase_bin.as_ref().map(relative));
+        Ok(Self { file, flags, pg_bins, supabase_bin, state_dir })
+    }
+
+    /// The policy for a target.
+    pub fn policy(&self, target: &str) -> Result<Policy, Error> {
+        let own = self.file.targets.get(target).cloned().unwrap_or_default();
+        let default = Policy::default();
+        let duration = |name: &str, own: &Option<String>, all: &Option<String>| {
+            own.as_ref().or(all.as_ref()).map(|text| parse_duration(name, text)).transpose()
+        };
+        let max_age = duration("max_age", &own.max_age, &self.file.max_age)?;
+        let rehearsal = duration("rehearsal_max_age", &own.rehearsal_max_age, &self.file.rehearsal_max_age)?;
+        let one_day = default.rehearsal_max_age;
+        Ok(Policy {
+            max_age: self.flags.max_age.or(max_age).unwrap_or(default.max_age),
+            strength: own.strength.or(self.file.strength).unwrap_or(default.strength),
+            rehearsal_max_age: rehearsal.unwrap_or(one_day).min(one_day),
+            allow_unrehearsed: own.allow_unrehearsed.or(self.file.allow_unrehearsed).unwrap_or_default(),
+            accept_unreadable: own
+                .accept_unreadable
+                .or_else(|| self.file.accept_unreadable.clone())
+                .unwrap_or_default(),
+            accept_edited: own.accept_edited.or_else(|| self.file.accept_edited.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+fn read_file(flags: &Flags, supabase_dir: Option<&Path>, cwd: &Path) -> Result<(PolicyFile, PathBuf), Error> {
+    let path = match (&flags.config, supabase_dir) {
+        (Some(path), _) => cwd.join(path),
+        (None, Some(dir)) => dir.join(FILE),
+        (None, None) => return Ok((PolicyFile::default(), cwd.to_owned())),
+    };
+    let base = supabase_dir.and_then(Path::parent).unwrap_or(cwd).to_owned();
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config.is_none() => {
+            return Ok((PolicyFile::default(), base));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let file = toml::from_str(&text).map_err(|source| Error::File { path, source: Box::new(source) })?;
+    Ok((file, base))
+}
+
+/// Reads a length of time such as `15m`, `1h 30m`, or `90s`.
+pub fn parse_duration(name: &str, text: &str) -> Result<SignedDuration, Error> {
+    text.parse::<SignedDuration>().ok().filter(SignedDuration::is_positive).ok_or_else(|| Error::Value {
+        name: name.to_owned(),
+        value: text.to_owned(),
+        wanted: "a length of time (such as `15m` or `1h`)",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn surroundings(vars: &[(&str, &str)], cwd: &Path) -> Surroundings {
+        Surroundings {
+            env: vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            cwd: cwd.to_owned(),
+        }
+    }
+
+    fn with_file(text: &str, flags: Flags) -> Result<Config, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        crate::disk::write(&dir.path().join(FILE), text.as_bytes()).unwrap();
+        Config::load(&surroundings(&[("HOME", "/h")], Path::new("/c")), flags, Some(dir.path()))
+    }
+
+    #[test]
+    fn a_target_overrides_the_file_and_a_flag_overrides_both() {
+        let text = "max_age = \"30m\"\nstrength = \"restored\"\n[targets.\"h:1/d\"]\nmax_age = \"1h\"\n";
+        let config = with_file(text, Flags::default()).unwrap();
+        assert_eq!(config.policy("other").unwrap().max_age, SignedDuration::from_mins(30));
+        assert_eq!(config.policy("h:1/d").unwrap().max_age, SignedDuration::from_mins(60));
+        assert_eq!(config.policy("h:1/d").unwrap().strength, Strength::Restored);
+        let flags = Flags { max_age: Some(SignedDuration::from_secs(5)), ..Flags::default() };
+        let config = with_file(text, flags).unwrap();
+        assert_eq!(config.policy("h:1/d").unwrap().max_age, SignedDuration::from_secs(5));
+        assert_eq!(config.state_dir, PathBuf::from("/h/.local/state/supa-safe"));
+    }
+
+    #[test]
+    fn mistakes_in_the_file_are_named() {
+        let message = |text: &str| {
+            let error = with_file(text, Flags::default()).unwrap_err();
+            std::error::Error::source(&error).unwrap().to_string()
+        };
+        assert!(message("max_ages = 1").starts_with("TOML parse error at line 1, column 1"));
+        let config = with_file("max_age = \"soon\"", Flags::default()).unwrap();
+        assert_eq!(
+            config.policy("x").unwrap_err().to_string(),
+            "`soon` is not a length of time (such as `15m` or `1h`) for `max_age`"
+        );
+    }
+
+    #[test]
+    fn the_sample_is_a_policy_file_with_the_defaults() {
+        let sample = include_str!("../templates/supa-safe.toml");
+        let switched_on: String = sample
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#')
+                    .filter(|rest| rest.contains(" = ") && !rest.starts_with(' '))
+                    .unwrap_or(line)
+            })
+            .filter(|line| !line.starts_with("state_dir"))
+            .map(|line| format!("{line}\n"))
+            .collect::<Vec<_>>()
+            .concat()
+            .replace("#[targets", "[targets");
+        let policy = with_file(&switched_on, Flags::default()).unwrap().policy("other").unwrap();
+        assert_eq!(policy, Policy::default());
+    }
+
+    #[test]
+    fn an_agent_gives_itself_away() {
+        let agent = |vars: &[(&str, &str)]| surroundings(vars, Path::new("/")).agent();
+        assert_eq!(agent(&[("CLAUDECODE", "1")]), Some("CLAUDECODE"));
+        assert_eq!(agent(&[("CLAUDECODE", "")]), None);
+        assert_eq!(agent(&[("CURSOR_EXTENSION_HOST_ROLE", "user")]), None);
+    }
+}

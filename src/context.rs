@@ -1,0 +1,58 @@
+//! What every stage of a run is handed.
+
+use crate::event::{Event, Observer, Stage};
+use crate::store::Store;
+use crate::tools::Machine;
+use jiff::Timestamp;
+use std::time::Instant;
+
+/// The surroundings of a run.
+pub struct Context {
+    /// Who is told what happens.
+    pub observer: Box<dyn Observer>,
+    /// Where this target's evidence stands.
+    pub store: Store,
+    /// The programs and folders of this machine.
+    pub machine: Machine,
+    /// This machine's clock; only `cli` makes one.
+    pub clock: fn() -> Timestamp,
+}
+
+impl Context {
+    /// Tells an event.
+    pub fn tell(&self, event: &Event) {
+        self.observer.see(event);
+    }
+
+    /// Tells a note.
+    pub fn note(&self, text: impl Into<String>) {
+        self.tell(&Event::Note { text: text.into() });
+    }
+
+    /// Tells a warning.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.tell(&Event::Warning { text: text.into() });
+    }
+
+    /// Tells that a stage began; the returned watch tells its end.
+    pub fn stage(&self, stage: Stage, text: impl Into<String>) -> Watch<'_> {
+        self.tell(&Event::StageStarted { stage, text: text.into() });
+        Watch { context: self, stage, started: Instant::now() }
+    }
+}
+
+/// A stage that runs.
+pub struct Watch<'a> {
+    context: &'a Context,
+    stage: Stage,
+    started: Instant,
+}
+
+impl Watch<'_> {
+    /// Tells that the stage ended well; returns the seconds it took.
+    pub fn done(self, text: impl Into<String>) -> f64 {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.context.tell(&Event::StageDone { stage: self.stage, text: text.into(), seconds });
+        seconds
+    }
+}

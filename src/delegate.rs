@@ -1,0 +1,193 @@
+//! Hands a clearance over to the real Supabase CLI, and finds out what became of it.
+//!
+//! The CLI is never killed: when it ends early, its backend goes on and commits. Only the server
+//! knows what stands, so the history is read when the backend is gone.
+
+use crate::clearance::Clearance;
+use crate::context::Context;
+use crate::event::Event;
+use crate::postgres::connect::Session;
+use crate::postgres::{history, sessions};
+use crate::proc::{self, Ended, Group};
+use crate::resolve;
+use crate::target::Target;
+use crate::tools::supabase::{self, Answer, Problem};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How often the server is asked whether the push goes on.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Why a push did not start, or why its outcome is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The target cannot be opened, or is another database now.
+    #[error(transparent)]
+    Resolve(#[from] resolve::Error),
+    /// A query failed.
+    #[error("the target did not answer")]
+    Query(#[from] tokio_postgres::Error),
+    /// The CLI could not be run.
+    #[error("cannot run the Supabase CLI")]
+    Program(#[from] proc::Error),
+    /// A folder could not be made.
+    #[error("cannot prepare the push")]
+    Io(#[from] io::Error),
+    /// Another run works on the target.
+    #[error("another run of supa-safe works on this target, on this machine or another one")]
+    Locked,
+    /// The clearance ended before the push began.
+    #[error("the clearance has expired")]
+    Expired,
+}
+
+/// The lock on a target, held by a session of its own.
+#[derive(Debug)]
+pub struct TargetLock {
+    session: Session,
+}
+
+impl TargetLock {
+    /// Takes the lock.
+    pub async fn take(target: &Target) -> Result<Self, Error> {
+        let session = resolve::reopen(target).await?;
+        if sessions::try_lock(&session.client).await? { Ok(Self { session }) } else { Err(Error::Locked) }
+    }
+
+    /// The session that holds it; read-only.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Lets it go.
+    pub async fn release(self) {
+        self.session.close().await;
+    }
+}
+
+/// What became of a push.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Files that stand.
+    pub applied: Vec<String>,
+    /// Files that do not.
+    pub not_applied: Vec<String>,
+    /// How the CLI ended.
+    pub ended: Ended,
+    /// What it says went wrong.
+    pub problem: Option<Problem>,
+    /// Whether somebody interrupted it.
+    pub interrupted: bool,
+}
+
+impl Outcome {
+    /// Whether everything stands and the CLI agrees.
+    pub fn is_success(&self) -> bool {
+        self.ended.is_success() && self.problem.is_none() && self.not_applied.is_empty()
+    }
+}
+
+/// How a person's Ctrl-C reaches a push that is under way.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupts(Arc<Notify>);
+
+impl Interrupts {
+    /// Tells that somebody interrupted.
+    pub fn tell(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Pushes under a clearance.
+pub async fn push(
+    clearance: Clearance<'_>,
+    held: &TargetLock,
+    context: &Context,
+    interrupts: &Interrupts,
+) -> Result<Outcome, Error> {
+    let client = &held.session.client;
+    if crate::postgres::identity::clock(client).await? > clearance.expires_at() {
+        return Err(Error::Expired);
+    }
+    let subject = clearance.subject();
+    let before: Vec<String> =
+        history::read(client).await?.into_iter().map(|applied| applied.version).collect();
+    let empty = tempfile::tempdir()?;
+    let variables = subject.frozen.settings().vault_variables();
+    let cmd = subject
+        .cli
+        .push(&supabase::Push {
+            connection: &subject.target.connection,
+            ssl_mode: subject.target.cli_ssl_mode(),
+            frozen_dir: subject.frozen.dir(),
+            empty_dir: empty.path(),
+            flags: subject.pending.flags,
+            vault_variables: &variables,
+        })
+        .group(Group::Shared);
+    context.tell(&Event::Program { command: cmd.to_string() });
+    context.tell(&Event::Delegating {
+        snapshot: clearance.snapshot().clone(),
+        files: subject.pending.migrations.iter().map(|file| file.file_name.clone()).collect(),
+        history: before,
+    });
+    let running = cmd.start()?;
+    if let Some(pid) = running.pid() {
+        context.tell(&Event::DelegatePid { pid });
+    }
+    let mut interrupted = false;
+    let wait = running.wait();
+    tokio::pin!(wait);
+    let output = loop {
+        tokio::select! {
+            output = &mut wait => break output?,
+            () = interrupts.0.notified() => {
+                interrupted = true;
+                context.warn("waiting for supabase; the target may be half migrated. Interrupt again to cancel its statement");
+            }
+        }
+    };
+    for line in output.stderr.lines() {
+        context.tell(&Event::ProgramLine { line: line.to_owned() });
+    }
+    settle(held, context, interrupts).await?;
+    let after: Vec<String> =
+        history::read(client).await?.into_iter().map(|applied| applied.version).collect();
+    let (applied, not_applied) = subject.applied(&after);
+    context.tell(&Event::Delegated { applied: applied.clone(), not_applied: not_applied.clone() });
+    let problem = match supabase::answer(&output.stdout) {
+        Ok(Answer::Stopped(problem)) => Some(problem),
+        Ok(Answer::Done(_)) | Err(_) => None,
+    };
+    Ok(Outcome { applied, not_applied, ended: output.ended, problem, interrupted })
+}
+
+/// Waits until no backend of the CLI is at work any more; an interrupt cancels its statement.
+pub async fn settle(held: &TargetLock, context: &Context, interrupts: &Interrupts) -> Result<(), Error> {
+    let client = &held.session.client;
+    let mut told = false;
+    loop {
+        let backends = sessions::cli_backends(client).await?;
+        if backends.is_empty() {
+            return Ok(());
+        }
+        if !told {
+            told = true;
+            context.warn(format!(
+                "the server is still at work on the push (backend {})",
+                backends.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = interrupts.0.notified() => {
+                for pid in backends {
+                    context.warn(format!("canceling the statement of backend {pid}"));
+                    sessions::cancel(client, pid).await?;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a pending file did to the copy, measured in the rehearsal.
+
+use serde::{Deserialize, Serialize};
+
+/// Effects of one pending file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileEffect {
+    /// The file's name.
+    pub file: String,
+    /// Seconds from its first statement to its history row.
+    pub seconds: f64,
+    /// What it did to each table it touched.
+    pub tables: Vec<TableEffect>,
+    /// Locks stronger than reading that it held on tables that were there before, at its end.
+    pub locks: Vec<LockHeld>,
+}
+
+/// Effects on one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableEffect {
+    /// Qualified name.
+    pub table: String,
+    /// Rows inserted.
+    pub inserted: u64,
+    /// Rows updated.
+    pub updated: u64,
+    /// Rows deleted.
+    pub deleted: u64,
+    /// Whether the table's file was written anew, as a type change does.
+    pub rewritten: bool,
+    /// Columns whose content changed over the whole push, when rows were updated.
+    pub columns: Vec<String>,
+}
+
+/// A lock that a file held when it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHeld {
+    /// Qualified table name.
+    pub table: String,
+    /// The mode, as `pg_locks` has it.
+    pub mode: String,
+}
+
+impl LockHeld {
+    /// Whether readers wait behind it.
+    pub fn blocks_reads(&self) -> bool {
+        self.mode == "AccessExclusiveLock"
+    }
+}

@@ -1,0 +1,208 @@
+//! What can happen during a run, and who is told.
+//!
+//! Work modules emit events; only `ui` and the record of the run turn them into text.
+
+use crate::manifest::{SnapshotId, Strength};
+use serde::Serialize;
+
+/// The stages of a run, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Find and pin the target.
+    Resolve,
+    /// Capture the evidence.
+    Collect,
+    /// Read it back.
+    Verify,
+    /// Restore it and apply the pending files to the copy.
+    Rehearse,
+    /// Ask a person.
+    Confirm,
+    /// Take fresh evidence after a long wait.
+    Refresh,
+    /// Run the real CLI.
+    Delegate,
+    /// Compare the target with the rehearsal.
+    PostCheck,
+}
+
+impl Stage {
+    /// The stage as a word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Collect => "collect",
+            Self::Verify => "verify",
+            Self::Rehearse => "rehearse",
+            Self::Confirm => "confirm",
+            Self::Refresh => "refresh",
+            Self::Delegate => "push",
+            Self::PostCheck => "post-check",
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Event {
+    /// The target is known.
+    Target {
+        /// Its name.
+        name: String,
+        /// What kind of endpoint it is, and its version.
+        about: String,
+    },
+    /// A stage began.
+    StageStarted {
+        /// Which.
+        stage: Stage,
+        /// What it is about to do.
+        text: String,
+    },
+    /// A stage ended well.
+    StageDone {
+        /// Which.
+        stage: Stage,
+        /// What it did.
+        text: String,
+        /// Seconds it took.
+        seconds: f64,
+    },
+    /// How far a stage is; emitted often.
+    Progress {
+        /// Which.
+        stage: Stage,
+        /// What is being worked on.
+        item: String,
+        /// Bytes done.
+        bytes: u64,
+        /// Bytes expected, when they can be estimated.
+        expected_bytes: Option<u64>,
+    },
+    /// Something worth knowing.
+    Note {
+        /// The sentence.
+        text: String,
+    },
+    /// Something a person should look at.
+    Warning {
+        /// The sentence.
+        text: String,
+    },
+    /// What the snapshot will cost.
+    Estimate {
+        /// Bytes of the tables on the server, an upper bound for the wire.
+        table_bytes: u64,
+        /// Bytes that the archive may take here.
+        disk_bytes: u64,
+        /// Bytes free here.
+        free_bytes: u64,
+        /// Minutes it may take.
+        minutes: f64,
+    },
+    /// A snapshot stands on disk.
+    SnapshotTaken {
+        /// Its name.
+        snapshot: SnapshotId,
+        /// Its folder.
+        folder: String,
+    },
+    /// A snapshot was proved.
+    SnapshotProved {
+        /// Its name.
+        snapshot: SnapshotId,
+        /// How far.
+        strength: Strength,
+    },
+    /// Evidence on disk was set aside, and why.
+    SetAside {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The rule.
+        rule: String,
+        /// The fact.
+        fact: String,
+    },
+    /// A program was started.
+    Program {
+        /// Its command line, masked.
+        command: String,
+    },
+    /// A line that a program printed.
+    ProgramLine {
+        /// The line, masked.
+        line: String,
+    },
+    /// The copy's table beside the manifest's.
+    TableCompared {
+        /// The table.
+        table: String,
+        /// Rows by the manifest.
+        recorded: u64,
+        /// Rows of the copy.
+        restored: u64,
+        /// Whether counts and hashes are equal.
+        equal: bool,
+    },
+    /// What one pending file did to the copy.
+    FileRehearsed(crate::effect::FileEffect),
+    /// A rule that does not hold.
+    Finding {
+        /// Its number.
+        rule: String,
+        /// The fact.
+        fact: String,
+        /// What satisfies it.
+        fix: String,
+        /// Whether it stops the run.
+        refuses: bool,
+    },
+    /// The push begins: from here the target may change.
+    Delegating {
+        /// The snapshot that the clearance is bound to.
+        snapshot: SnapshotId,
+        /// The files.
+        files: Vec<String>,
+        /// Versions in the history before the push.
+        history: Vec<String>,
+    },
+    /// The push is over and its outcome is known.
+    Delegated {
+        /// Files that stand.
+        applied: Vec<String>,
+        /// Files that do not.
+        not_applied: Vec<String>,
+    },
+    /// The process id of the push, for a later run that looks for it.
+    DelegatePid {
+        /// The process id.
+        pid: u32,
+    },
+}
+
+/// Someone who is told what happens.
+pub trait Observer: Send + Sync {
+    /// Takes notice of an event.
+    fn see(&self, event: &Event);
+}
+
+/// Tells several observers.
+#[derive(Default)]
+pub struct Observers(Vec<Box<dyn Observer>>);
+
+impl Observers {
+    /// Adds one.
+    pub fn add(&mut self, observer: Box<dyn Observer>) {
+        self.0.push(observer);
+    }
+}
+
+impl Observer for Observers {
+    fn see(&self, event: &Event) {
+        for observer in &self.0 {
+            observer.see(event);
+        }
+    }
+}

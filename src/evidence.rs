@@ -1,0 +1,101 @@
+//! Captures the components of a target into a snapshot, and writes the manifest last.
+
+pub mod database;
+pub mod estimate;
+
+use crate::context::Context;
+use crate::disk;
+use crate::event::{Event, Stage};
+use crate::manifest::{Component, ComponentState, FORMAT, FileDigest, Manifest, SUMS_FILE, SnapshotId};
+use crate::store::{self, Draft, Snapshot};
+use crate::target::Target;
+use std::io;
+use std::path::Path;
+
+/// Components that a database given by URL does not have.
+const CLOUD_COMPONENTS: [&str; 4] = ["storage", "functions", "secrets", "config"];
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database could not be captured.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A file could not be read or written.
+    #[error("cannot write the snapshot")]
+    Io(#[from] io::Error),
+}
+
+/// Takes a snapshot of the target.
+pub async fn collect(target: &Target, context: &Context, label: Option<String>) -> Result<Snapshot, Error> {
+    let watch = context.stage(Stage::Collect, format!("take a snapshot of {}", target.name()));
+    let local_clock = (context.clock)();
+    let draft = context.store.begin(SnapshotId::new(local_clock, random()?))?;
+    let captured = database::capture(target, context, &draft).await?;
+    let files = digests(&draft).await?;
+    let bytes: u64 = files.iter().map(|file| file.bytes).sum();
+    let mut limits = captured.limits;
+    limits.push(
+        "Storage, Functions, secrets, and configuration are not part of a target given by URL".to_owned(),
+    );
+    let manifest = Manifest {
+        format: FORMAT,
+        id: draft.id.clone(),
+        label,
+        identity: target.identity.clone(),
+        server: target.server.clone(),
+        taken: captured.taken,
+        tools: captured.tools,
+        database: captured.database,
+        components: CLOUD_COMPONENTS
+            .map(|name| Component { name: name.to_owned(), state: ComponentState::NotApplicable })
+            .to_vec(),
+        files,
+        limits,
+    };
+    let snapshot = context.store.publish(draft, &manifest)?;
+    let rows: u64 = manifest.database.tables.iter().map(|table| table.count).sum();
+    watch.done(format!(
+        "{} tables, {rows} rows, {}",
+        manifest.database.tables.len(),
+        estimate::bytes_in_words(bytes)
+    ));
+    context.tell(&Event::SnapshotTaken {
+        snapshot: manifest.id.clone(),
+        folder: snapshot.dir.display().to_string(),
+    });
+    Ok(snapshot)
+}
+
+/// Digests every file of the draft, and writes them down in the form of `sha256sum -c`.
+async fn digests(draft: &Draft) -> Result<Vec<FileDigest>, Error> {
+    let dir = draft.dir.clone();
+    let digested =
+        tokio::task::spawn_blocking(move || digest_files(&dir)).await.map_err(io::Error::other)??;
+    let sums: String =
+        digested.iter().map(|file| format!("{}  {}\n", file.sha256, file.path)).collect::<Vec<_>>().concat();
+    disk::write(&draft.dir.join(SUMS_FILE), sums.as_bytes())?;
+    Ok(digested)
+}
+
+fn digest_files(dir: &Path) -> io::Result<Vec<FileDigest>> {
+    let mut digested = Vec::new();
+    for file in disk::files_below(dir)? {
+        if file.starts_with("proofs") || file.starts_with("logs") {
+            continue;
+        }
+        let (sha256, bytes) = disk::sha256_file(&dir.join(&file))?;
+        digested.push(FileDigest { path: file.display().to_string(), sha256, bytes });
+    }
+    Ok(digested)
+}
+
+fn random() -> io::Result<u32> {
+    use std::io::Read as _;
+    let mut bytes = [0_u8; 4];
+    fs_err::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u32::from_le_bytes(bytes))
+}

@@ -1,0 +1,339 @@
+//! Captures the database: one exported snapshot serves the dump, the fingerprint, and the exact
+//! counts and hashes of every table, so that they cannot differ by a commit in between.
+
+use crate::archive::{self, Contents};
+use crate::context::Context;
+use crate::disk;
+use crate::event::{Event, Stage};
+use crate::evidence::estimate::{self, bytes_in_words};
+use crate::manifest::{
+    Content, Database, ExtensionVersion, Gap, TableRows, Taken, Tool, qualified, quote_identifier,
+};
+use crate::postgres::catalog::{self, Table, TableKind};
+use crate::postgres::connect::Session;
+use crate::postgres::{history, identity, rows, settings};
+use crate::proc::{self, Stream};
+use crate::resolve;
+use crate::store::Draft;
+use crate::target::Target;
+use crate::tools::installs::{self, Installation};
+use crate::tools::pg_dump::{self, Compression, Dump};
+use crate::tools::{Login, pg_restore};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Connections that copy rows. With the one that hashes and the leader of `pg_dump` that makes
+/// four, the most that a run may hold (DESIGN 3.1).
+const JOBS: u32 = 2;
+/// How often the growth of the archive is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// Why the database could not be captured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The target cannot be opened, or is another database now.
+    #[error(transparent)]
+    Resolve(#[from] resolve::Error),
+    /// No fitting client programs.
+    #[error(transparent)]
+    Installs(#[from] installs::Error),
+    /// A query failed.
+    #[error("cannot {doing}")]
+    Query {
+        /// What was being done.
+        doing: String,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The catalog could not be read.
+    #[error("cannot read the catalog")]
+    Catalog(#[from] catalog::Error),
+    /// A program failed.
+    #[error("the dump failed")]
+    Program(#[from] proc::Error),
+    /// The archive's table of contents was not understood.
+    #[error("the archive cannot be read")]
+    Contents(#[from] archive::Error),
+    /// The dump went through something that changes sessions.
+    #[error("the archive holds names without their schema: the dump went through a transaction pooler")]
+    SearchPath,
+    /// The disk is too small.
+    #[error("the archive may take {}, and only {} are free at `{path}`", bytes_in_words(*.needed), bytes_in_words(*.free))]
+    Disk {
+        /// The folder.
+        path: String,
+        /// Bytes that it may take.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// A file could not be read or written.
+    #[error("cannot write the database evidence")]
+    Io(#[from] io::Error),
+}
+
+fn doing(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Error {
+    let doing = what.into();
+    move |source| Error::Query { doing, source }
+}
+
+/// What was captured.
+#[derive(Debug)]
+pub struct Captured {
+    /// The component's record.
+    pub database: Database,
+    /// The consistency point.
+    pub taken: Taken,
+    /// The programs used.
+    pub tools: Vec<Tool>,
+    /// What was not captured.
+    pub limits: Vec<String>,
+}
+
+/// Captures the database into a draft.
+pub async fn capture(target: &Target, context: &Context, draft: &Draft) -> Result<Captured, Error> {
+    let installation = installs::client_for(target.server.major(), &context.machine.installations)?;
+    let dir = draft.dir.join("database");
+    let session = resolve::reopen(target).await?;
+    let capture = Capture { target, context, installation, dir: &dir, logs: &draft.dir.join("logs") };
+    let outcome = capture.run(&session).await;
+    session.close().await;
+    outcome
+}
+
+struct Capture<'a> {
+    target: &'a Target,
+    context: &'a Context,
+    installation: &'a Installation,
+    dir: &'a Path,
+    logs: &'a Path,
+}
+
+impl Capture<'_> {
+    async fn run(&self, session: &Session) -> Result<Captured, Error> {
+        let client = &session.client;
+        client.batch_execute(rows::PINNED).await.map_err(doing("prepare the session"))?;
+        let line = estimate::bytes_per_second(client).await.map_err(doing("measure the line"))?;
+
+        let local_clock = (self.context.clock)();
+        let target_clock = identity::clock(client).await.map_err(doing("read the target's clock"))?;
+        client
+            .batch_execute("begin isolation level repeatable read read only")
+            .await
+            .map_err(doing("open the consistency point"))?;
+        let exported: String = client
+            .query_one("select pg_catalog.pg_export_snapshot()", &[])
+            .await
+            .map_err(doing("export the snapshot"))?
+            .get(0);
+
+        let tables = catalog::tables(client).await?;
+        self.announce(&tables, line)?;
+        let fingerprint = catalog::fingerprint(client).await?;
+        let extensions = catalog::extensions(client).await?;
+        let applied = history::read(client).await.map_err(doing("read the migration history"))?;
+        let (readable, gaps) = split_readable(&tables);
+        let without: Vec<String> = gaps.iter().map(pattern).collect();
+
+        let compression = self.compression().await?;
+        let archive = self.archive();
+        let dump = Dump { snapshot: &exported, folder: &archive, jobs: JOBS, compression, without: &without };
+        let (measured, ()) = tokio::try_join!(self.measure(session, &readable), self.dump(&dump))?;
+        let large_objects = rows::large_objects(client).await.map_err(doing("hash the large objects"))?;
+        client.batch_execute("commit").await.map_err(doing("close the consistency point"))?;
+
+        let contents = self.contents().await?;
+        let sequences = self.sequences(&contents).await?;
+        self.roles().await?;
+        disk::write(&self.dir.join("fingerprint.tsv"), fingerprint.to_text().as_bytes())?;
+        disk::write_json(&self.dir.join("extensions.json"), &extensions)?;
+        disk::write(&self.dir.join("rows.tsv"), rows_file(&measured).as_bytes())?;
+        disk::write(&self.dir.join("settings.sql"), self.settings(session).await?.as_bytes())?;
+
+        let limits = limits(&measured, &gaps);
+        Ok(Captured {
+            database: Database {
+                name: self.target.connection.database.clone(),
+                owned_digest: fingerprint.owned_digest(),
+                contents_digest: contents.digest(),
+                tables: measured,
+                sequences,
+                large_objects,
+                extensions: extensions
+                    .into_iter()
+                    .map(|extension| ExtensionVersion { name: extension.name, version: extension.version })
+                    .collect(),
+                history: applied.into_iter().map(|applied| applied.version).collect(),
+                gaps,
+                archive_bytes: disk::bytes_below(&self.archive()),
+            },
+            taken: Taken { target_clock, local_clock },
+            tools: vec![Tool { name: "pg_dump".to_owned(), version: self.installation.version.clone() }],
+            limits,
+        })
+    }
+
+    fn archive(&self) -> std::path::PathBuf {
+        self.dir.join("archive")
+    }
+
+    fn login(&self) -> Login<'_> {
+        Login { connection: &self.target.connection }
+    }
+
+    /// Tells what it will cost, and refuses when the disk is certainly too small.
+    fn announce(&self, tables: &[Table], bytes_per_second: f64) -> Result<(), Error> {
+        let estimate = estimate::estimate(tables, bytes_per_second);
+        let free = disk::free_bytes(self.dir)?;
+        self.context.tell(&Event::Estimate {
+            table_bytes: estimate.table_bytes,
+            disk_bytes: estimate.disk_bytes,
+            free_bytes: free,
+            minutes: estimate.time.as_secs_f64() / 60.0,
+        });
+        // A third of the estimate is what well compressible rows take.
+        if free < estimate.disk_bytes / 3 {
+            return Err(Error::Disk {
+                path: self.dir.display().to_string(),
+                needed: estimate.disk_bytes,
+                free,
+            });
+        }
+        Ok(())
+    }
+
+    async fn compression(&self) -> Result<Compression, Error> {
+        if self.installation.major < 16 {
+            return Ok(Compression::Gzip);
+        }
+        let probe = pg_dump::probe_zstd(self.installation).run_unchecked().await?;
+        Ok(if pg_dump::has_zstd(&probe.stderr) { Compression::Zstd } else { Compression::Gzip })
+    }
+
+    async fn measure(&self, session: &Session, tables: &[&Table]) -> Result<Vec<TableRows>, Error> {
+        let mut measured = Vec::with_capacity(tables.len());
+        for table in tables.iter().filter(|table| table.kind != TableKind::UnpopulatedMaterializedView) {
+            let found = rows::measure(&session.client, &table.schema, &table.name, &[])
+                .await
+                .map_err(doing(format!("count and hash table {}", qualified(&table.schema, &table.name))))?;
+            measured.push(TableRows {
+                schema: table.schema.clone(),
+                name: table.name.clone(),
+                class: table.class,
+                count: found.count,
+                content: found.content,
+                extension: table.extension.clone(),
+            });
+        }
+        Ok(measured)
+    }
+
+    async fn dump(&self, dump: &Dump<'_>) -> Result<(), Error> {
+        let table = Arc::new(Mutex::new(String::new()));
+        let seen = Arc::clone(&table);
+        let cmd = pg_dump::dump(self.installation, &self.login(), dump)
+            .log(self.logs.join("pg_dump.log"))
+            .on_line(move |stream, line| {
+                if stream == Stream::Stderr
+                    && let Some(name) = pg_dump::dumped_table(line)
+                {
+                    name.clone_into(&mut seen.lock().unwrap_or_else(PoisonError::into_inner));
+                }
+            });
+        self.context.tell(&Event::Program { command: cmd.to_string() });
+        let run = cmd.run();
+        tokio::pin!(run);
+        let mut tick = tokio::time::interval(PROGRESS_EVERY);
+        loop {
+            tokio::select! {
+                ended = &mut run => {
+                    ended?;
+                    return Ok(());
+                }
+                _ = tick.tick() => {
+                    let item = table.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let bytes = disk::bytes_below(dump.folder);
+                    self.context.tell(&Event::Progress { stage: Stage::Collect, item, bytes, expected_bytes: None });
+                }
+            }
+        }
+    }
+
+    async fn contents(&self) -> Result<Contents, Error> {
+        let listed = pg_restore::list(self.installation, &self.archive()).run().await?;
+        disk::write(&self.dir.join("contents.txt"), listed.stdout.as_bytes())?;
+        Ok(Contents::parse(&listed.stdout)?)
+    }
+
+    /// Sequence values from the archive, and whether the dump's session kept its settings.
+    async fn sequences(&self, contents: &Contents) -> Result<Vec<crate::manifest::SequenceValue>, Error> {
+        let list = self.dir.join("sequences.list");
+        disk::write(&list, contents.list(|entry| entry.kind == "SEQUENCE SET").as_bytes())?;
+        let script = pg_restore::script(self.installation, &self.archive(), &list).run().await?;
+        fs_err::remove_file(&list)?;
+        if !archive::has_empty_search_path(&script.stdout) {
+            return Err(Error::SearchPath);
+        }
+        Ok(archive::sequence_values(&script.stdout))
+    }
+
+    async fn roles(&self) -> Result<(), Error> {
+        let printed = pg_dump::roles(self.installation, &self.login()).run().await?;
+        let fit = pg_dump::fit_roles(&printed.stdout, &self.target.server.bootstrap_role);
+        Ok(disk::write(&self.dir.join("roles.sql"), fit.as_bytes())?)
+    }
+
+    /// Settings of the database itself, which no archive without `--create` holds.
+    async fn settings(&self, session: &Session) -> Result<String, Error> {
+        let statements = settings::statements(&session.client)
+            .await
+            .map_err(doing("read the settings of the database"))?;
+        Ok(statements.into_iter().map(|statement| statement + ";\n").collect())
+    }
+}
+
+fn split_readable(tables: &[Table]) -> (Vec<&Table>, Vec<Gap>) {
+    let (readable, hidden): (Vec<&Table>, Vec<&Table>) = tables.iter().partition(|table| table.is_readable);
+    let gaps = hidden
+        .into_iter()
+        .map(|table| Gap {
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            class: table.class,
+            why: "the role of the connection may not read it".to_owned(),
+        })
+        .collect();
+    (readable, gaps)
+}
+
+/// A pattern of `pg_dump` that means exactly this table.
+fn pattern(gap: &Gap) -> String {
+    format!("{}.{}", quote_identifier(&gap.schema), quote_identifier(&gap.name))
+}
+
+/// Counts and hashes as a file for people and `diff`: `count<TAB>hash<TAB>table`.
+fn rows_file(tables: &[TableRows]) -> String {
+    let line = |table: &TableRows| {
+        let content = match &table.content {
+            Content::Sum(sum) => sum.clone(),
+            Content::Unhashed(why) => format!("unhashed ({why})"),
+        };
+        format!("{}\t{content}\t{}\n", table.count, table.qualified())
+    };
+    tables.iter().map(line).collect::<Vec<_>>().concat()
+}
+
+fn limits(tables: &[TableRows], gaps: &[Gap]) -> Vec<String> {
+    let unhashed = tables.iter().filter_map(|table| match &table.content {
+        Content::Unhashed(why) => {
+            Some(format!("the content of {} was counted but not hashed: {why}", table.qualified()))
+        }
+        Content::Sum(_) => None,
+    });
+    let gaps =
+        gaps.iter().map(|gap| format!("the rows of {} are not in the archive: {}", gap.qualified(), gap.why));
+    unhashed.chain(gaps).collect()
+}

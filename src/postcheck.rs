@@ -1,0 +1,52 @@
+//! Compares the target after the push with what the rehearsal left.
+
+use crate::fingerprint::{self, Class, Fingerprint};
+use crate::postgres::{catalog, checks, history, rows};
+use crate::rehearse::{Rehearsed, Subject};
+use crate::resolve;
+
+/// Why the comparison could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The target cannot be opened, or is another database now.
+    #[error(transparent)]
+    Resolve(#[from] resolve::Error),
+    /// A query failed.
+    #[error("the target did not answer")]
+    Query(#[from] tokio_postgres::Error),
+    /// The catalog could not be read.
+    #[error("cannot read the catalog of the target")]
+    Catalog(#[from] catalog::Error),
+    /// The record of the rehearsal was not understood.
+    #[error("the rehearsal's fingerprint cannot be read")]
+    Fingerprint(#[from] fingerprint::Error),
+}
+
+/// What differs, in words; empty when all is as rehearsed.
+pub async fn compare(subject: &Subject<'_>, rehearsed: Option<&Rehearsed>) -> Result<Vec<String>, Error> {
+    let session = resolve::reopen(subject.target).await?;
+    let client = &session.client;
+    client.batch_execute(rows::PINNED).await?;
+    let mut differences = Vec::new();
+    if let Some(rehearsed) = rehearsed {
+        let record = rehearsed.record();
+        client.batch_execute("begin isolation level repeatable read read only").await?;
+        let applied: Vec<String> =
+            history::read(client).await?.into_iter().map(|applied| applied.version).collect();
+        if applied != record.history {
+            differences.push(format!(
+                "the history holds {} instead of {}",
+                applied.join(", "),
+                record.history.join(", ")
+            ));
+        }
+        let found = record.left_out.comparable(&catalog::fingerprint(client).await?);
+        let expected = Fingerprint::from_text(&record.fingerprint)?;
+        differences.extend(expected.differences(&found, Class::Owned).iter().map(ToString::to_string));
+        client.batch_execute("rollback").await?;
+    }
+    let found = checks::run(client, subject.frozen.checks()).await?;
+    differences.extend(found.iter().filter(|found| !found.is_healthy()).map(checks::Found::in_words));
+    session.close().await;
+    Ok(differences)
+}

@@ -1,0 +1,58 @@
+//! Measures in a scratch what each migration does, by a trigger on the migration history.
+
+use crate::effect::{FileEffect, LockHeld, TableEffect};
+use tokio_postgres::{Client, Error};
+
+/// The version under which seeds are noted.
+const AFTER_ALL: &str = "seeds";
+/// What the history itself and the CLI's own tables are called; they change in every push.
+const BOOKKEEPING: &str = "supabase_migrations.";
+
+/// Begins to measure.
+pub async fn begin(client: &Client) -> Result<(), Error> {
+    client.batch_execute(include_str!("sql/measure.sql")).await?;
+    client.batch_execute("select supa_safe_rehearsal.note('before')").await
+}
+
+/// Ends measuring: notes what came after the last migration, reads everything, and leaves no trace.
+pub async fn end(client: &Client) -> Result<Vec<FileEffect>, Error> {
+    client.query("select supa_safe_rehearsal.note($1)", &[&AFTER_ALL]).await?;
+    let rows = client.query(include_str!("sql/effects.sql"), &[]).await?;
+    client
+        .batch_execute(
+            "set client_min_messages = warning;
+             drop event trigger if exists supa_safe_rehearsal;
+             drop schema supa_safe_rehearsal cascade;
+             reset client_min_messages",
+        )
+        .await?;
+    let mut effects: Vec<FileEffect> = Vec::new();
+    for row in rows {
+        let version: String = row.get(0);
+        if effects.last().is_none_or(|effect| effect.file != version) {
+            let seconds = if effects.is_empty() { row.get(1) } else { row.get(2) };
+            effects.push(FileEffect { file: version, seconds, tables: Vec::new(), locks: Vec::new() });
+        }
+        let Some(effect) = effects.last_mut() else { continue };
+        let table: String = row.get(3);
+        if table.starts_with(BOOKKEEPING) {
+            continue;
+        }
+        let count = |index: usize| u64::try_from(row.get::<_, i64>(index)).unwrap_or_default();
+        let touched = TableEffect {
+            table: table.clone(),
+            inserted: count(4),
+            updated: count(5),
+            deleted: count(6),
+            rewritten: row.get(7),
+            columns: Vec::new(),
+        };
+        if touched.inserted + touched.updated + touched.deleted > 0 || touched.rewritten {
+            effect.tables.push(touched);
+        }
+        let modes: Option<Vec<String>> = row.get(8);
+        effect.locks.extend(modes.into_iter().flatten().map(|mode| LockHeld { table: table.clone(), mode }));
+    }
+    effects.retain(|effect| effect.file != AFTER_ALL || !effect.tables.is_empty());
+    Ok(effects)
+}

@@ -1,0 +1,105 @@
+//! Exact counts and content hashes of tables, in the caller's snapshot.
+//!
+//! The hash of a table is the sum of `hashtextextended` over its rows as text. `(t.*)::text` and
+//! not `t::text`: a column named `t` would be taken instead. The text of a row depends on the
+//! settings that [`PINNED`] fixes (each was seen to change it).
+
+use crate::manifest::{Content, LargeObjects, quote_identifier};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
+
+/// Settings that make the text of a row the same in every session.
+pub const PINNED: &str = "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; \
+     set bytea_output = 'hex'; set extra_float_digits = 1; set search_path = ''; \
+     set quote_all_identifiers = off; set lc_monetary = 'C'; set xmloption = 'content'; set row_security = off; \
+     set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0";
+
+/// Count and content of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// Exact count.
+    pub count: u64,
+    /// Content hash.
+    pub content: Content,
+    /// Sum of hashes per column, in the order asked for.
+    pub columns: Vec<String>,
+}
+
+/// Counts and hashes one table. Must run inside a transaction; a row that cannot be made text
+/// (over one gigabyte) leaves the count and the reason.
+pub async fn measure(
+    client: &Client,
+    schema: &str,
+    name: &str,
+    columns: &[String],
+) -> Result<Measured, Error> {
+    let table = format!("{}.{}", quote_identifier(schema), quote_identifier(name));
+    measure_named(client, &table, columns).await
+}
+
+/// The same, for a name that is ready for SQL.
+pub async fn measure_named(client: &Client, table: &str, columns: &[String]) -> Result<Measured, Error> {
+    let per_column: String = columns
+        .iter()
+        .map(|column| {
+            format!(
+                ", coalesce(sum(pg_catalog.hashtextextended(t.{}::pg_catalog.text, 0)::numeric), 0)::text",
+                quote_identifier(column)
+            )
+        })
+        .collect::<Vec<_>>()
+        .concat();
+    let sql = format!(
+        "select count(*), coalesce(sum(pg_catalog.hashtextextended((t.*)::pg_catalog.text, 0)::numeric), 0)::text{per_column} from only {table} t"
+    );
+    client.batch_execute("savepoint supa_safe_measure").await?;
+    match client.query_one(&sql, &[]).await {
+        Ok(row) => {
+            client.batch_execute("release savepoint supa_safe_measure").await?;
+            Ok(Measured {
+                count: unsigned(row.get(0)),
+                content: Content::Sum(row.get(1)),
+                columns: (0..columns.len()).map(|index| row.get(index + 2)).collect(),
+            })
+        }
+        Err(error) if is_unhashable(&error) => {
+            let why = error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned());
+            client.batch_execute("rollback to savepoint supa_safe_measure").await?;
+            let row = client.query_one(&format!("select count(*) from only {table}"), &[]).await?;
+            client.batch_execute("release savepoint supa_safe_measure").await?;
+            Ok(Measured { count: unsigned(row.get(0)), content: Content::Unhashed(why), columns: Vec::new() })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Errors of the row's text rather than of the connection or the table.
+fn is_unhashable(error: &Error) -> bool {
+    error.code().is_some_and(|code| {
+        [
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            SqlState::OUT_OF_MEMORY,
+            SqlState::INTERNAL_ERROR,
+            SqlState::UNDEFINED_FUNCTION,
+            SqlState::CANNOT_COERCE,
+            SqlState::FEATURE_NOT_SUPPORTED,
+        ]
+        .contains(code)
+    })
+}
+
+/// Counts and hashes the large objects that the role may read.
+pub async fn large_objects(client: &Client) -> Result<LargeObjects, Error> {
+    let row = client
+        .query_one(
+            "select count(*), coalesce(sum(pg_catalog.hashtextextended(oid::text || ':' || pg_catalog.md5(pg_catalog.lo_get(oid)), 0)::numeric), 0)::text
+             from pg_catalog.pg_largeobject_metadata",
+            &[],
+        )
+        .await?;
+    Ok(LargeObjects { count: unsigned(row.get(0)), hash: row.get(1) })
+}
+
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_default()
+}

@@ -1,0 +1,79 @@
+//! Other sessions on the target, and the lock that two runs of ours share.
+
+use tokio_postgres::{Client, Error};
+
+/// What the CLI calls itself from version 2.110 on.
+const CLI_APPLICATION: &str = "@effect/sql-pg";
+
+/// A session of somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// Its backend.
+    pub pid: i32,
+    /// What it is, in words, with its age.
+    pub text: String,
+}
+
+/// Sessions during which a push must not begin: dumps hold locks on every table, and every reader
+/// queues behind the push that waits for them; two pushes at once both run their files.
+///
+/// `ours` are backends that belong to this run.
+pub async fn in_the_way(client: &Client, ours: &[i32]) -> Result<Vec<Other>, Error> {
+    let rows = client
+        .query(
+            "select pid, application_name, coalesce(usename::text, '?'),
+                    extract(epoch from pg_catalog.clock_timestamp() - xact_start)::int8
+             from pg_catalog.pg_stat_activity
+             where datname = pg_catalog.current_database() and xact_start is not null
+               and pid <> pg_catalog.pg_backend_pid() and pid <> all($1)
+               and (application_name in ('pg_dump', 'pg_dumpall', 'pg_restore') or application_name = $2)
+             order by xact_start",
+            &[&ours, &CLI_APPLICATION],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let (pid, name, user, seconds): (i32, String, String, i64) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
+            let what = if name == CLI_APPLICATION {
+                "the Supabase CLI is at work"
+            } else {
+                "a dump or restore runs"
+            };
+            Other {
+                pid,
+                text: format!("{what} on the target: `{name}` as {user}, backend {pid}, since {seconds} s"),
+            }
+        })
+        .collect())
+}
+
+/// Backends of the CLI that are inside a transaction or a statement.
+pub async fn cli_backends(client: &Client) -> Result<Vec<i32>, Error> {
+    let rows = client
+        .query(
+            "select pid from pg_catalog.pg_stat_activity
+             where datname = pg_catalog.current_database() and application_name = $1
+               and (state <> 'idle' or xact_start is not null)",
+            &[&CLI_APPLICATION],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Asks the server to cancel a backend's statement.
+pub async fn cancel(client: &Client, pid: i32) -> Result<bool, Error> {
+    Ok(client.query_one("select pg_catalog.pg_cancel_backend($1)", &[&pid]).await?.get(0))
+}
+
+/// Takes the lock that keeps two runs off one target, wherever they run; let go with the session.
+pub async fn try_lock(client: &Client) -> Result<bool, Error> {
+    let row = client
+        .query_one(
+            "select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended('supa-safe migrate', 0))",
+            &[],
+        )
+        .await?;
+    Ok(row.get(0))
+}

@@ -1,0 +1,89 @@
+-- Run in a scratch only, by its superuser. Every new row of the migration history notes the time,
+-- the rows that each table has seen, the files that hold them, and the locks of its transaction.
+--
+-- Counts that a backend has not yet reported are added to the reported ones, so that the sum never
+-- depends on when statistics were sent (PostgreSQL documentation, 27.2.2).
+create schema supa_safe_rehearsal;
+
+create table supa_safe_rehearsal.mark (
+    id int generated always as identity primary key,
+    version text,
+    ended timestamptz not null default clock_timestamp(),
+    began timestamptz not null
+);
+create table supa_safe_rehearsal.seen (
+    mark int not null, oid oid not null, name text not null, filenode oid,
+    inserted bigint not null, updated bigint not null, deleted bigint not null
+);
+create table supa_safe_rehearsal.lock (mark int not null, oid oid not null, mode text not null);
+
+create function supa_safe_rehearsal.note(of_version text) returns void
+language plpgsql security definer
+set search_path = '' set stats_fetch_consistency = 'none' set row_security = off
+as $$
+declare
+    this int;
+begin
+    insert into supa_safe_rehearsal.mark (version, began)
+    values (of_version, pg_catalog.transaction_timestamp()) returning id into this;
+    insert into supa_safe_rehearsal.seen
+    select this, c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_relation_filenode(c.oid),
+        pg_catalog.pg_stat_get_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid),
+        pg_catalog.pg_stat_get_tuples_updated(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid),
+        pg_catalog.pg_stat_get_tuples_deleted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid)
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'm')
+        and n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast', 'supa_safe_rehearsal');
+    insert into supa_safe_rehearsal.lock
+    select distinct this, l.relation, l.mode
+    from pg_catalog.pg_locks l
+    where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'relation' and l.granted
+        and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock');
+    perform pg_catalog.pg_stat_force_next_flush();
+end
+$$;
+
+create function supa_safe_rehearsal.noted() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    perform supa_safe_rehearsal.note(new.version);
+    return null;
+end
+$$;
+
+create function supa_safe_rehearsal.watch() returns void
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    create trigger supa_safe_rehearsal after insert on supabase_migrations.schema_migrations
+        for each row execute function supa_safe_rehearsal.noted();
+end
+$$;
+
+create function supa_safe_rehearsal.made() returns event_trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    if exists (
+        select from pg_catalog.pg_event_trigger_ddl_commands()
+        where object_identity = 'supabase_migrations.schema_migrations' and command_tag = 'CREATE TABLE'
+    ) then
+        perform supa_safe_rehearsal.watch();
+    end if;
+end
+$$;
+
+grant usage on schema supa_safe_rehearsal to public;
+
+do $$
+begin
+    if pg_catalog.to_regclass('supabase_migrations.schema_migrations') is null then
+        create event trigger supa_safe_rehearsal on ddl_command_end when tag in ('CREATE TABLE')
+            execute function supa_safe_rehearsal.made();
+    else
+        perform supa_safe_rehearsal.watch();
+    end if;
+end
+$$;

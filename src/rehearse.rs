@@ -1,0 +1,255 @@
+//! Proves a push before it happens: restores the snapshot into a scratch, compares, applies the
+//! pending files with the real CLI, and records what they did.
+
+pub mod apply;
+pub mod compare;
+pub mod local;
+pub mod record;
+pub mod restore;
+
+use crate::context::Context;
+use crate::event::{Event, Stage};
+use crate::fingerprint::Fingerprint;
+use crate::frozen::Frozen;
+use crate::manifest::{Content, Strength};
+use crate::migration::Pending;
+use crate::postgres::{catalog, checks, rows};
+use crate::scratch;
+use crate::store;
+use crate::target::Target;
+use crate::tools::supabase::Supabase;
+use crate::verify::Verified;
+use apply::Applied;
+use compare::Equal;
+use record::{Key, Record};
+use restore::Restored;
+use std::collections::BTreeMap;
+
+/// Why there is no rehearsal.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The snapshot could not be restored.
+    #[error(transparent)]
+    Restore(#[from] restore::Error),
+    /// The copy is not equal to the snapshot, or could not be compared.
+    #[error(transparent)]
+    Compare(#[from] compare::Error),
+    /// The pending files could not be applied, or failed.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// The user's own checks fail on the copy after the push.
+    #[error("after the push the copy is not healthy: {}", .0.join("; "))]
+    Checks(Vec<String>),
+    /// The CLI said that it was done, and the history says something else.
+    #[error("the push to the copy said that it was done, but left {} unapplied", .0.join(", "))]
+    History(Vec<String>),
+    /// The scratch server failed.
+    #[error("the scratch server failed")]
+    Scratch(#[from] scratch::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A file could not be read or written.
+    #[error("cannot keep the rehearsal")]
+    Io(#[from] std::io::Error),
+}
+
+/// The push that is rehearsed, and later delegated.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Where to.
+    pub target: &'a Target,
+    /// The frozen copy of the project.
+    pub frozen: &'a Frozen,
+    /// What would run.
+    pub pending: &'a Pending,
+    /// The CLI that runs it.
+    pub cli: &'a Supabase,
+}
+
+impl Subject<'_> {
+    /// The pending files that a history holds, and those that it does not.
+    pub fn applied(&self, history: &[String]) -> (Vec<String>, Vec<String>) {
+        let files = self.pending.migrations.iter();
+        let (applied, not): (Vec<_>, Vec<_>) = files.partition(|file| history.contains(&file.version));
+        let names = |files: Vec<&crate::migration::MigrationFile>| {
+            files.into_iter().map(|file| file.file_name.clone()).collect()
+        };
+        (names(applied), names(not))
+    }
+
+    /// What a rehearsal of this push is known by.
+    pub fn key(&self, base: &Verified) -> Key {
+        Key {
+            owned_digest: base.snapshot().manifest.database.owned_digest.clone(),
+            pending_digest: self.pending.digest(),
+            cli: format!("{} {}", self.cli.version, self.cli.sha256),
+            server_version: self.target.server.version_num,
+        }
+    }
+}
+
+/// A rehearsal that passed; only this module makes one.
+#[derive(Clone, Debug)]
+pub struct Rehearsed {
+    record: Record,
+}
+
+impl Rehearsed {
+    /// What it proved.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// What an earlier rehearsal is worth for this push.
+#[derive(Clone, Debug)]
+pub enum Recalled {
+    /// It stands for this push.
+    Fits(Box<Rehearsed>),
+    /// There is one of the same schema, but of other files.
+    OtherFiles,
+    /// There is none that fits, and why.
+    Not(String),
+}
+
+/// Looks for an earlier rehearsal of the same push on the same shape.
+///
+/// When a pending file depends on rows, the rows must be the same as well.
+pub fn recall(base: &Verified, subject: &Subject<'_>, context: &Context) -> Result<Recalled, Error> {
+    let key = subject.key(base);
+    let Some(record) = Record::load(&context.store, &key)? else {
+        if Record::any_of_other_files(&context.store, &key)? {
+            return Ok(Recalled::OtherFiles);
+        }
+        return Ok(Recalled::Not("no rehearsal of these files on this schema is on record".to_owned()));
+    };
+    if let Some(dependence) = record.dependences.first()
+        && record.rows_digest != record::rows_digest(&base.snapshot().manifest)
+    {
+        return Ok(Recalled::Not(format!("rows changed since, and {dependence}")));
+    }
+    Ok(Recalled::Fits(Box::new(Rehearsed { record })))
+}
+
+/// Proves a snapshot by restoring it into a scratch and comparing everything.
+pub async fn prove(base: Verified, context: &Context) -> Result<Verified, Error> {
+    let (base, restored, _) = restore_and_compare(base, context).await?;
+    restored.scratch.stop().await?;
+    Ok(base)
+}
+
+/// Rehearses a push on a restored copy.
+pub async fn rehearse(
+    base: Verified,
+    subject: &Subject<'_>,
+    context: &Context,
+) -> Result<(Verified, Rehearsed), Error> {
+    let (base, restored, equal) = restore_and_compare(base, context).await?;
+    let watch = context.stage(
+        Stage::Rehearse,
+        format!(
+            "apply {} pending files to the copy with supabase {}",
+            subject.pending.migrations.len(),
+            subject.cli.version
+        ),
+    );
+    let mut applied = apply::apply(&restored, subject, context).await?;
+    let (_, missing) = subject.applied(&applied.history);
+    if !missing.is_empty() {
+        return Err(Error::History(missing));
+    }
+    let after = look_again(&restored, subject, &equal, &mut applied).await?;
+    watch.done(format!("{} files applied to the copy", subject.pending.migrations.len()));
+    for effect in &applied.effects {
+        context.tell(&Event::FileRehearsed(effect.clone()));
+    }
+    let record = Record {
+        format: record::FORMAT,
+        key: subject.key(&base),
+        rehearsed_at: (context.clock)(),
+        snapshot: base.snapshot().id().clone(),
+        rows_digest: record::rows_digest(&base.snapshot().manifest),
+        contents_digest: base.snapshot().manifest.database.contents_digest.clone(),
+        dependences: record::dependences(subject.pending),
+        effects: applied.effects,
+        history: applied.history,
+        fingerprint: after.to_text(),
+        left_out: restored.left_out.clone(),
+        restore_seconds: restored.seconds,
+        push_seconds: applied.seconds,
+        limits: restored.left_out.limits(),
+    };
+    restored.scratch.stop().await?;
+    record.save(&context.store)?;
+    Ok((base, Rehearsed { record }))
+}
+
+/// Restores, compares, and records the proof.
+async fn restore_and_compare(
+    base: Verified,
+    context: &Context,
+) -> Result<(Verified, Restored, Equal), Error> {
+    let snapshot = base.snapshot();
+    let watch =
+        context.stage(Stage::Rehearse, format!("restore snapshot {} into a scratch server", snapshot.id()));
+    let restored = restore::restore(snapshot, context).await?;
+    let equal = compare::compare(snapshot, &restored, context).await?;
+    watch.done("the copy is equal to the snapshot");
+    let limits = restored.left_out.limits();
+    for limit in &limits {
+        context.note(limit.clone());
+    }
+    let base = base.strengthen(context, Strength::Restored, None, limits)?;
+    Ok((base, restored, equal))
+}
+
+/// The copy after the push: the user's checks, the fingerprint, and which columns changed.
+async fn look_again(
+    restored: &Restored,
+    subject: &Subject<'_>,
+    before: &Equal,
+    applied: &mut Applied,
+) -> Result<Fingerprint, Error> {
+    let connection = restored.scratch.superuser_connection(&restored.database);
+    let session = compare::open(&connection).await.map_err(Error::Compare)?;
+    let fingerprint =
+        catalog::fingerprint(&session.client).await.map_err(|error| Error::Compare(error.into()))?;
+    let names = compare::table_columns(&session).await?;
+    for table in applied.effects.iter_mut().flat_map(|effect| &mut effect.tables) {
+        if table.updated == 0 {
+            continue;
+        }
+        if let Some(columns) = names.get(&table.table) {
+            table.columns = changed_columns(&session.client, &table.table, columns, &before.columns)
+                .await
+                .map_err(|error| Error::Compare(error.into()))?;
+        }
+    }
+    session.client.batch_execute("rollback").await.map_err(|error| Error::Compare(error.into()))?;
+    let found = checks::run(&session.client, subject.frozen.checks())
+        .await
+        .map_err(|error| Error::Compare(error.into()))?;
+    session.close().await;
+    let ill: Vec<String> =
+        found.iter().filter(|found| !found.is_healthy()).map(checks::Found::in_words).collect();
+    if ill.is_empty() { Ok(restored.left_out.comparable(&fingerprint)) } else { Err(Error::Checks(ill)) }
+}
+
+async fn changed_columns(
+    client: &tokio_postgres::Client,
+    table: &str,
+    columns: &[String],
+    before: &BTreeMap<String, BTreeMap<String, String>>,
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let Some(known) = before.get(table) else { return Ok(Vec::new()) };
+    let measured = rows::measure_named(client, table, columns).await?;
+    if matches!(measured.content, Content::Unhashed(_)) {
+        return Ok(Vec::new());
+    }
+    let sums = columns.iter().zip(&measured.columns);
+    Ok(sums
+        .filter(|(column, sum)| known.get(*column) != Some(*sum))
+        .map(|(column, _)| column.clone())
+        .collect())
+}

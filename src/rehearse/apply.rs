@@ -1,0 +1,198 @@
+//! Applies the pending files to the copy with the user's own CLI, and measures what each did.
+
+use crate::context::Context;
+use crate::effect::FileEffect;
+use crate::event::Event;
+use crate::manifest::quote_identifier;
+use crate::postgres::connect::{self, Session};
+use crate::postgres::{history, measure};
+use crate::proc::{self, Stream};
+use crate::rehearse::Subject;
+use crate::rehearse::restore::Restored;
+use crate::scratch;
+use crate::target::SslMode;
+use crate::tools::supabase::{self, Answer, Problem, Progress};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Memberships that `supautils` stands in for on the platform: with them, `postgres` may do on a
+/// plain server what it may do there (facts: policies and triggers on managed tables).
+const LOOSENED: [&str; 3] = ["supabase_auth_admin", "supabase_storage_admin", "supabase_realtime_admin"];
+
+/// Why the pending files could not be applied to the copy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session on the scratch.
+    #[error("cannot connect to the scratch server")]
+    Connect(#[from] connect::Error),
+    /// A query on the scratch failed.
+    #[error("the scratch server did not answer")]
+    Query(#[from] tokio_postgres::Error),
+    /// The CLI could not be run.
+    #[error("cannot run the Supabase CLI")]
+    Program(#[from] proc::Error),
+    /// The CLI did not say what it did.
+    #[error("the Supabase CLI gave no answer")]
+    Answer(#[from] supabase::AnswerError),
+    /// A file or folder could not be used.
+    #[error("cannot prepare the push to the copy")]
+    Io(#[from] io::Error),
+    /// The migration failed on the copy.
+    #[error("{0}")]
+    Migration(Box<Failed>),
+}
+
+/// A migration that failed on the copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What ran last: a file, or the roles.
+    pub file: String,
+    /// The problem as the CLI tells it.
+    pub problem: Problem,
+    /// Files that stood on the copy afterwards.
+    pub applied: Vec<String>,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}`", self.file)?;
+        match &self.problem.sql {
+            None => write!(f, ": {}", self.problem.message),
+            Some(sql) => {
+                if let Some(number) = sql.statement_number {
+                    write!(f, ", statement {number}")?;
+                }
+                write!(f, ": {} (SQLSTATE {})", sql.message, sql.sqlstate)
+            }
+        }
+    }
+}
+
+/// What the push to the copy did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Per file.
+    pub effects: Vec<FileEffect>,
+    /// Versions in the history afterwards.
+    pub history: Vec<String>,
+    /// Seconds of the whole push.
+    pub seconds: f64,
+}
+
+/// Applies the pending files.
+pub async fn apply(restored: &Restored, subject: &Subject<'_>, context: &Context) -> Result<Applied, Error> {
+    let session = connect::writable(&restored.scratch.superuser_connection(&restored.database)).await?;
+    let outcome = apply_in(&session, restored, subject, context).await;
+    session.close().await;
+    outcome
+}
+
+async fn apply_in(
+    session: &Session,
+    restored: &Restored,
+    subject: &Subject<'_>,
+    context: &Context,
+) -> Result<Applied, Error> {
+    let client = &session.client;
+    let role = subject.target.connection.role();
+    let password = scratch::random_password()?;
+    // The password is random hex digits, which need no quoting.
+    client
+        .batch_execute(&format!(
+            "alter role {} login password '{}'",
+            quote_identifier(role),
+            password.expose()
+        ))
+        .await?;
+    let loosened = loosen(session, subject, role).await?;
+    measure::begin(client).await?;
+
+    let connection = restored.scratch.connection(role, &restored.database, Some(password));
+    let empty = tempfile::tempdir()?;
+    let last = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&last);
+    let settings = subject.frozen.settings().vault_variables();
+    let cmd = subject
+        .cli
+        .push(&supabase::Push {
+            connection: &connection,
+            ssl_mode: SslMode::Disable,
+            frozen_dir: subject.frozen.dir(),
+            empty_dir: empty.path(),
+            flags: subject.pending.flags,
+            vault_variables: &settings,
+        })
+        .on_line(move |stream, line| {
+            if stream == Stream::Stderr
+                && let Some(progress) = supabase::progress(line)
+            {
+                *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+            }
+        });
+    context.tell(&Event::Program { command: cmd.to_string() });
+    let started = Instant::now();
+    let output = cmd.run_unchecked().await?;
+    let seconds = started.elapsed().as_secs_f64();
+
+    let history: Vec<String> =
+        history::read(client).await?.into_iter().map(|applied| applied.version).collect();
+    if let Answer::Stopped(problem) = supabase::answer(&output.stdout)? {
+        let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        return Err(Error::Migration(Box::new(Failed {
+            file: last_file(last, subject),
+            problem,
+            applied: subject.applied(&history).0,
+        })));
+    }
+    let effects = named(measure::end(client).await?, subject);
+    for statement in loosened {
+        client.batch_execute(&statement).await?;
+    }
+    Ok(Applied { effects, history, seconds })
+}
+
+/// Gives the role what the platform gives it by other means; returns the statements that take it back.
+async fn loosen(session: &Session, subject: &Subject<'_>, role: &str) -> Result<Vec<String>, Error> {
+    if !subject.target.server.supautils {
+        return Ok(Vec::new());
+    }
+    let role = quote_identifier(role);
+    let rows = session
+        .client
+        .query(
+            "select rolname::text from pg_catalog.pg_roles where rolname = any($1)",
+            &[&LOOSENED.as_slice()],
+        )
+        .await?;
+    let mut undo = Vec::new();
+    for row in rows {
+        let managed = quote_identifier(row.get(0));
+        session.client.batch_execute(&format!("grant {managed} to {role}")).await?;
+        undo.push(format!("revoke {managed} from {role}"));
+    }
+    Ok(undo)
+}
+
+fn last_file(last: Option<Progress>, subject: &Subject<'_>) -> String {
+    match last {
+        Some(Progress::Migration(file) | Progress::Seed(file)) => file,
+        Some(Progress::Roles) => "supabase/roles.sql".to_owned(),
+        Some(Progress::Vault) => "the vault secrets of the configuration".to_owned(),
+        None => subject
+            .pending
+            .migrations
+            .first()
+            .map_or_else(|| "the push".to_owned(), |file| file.file_name.clone()),
+    }
+}
+
+/// Effects under the names of the files.
+fn named(mut effects: Vec<FileEffect>, subject: &Subject<'_>) -> Vec<FileEffect> {
+    for effect in &mut effects {
+        if let Some(file) = subject.pending.migrations.iter().find(|file| file.version == effect.file) {
+            effect.file.clone_from(&file.file_name);
+        }
+    }
+    effects
+}

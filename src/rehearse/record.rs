@@ -1,0 +1,131 @@
+//! What a rehearsal proved, on disk, so that it need not be repeated while it is valid.
+
+use crate::disk;
+use crate::effect::FileEffect;
+use crate::fingerprint::Class;
+use crate::manifest::{Content, Manifest, SnapshotId};
+use crate::migration::{Pending, data_dependence};
+use crate::rehearse::local::LeftOut;
+use crate::store::{self, Store};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::io;
+
+/// Version of the record's format.
+pub const FORMAT: u32 = 1;
+
+/// What a rehearsal is known by: it stands for every push with the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// Digest of the owned part of the target's fingerprint.
+    pub owned_digest: String,
+    /// Digest of everything that decides what the push does.
+    pub pending_digest: String,
+    /// Version and digest of the CLI.
+    pub cli: String,
+    /// `server_version_num` of the target.
+    pub server_version: u32,
+}
+
+impl Key {
+    /// The key as a file name.
+    pub fn name(&self) -> String {
+        let text =
+            format!("{}\n{}\n{}\n{}", self.owned_digest, self.pending_digest, self.cli, self.server_version);
+        disk::sha256(text.as_bytes())
+    }
+}
+
+/// A rehearsal that passed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Version of the format.
+    pub format: u32,
+    /// What it is known by.
+    pub key: Key,
+    /// When, by this machine's clock.
+    pub rehearsed_at: Timestamp,
+    /// The snapshot that was restored.
+    pub snapshot: SnapshotId,
+    /// Digest of the rows of that snapshot, platform tables aside.
+    pub rows_digest: String,
+    /// Digest of that snapshot's table of contents.
+    pub contents_digest: String,
+    /// Statements whose success or effect depends on rows, in words.
+    pub dependences: Vec<String>,
+    /// What each file did.
+    pub effects: Vec<FileEffect>,
+    /// Versions in the history afterwards.
+    pub history: Vec<String>,
+    /// The copy's fingerprint afterwards, as text.
+    pub fingerprint: String,
+    /// What this machine could not hold.
+    pub left_out: LeftOut,
+    /// Seconds of the restore.
+    pub restore_seconds: f64,
+    /// Seconds of the push.
+    pub push_seconds: f64,
+    /// What was not proved.
+    pub limits: Vec<String>,
+}
+
+impl Record {
+    /// Reads the record of a key; one of another format, or one that cannot be read, is none.
+    pub(super) fn load(store: &Store, key: &Key) -> Result<Option<Self>, store::Error> {
+        match fs_err::read(store.rehearsal_file(&key.name())) {
+            Ok(bytes) => {
+                let record = serde_json::from_slice::<Self>(&bytes).ok();
+                Ok(record.filter(|record| record.format == FORMAT && record.key == *key))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether there is a record of other files on the same schema, server, and CLI.
+    pub(super) fn any_of_other_files(store: &Store, key: &Key) -> Result<bool, store::Error> {
+        let records = store.rehearsals()?;
+        let same_but_files =
+            |record: &Self| Key { pending_digest: key.pending_digest.clone(), ..record.key.clone() } == *key;
+        Ok(records
+            .iter()
+            .filter_map(|bytes| serde_json::from_slice::<Self>(bytes).ok())
+            .any(|record| same_but_files(&record)))
+    }
+
+    /// Writes the record.
+    pub(super) fn save(&self, store: &Store) -> io::Result<()> {
+        disk::write_json(&store.rehearsal_file(&self.key.name()), self)
+    }
+}
+
+/// Digest of counts and contents of all tables that are not the platform's.
+pub(super) fn rows_digest(manifest: &Manifest) -> String {
+    let mut hasher = Sha256::new();
+    for table in manifest.database.tables.iter().filter(|table| table.class != Class::Platform) {
+        let content = match &table.content {
+            Content::Sum(sum) => sum.as_str(),
+            Content::Unhashed(_) => "unhashed",
+        };
+        hasher.update(format!("{}\t{}\t{content}\n", table.qualified(), table.count));
+    }
+    hex::encode(hasher.finalize())
+}
+
+/// Statements of the pending files that depend on rows, in words. Roles and seeds count as such:
+/// nothing is known of their text.
+pub(super) fn dependences(pending: &Pending) -> Vec<String> {
+    let files = pending.migrations.iter().flat_map(|file| {
+        data_dependence(&file.sql).into_iter().map(move |dependence| {
+            format!(
+                "`{}` line {} (`{}`) {}",
+                file.file_name, dependence.line, dependence.statement, dependence.cause
+            )
+        })
+    });
+    let seeds = pending.seeds.iter().map(|(path, _)| format!("seed `{path}` may depend on rows"));
+    files.chain(seeds).collect()
+}

@@ -1,0 +1,146 @@
+//! Restores a snapshot into a scratch with the programs and commands that `restore.md` prints.
+
+use crate::archive::{self, Contents};
+use crate::context::Context;
+use crate::disk;
+use crate::event::Event;
+use crate::manifest::ExtensionVersion;
+use crate::plan::restore_steps;
+use crate::postgres::catalog::Extension;
+use crate::postgres::connect;
+use crate::proc;
+use crate::rehearse::local::LeftOut;
+use crate::scratch::{self, Scratch, Wanted};
+use crate::store::Snapshot;
+use crate::tools::installs::{self, Installation};
+use crate::tools::pg_restore::Site;
+use crate::tools::{Login, pg_restore};
+use std::io;
+use std::time::Instant;
+
+/// Why a snapshot could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No fitting programs.
+    #[error(transparent)]
+    Installs(#[from] installs::Error),
+    /// No scratch server.
+    #[error("cannot start a scratch server")]
+    Scratch(#[from] scratch::Error),
+    /// No session on the scratch.
+    #[error("cannot connect to the scratch server")]
+    Connect(#[from] connect::Error),
+    /// A query on the scratch failed.
+    #[error("the scratch server did not answer")]
+    Query(#[from] tokio_postgres::Error),
+    /// A command failed.
+    #[error("the snapshot cannot be restored")]
+    Program(#[from] proc::Error),
+    /// The archive's table of contents was not understood.
+    #[error("the archive cannot be read")]
+    Contents(#[from] archive::Error),
+    /// A record of the snapshot was not understood.
+    #[error("`{0}` of the snapshot cannot be read")]
+    Record(&'static str, #[source] serde_json::Error),
+    /// A file could not be read or written.
+    #[error("cannot prepare the restore")]
+    Io(#[from] io::Error),
+}
+
+/// A snapshot in a scratch.
+#[derive(Debug)]
+pub struct Restored {
+    /// The server.
+    pub scratch: Scratch,
+    /// The database in it; it has the name of the target's.
+    pub database: String,
+    /// What this machine cannot hold.
+    pub left_out: LeftOut,
+    /// Seconds that it took, the start of the server included.
+    pub seconds: f64,
+}
+
+/// Restores a snapshot into a fresh scratch.
+pub async fn restore(snapshot: &Snapshot, context: &Context) -> Result<Restored, Error> {
+    let started = Instant::now();
+    let manifest = &snapshot.manifest;
+    let installation = installs::server_for(manifest.server.major(), &context.machine.installations)?;
+    let clients = clients_for(snapshot, context)?;
+    let scratch = scratch::start(Wanted {
+        installation: installation.clone(),
+        superuser: manifest.server.bootstrap_role.clone(),
+        max_connections: manifest.server.max_connections,
+        max_locks_per_transaction: manifest.server.max_locks_per_transaction,
+        keeper: context.machine.own_program.clone(),
+        base_dir: context.machine.temp_dir.clone(),
+        run_as: scratch::unprivileged_user(),
+    })
+    .await?;
+    let database = manifest.database.name.clone();
+    let extensions =
+        serde_json::from_slice::<Vec<Extension>>(&fs_err::read(snapshot.database_file("extensions.json"))?)
+            .map_err(|source| Error::Record("extensions.json", source))?;
+    let left_out = LeftOut::new(extensions, &available(&scratch).await?);
+    let restore = Restore { snapshot, context, clients, scratch: &scratch, left_out: &left_out };
+    restore.run().await?;
+    Ok(Restored { database, left_out, seconds: started.elapsed().as_secs_f64(), scratch })
+}
+
+/// Client programs that can read the archive: at least as new as those that wrote it.
+fn clients_for<'a>(snapshot: &Snapshot, context: &'a Context) -> Result<&'a Installation, installs::Error> {
+    let manifest = &snapshot.manifest;
+    let written_by = manifest
+        .tools
+        .iter()
+        .filter(|tool| tool.name == "pg_dump")
+        .find_map(|tool| tool.version.split('.').next()?.parse().ok());
+    installs::client_for(written_by.unwrap_or(manifest.server.major()), &context.machine.installations)
+}
+
+async fn available(scratch: &Scratch) -> Result<Vec<ExtensionVersion>, Error> {
+    let session = connect::read_only(&scratch.superuser_connection("postgres")).await?;
+    let rows = session
+        .client
+        .query(
+            "select name::text, coalesce(default_version, '') from pg_catalog.pg_available_extensions",
+            &[],
+        )
+        .await?;
+    session.close().await;
+    Ok(rows.iter().map(|row| ExtensionVersion { name: row.get(0), version: row.get(1) }).collect())
+}
+
+struct Restore<'a> {
+    snapshot: &'a Snapshot,
+    context: &'a Context,
+    clients: &'a Installation,
+    scratch: &'a Scratch,
+    left_out: &'a LeftOut,
+}
+
+impl Restore<'_> {
+    async fn run(&self) -> Result<(), Error> {
+        let contents =
+            Contents::parse(&fs_err::read_to_string(self.snapshot.database_file("contents.txt"))?)?;
+        // The list stands in the scratch's folder: the snapshot's own folder never changes.
+        let list = self.scratch.dir().join("restore.list");
+        disk::write(&list, self.left_out.list(&contents).as_bytes())?;
+        let database = &self.snapshot.manifest.database.name;
+        let server = self.scratch.superuser_connection("postgres");
+        let restored = self.scratch.superuser_connection(database);
+        let site = Site {
+            installation: Some(self.clients),
+            server: Some(Login { connection: &server }),
+            restored: Some(Login { connection: &restored }),
+            database,
+            snapshot: &self.snapshot.dir,
+            list: &list,
+        };
+        for step in restore_steps(&self.snapshot.manifest, &contents) {
+            let cmd = pg_restore::step(&step, &site);
+            self.context.tell(&Event::Program { command: cmd.to_string() });
+            cmd.run().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,280 @@
+//! The place of one target's snapshots, proofs, rehearsals, and runs in a local folder.
+//!
+//! A snapshot is built under `<id>.partial` and renamed when its manifest is in it, so a folder
+//! without that suffix is whole. Only this module knows the layout.
+
+use crate::disk;
+use crate::manifest::{BadId, FILE, FORMAT, Manifest, Proof, SnapshotId, Strength};
+use fs_err as fs;
+use jiff::Timestamp;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const PARTIAL: &str = ".partial";
+
+/// What can go wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("cannot use the state folder")]
+    Io(#[from] io::Error),
+    /// A record is not what this program writes.
+    #[error("`{path}` cannot be read", path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The manifest is of another format.
+    #[error("`{path}` has format {found}; this program reads format {FORMAT}", path = .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// There is no such snapshot.
+    #[error("there is no snapshot `{0}` of this target")]
+    Unknown(SnapshotId),
+    /// The text is not a snapshot id.
+    #[error(transparent)]
+    Id(#[from] BadId),
+}
+
+/// One target's folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A snapshot on disk.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Its record.
+    pub manifest: Manifest,
+    /// SHA-256 of the record.
+    pub manifest_sha256: String,
+}
+
+impl Snapshot {
+    /// Its name.
+    pub fn id(&self) -> &SnapshotId {
+        &self.manifest.id
+    }
+
+    /// The dump's folder.
+    pub fn archive(&self) -> PathBuf {
+        self.dir.join("database").join("archive")
+    }
+
+    /// A file of the database component.
+    pub fn database_file(&self, name: &str) -> PathBuf {
+        self.dir.join("database").join(name)
+    }
+}
+
+/// The proofs of a snapshot, judged against its manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The best proof's strength.
+    pub strength: Strength,
+    /// Proofs that do not fit the manifest, in words.
+    pub broken: Vec<String>,
+    /// What the best proof leaves open.
+    pub limits: Vec<String>,
+}
+
+/// A snapshot's folder while it is being filled; dropping it before it is published removes it.
+#[derive(Debug)]
+pub struct Draft {
+    /// Its name.
+    pub id: SnapshotId,
+    /// Its folder.
+    pub dir: PathBuf,
+    published: bool,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.published {
+            // What cannot be removed now is removed by the next run's sweep.
+            drop(fs::remove_dir_all(&self.dir));
+        }
+    }
+}
+
+impl Store {
+    /// Opens the folder of a target below the state folder, making it when needed.
+    pub fn open(state_dir: &Path, target_folder: &str) -> Result<Self, Error> {
+        let root = state_dir.join(target_folder);
+        for folder in ["snapshots", "rehearsals", "runs", "locks"] {
+            disk::make_private_dir(&root.join(folder))?;
+        }
+        Ok(Self { root })
+    }
+
+    /// The target's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Takes the lock of this target; `None` when another run holds it.
+    pub fn lock(&self) -> Result<Option<disk::Lock>, Error> {
+        Ok(disk::Lock::take(&self.root.join("locks").join("run"))?)
+    }
+
+    /// Process id of the run that holds the lock, as far as it is known.
+    pub fn lock_holder(&self) -> String {
+        fs::read_to_string(self.root.join("locks").join("run")).unwrap_or_default()
+    }
+
+    /// Names of the snapshots, newest first.
+    pub fn ids(&self) -> Result<Vec<SnapshotId>, Error> {
+        let mut ids: Vec<SnapshotId> = Vec::new();
+        for entry in fs::read_dir(self.root.join("snapshots"))? {
+            ids.extend(entry?.file_name().to_string_lossy().parse::<SnapshotId>());
+        }
+        ids.sort_unstable_by(|left, right| right.cmp(left));
+        Ok(ids)
+    }
+
+    /// The folder of a snapshot.
+    pub fn dir(&self, id: &SnapshotId) -> PathBuf {
+        self.root.join("snapshots").join(id.as_str())
+    }
+
+    /// Reads a snapshot's record.
+    pub fn load(&self, id: &SnapshotId) -> Result<Snapshot, Error> {
+        let dir = self.dir(id);
+        let path = dir.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
+                return Err(Error::Unknown(id.clone()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let unreadable = |source| Error::Unreadable { path: path.clone(), source };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        let format = u32::try_from(format).unwrap_or(u32::MAX);
+        if format != FORMAT {
+            return Err(Error::Format { path, found: format });
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        Ok(Snapshot { manifest_sha256: disk::sha256(&bytes), dir, manifest })
+    }
+
+    /// Begins a snapshot.
+    pub fn begin(&self, id: SnapshotId) -> Result<Draft, Error> {
+        let dir = self.root.join("snapshots").join(format!("{id}{PARTIAL}"));
+        for folder in ["database", "proofs", "logs"] {
+            disk::make_private_dir(&dir.join(folder))?;
+        }
+        Ok(Draft { id, dir, published: false })
+    }
+
+    /// Writes the manifest into a draft whose files are all written, and gives it its name.
+    pub fn publish(&self, mut draft: Draft, manifest: &Manifest) -> Result<Snapshot, Error> {
+        disk::sync_tree(&draft.dir)?;
+        disk::write_json(&draft.dir.join(FILE), manifest)?;
+        disk::publish_dir(&draft.dir, &self.dir(&draft.id))?;
+        draft.published = true;
+        self.load(&draft.id)
+    }
+
+    /// Removes drafts of runs that died; the caller holds the lock. Returns their names.
+    pub fn sweep(&self) -> Result<Vec<String>, Error> {
+        let mut removed = Vec::new();
+        for entry in fs::read_dir(self.root.join("snapshots"))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(PARTIAL) {
+                fs::remove_dir_all(entry.path())?;
+                removed.push(name);
+            }
+        }
+        let frozen = self.root.join("frozen");
+        if frozen.exists() {
+            fs::remove_dir_all(frozen)?;
+        }
+        Ok(removed)
+    }
+
+    /// The folder for a run's frozen copy of the project.
+    pub fn frozen_dir(&self, run: &str) -> PathBuf {
+        self.root.join("frozen").join(run)
+    }
+
+    /// Adds a proof to a snapshot.
+    pub fn add_proof(&self, snapshot: &Snapshot, proof: &Proof) -> Result<(), Error> {
+        let dir = snapshot.dir.join("proofs");
+        disk::make_private_dir(&dir)?;
+        let name = format!("{}-{}.json", proof.proved_at.strftime("%Y%m%dT%H%M%S%6fZ"), proof.strength);
+        Ok(disk::write_json(&dir.join(name), proof)?)
+    }
+
+    /// The standing of a snapshot by its proofs. A proof of another manifest counts for nothing
+    /// and is named: manifests never change, so one of the two was altered.
+    pub fn standing(&self, snapshot: &Snapshot) -> Result<Standing, Error> {
+        let mut standing = Standing { strength: Strength::Recorded, broken: Vec::new(), limits: Vec::new() };
+        let dir = snapshot.dir.join("proofs");
+        if !dir.exists() {
+            return Ok(standing);
+        }
+        for file in disk::files_below(&dir)? {
+            let name = file.display().to_string();
+            let bytes = fs::read(dir.join(&file))?;
+            match serde_json::from_slice::<Proof>(&bytes) {
+                Err(error) => standing.broken.push(format!("proofs/{name} cannot be read ({error})")),
+                Ok(proof) if proof.manifest_sha256 != snapshot.manifest_sha256 => {
+                    standing.broken.push(format!("{FILE} is not the one that proofs/{name} is about"));
+                }
+                Ok(proof) if proof.strength >= standing.strength => {
+                    standing.strength = proof.strength;
+                    standing.limits = proof.limits;
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(standing)
+    }
+
+    /// The record of a run.
+    pub fn run_file(&self, run: &str) -> PathBuf {
+        self.root.join("runs").join(format!("{run}.jsonl"))
+    }
+
+    /// The newest record of a run before the given one, as lines of JSON, with its name.
+    pub fn last_run_before(&self, run: &str) -> Result<Option<(String, Vec<serde_json::Value>)>, Error> {
+        let dir = self.root.join("runs");
+        let names = disk::files_below(&dir)?.into_iter().rev();
+        let names = names.map(|file| file.with_extension("").display().to_string());
+        let Some(name) = names.into_iter().find(|name| name.as_str() < run) else { return Ok(None) };
+        let text = fs::read_to_string(self.run_file(&name))?;
+        // The last line of a run that died may be cut short.
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Ok(Some((name, lines)))
+    }
+
+    /// The bytes of every rehearsal's record.
+    pub fn rehearsals(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let dir = self.root.join("rehearsals");
+        let read = |file: PathBuf| fs::read(dir.join(file));
+        Ok(disk::files_below(&dir)?.into_iter().map(read).collect::<Result<_, _>>()?)
+    }
+
+    /// The file of a rehearsal.
+    pub fn rehearsal_file(&self, key: &str) -> PathBuf {
+        self.root.join("rehearsals").join(format!("{key}.json"))
+    }
+}
+
+/// A name for a run that sorts by time.
+pub fn run_name(at: Timestamp, pid: u32) -> String {
+    format!("{}-{pid}", at.strftime("%Y%m%dT%H%M%S%6fZ"))
+}

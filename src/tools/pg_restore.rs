@@ -1,0 +1,83 @@
+//! `pg_restore` and `psql`: their commands.
+
+use crate::plan::{Place, RestoreStep};
+use crate::proc::Cmd;
+use crate::tools::Login;
+use crate::tools::installs::Installation;
+use std::path::Path;
+
+/// The command that prints an archive's table of contents.
+pub fn list(installation: &Installation, archive: &Path) -> Cmd {
+    plain(installation).arg("--list").arg(archive)
+}
+
+/// The command that decodes an archive to its end; `--list` reads only its head and accepts a
+/// file that was cut in half.
+pub fn decode(installation: &Installation, archive: &Path) -> Cmd {
+    plain(installation).arg("--file=/dev/null").arg(archive)
+}
+
+/// The command that decodes the entries of a list.
+pub fn decode_listed(installation: &Installation, archive: &Path, list: &Path) -> Cmd {
+    plain(installation).arg("--file=/dev/null").arg(format!("--use-list={}", list.display())).arg(archive)
+}
+
+/// The command that prints the entries of a list as SQL.
+pub fn script(installation: &Installation, archive: &Path, list: &Path) -> Cmd {
+    plain(installation).arg("--file=-").arg(format!("--use-list={}", list.display())).arg(archive)
+}
+
+/// Where the steps of a restore run: with which programs, against which server, on which files.
+#[derive(Clone, Debug)]
+pub struct Site<'a> {
+    /// The programs; those of `PATH` without it.
+    pub installation: Option<&'a Installation>,
+    /// How to sign in; by the environment of whoever runs the commands without it.
+    pub server: Option<Login<'a>>,
+    /// The same, for the database that is restored.
+    pub restored: Option<Login<'a>>,
+    /// Name of that database.
+    pub database: &'a str,
+    /// The snapshot's folder.
+    pub snapshot: &'a Path,
+    /// What to restore.
+    pub list: &'a Path,
+}
+
+/// The command of a step.
+pub fn step(step: &RestoreStep, site: &Site<'_>) -> Cmd {
+    match step {
+        RestoreStep::File { place, file } => {
+            psql(*place, site).arg(format!("--file={}", site.snapshot.join(file).display()))
+        }
+        RestoreStep::Statement { place, sql } => psql(*place, site).arg(format!("--command={sql}")),
+        RestoreStep::Archive => program("pg_restore", Place::Database, site)
+            .args(["--no-password", "--exit-on-error", "--no-tablespaces", "--jobs=2"])
+            .arg(format!("--dbname={}", site.database))
+            .arg(format!("--use-list={}", site.list.display()))
+            .arg(site.snapshot.join("database/archive")),
+    }
+}
+
+fn psql(place: Place, site: &Site<'_>) -> Cmd {
+    let database = match place {
+        Place::Server => "postgres",
+        Place::Database => site.database,
+    };
+    program("psql", place, site)
+        .args(["--no-password", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"])
+        .arg(format!("--dbname={database}"))
+}
+
+fn program(name: &str, place: Place, site: &Site<'_>) -> Cmd {
+    let path = site.installation.map_or_else(|| name.into(), |installation| installation.program(name));
+    let login = match place {
+        Place::Server => &site.server,
+        Place::Database => &site.restored,
+    };
+    login.as_ref().map_or_else(|| Cmd::new(&path), |login| login.cmd(path.clone()))
+}
+
+fn plain(installation: &Installation) -> Cmd {
+    Cmd::new(installation.program("pg_restore")).env("LC_ALL", "C")
+}

@@ -1,0 +1,158 @@
+//! What people and scripts see: renderers of events, failures, and reports. The only module that
+//! prints. stdout is data, stderr is talk.
+
+mod human;
+mod json;
+mod prompt;
+mod record;
+
+pub use human::Human;
+pub use json::Json;
+pub use prompt::{Asked, ask_words};
+pub use record::Record;
+
+use crate::event::Event;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::manifest::SnapshotId;
+use crate::policy::Finding;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+
+/// Version of the JSON output; changes within it are additive.
+pub const SCHEMA: u32 = 1;
+
+/// How much is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loudness {
+    /// Errors only.
+    Quiet,
+    /// Stages and results.
+    Normal,
+    /// And the programs that run.
+    Verbose,
+    /// And what they print.
+    VeryVerbose,
+}
+
+/// The last word of a run that acts.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Exit code.
+    pub exit: u8,
+    /// Whether the target may have been changed.
+    pub target_touched: bool,
+    /// The snapshot that the run leaned on.
+    pub snapshot: Option<SnapshotId>,
+    /// The runbook in it.
+    pub runbook: Option<String>,
+    /// Rules that did not hold.
+    pub findings: Vec<Finding>,
+    /// What was not proved.
+    pub limits: Vec<String>,
+    /// Seconds per stage.
+    pub timings: BTreeMap<String, f64>,
+    /// Files that stand on the target because of this run.
+    pub applied: Vec<String>,
+    /// Pending files that do not.
+    pub not_applied: Vec<String>,
+    /// Exit code of the delegate, when it ran.
+    pub delegate_exit: Option<i32>,
+    /// The error, outermost first.
+    pub error: Vec<String>,
+}
+
+impl Summary {
+    /// A summary of a run that did nothing yet.
+    pub fn new() -> Self {
+        Self {
+            exit: Exit::Done.code(),
+            target_touched: false,
+            snapshot: None,
+            runbook: None,
+            findings: Vec::new(),
+            limits: Vec::new(),
+            timings: BTreeMap::new(),
+            applied: Vec::new(),
+            not_applied: Vec::new(),
+            delegate_exit: None,
+            error: Vec::new(),
+        }
+    }
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Prints one JSON document, or a text, on stdout. A reader that went away is no error.
+pub fn print(text: &str) -> io::Result<()> {
+    quiet_pipe(anstream::stdout().write_all(text.as_bytes()).and_then(|()| anstream::stdout().flush()))
+}
+
+/// Prints a value as one line of JSON on stdout.
+pub fn print_json<T: Serialize>(value: &T) -> io::Result<()> {
+    print(&format!("{}\n", serde_json::to_string(value)?))
+}
+
+/// Prints a value as indented JSON on stdout.
+pub fn print_document<T: Serialize>(value: &T) -> io::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Prints an error with its causes, details, and hints on stderr, the most useful line last.
+pub fn print_failure(failure: &Failure) {
+    let mut text = String::new();
+    let mut chain = failure.chain.iter();
+    let head = chain.next().cloned().unwrap_or_default();
+    write_text(&mut text, format_args!("{ERROR}error{ERROR:#}: {head}\n"));
+    for cause in chain {
+        write_text(&mut text, format_args!("  caused by: {cause}\n"));
+    }
+    for detail in &failure.details {
+        write_text(&mut text, format_args!("  {detail}\n"));
+    }
+    for hint in &failure.hints {
+        write_text(&mut text, format_args!("{HINT}hint{HINT:#}: {hint}\n"));
+    }
+    // Nothing is left to tell an error to when stderr is gone.
+    drop(anstream::stderr().write_all(text.as_bytes()));
+}
+
+use styles::{ERROR, HINT};
+
+mod styles {
+    //! Colors carry meaning only, and never alone.
+    use anstyle::{AnsiColor, Color, Style};
+
+    const fn color(color: AnsiColor) -> Style {
+        Style::new().fg_color(Some(Color::Ansi(color))).bold()
+    }
+
+    pub(super) const ERROR: Style = color(AnsiColor::Red);
+    pub(super) const WARNING: Style = color(AnsiColor::Yellow);
+    pub(super) const DONE: Style = color(AnsiColor::Green);
+    pub(super) const HINT: Style = color(AnsiColor::Cyan);
+}
+
+/// A closed pipe ends the output and is no error.
+fn quiet_pipe(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether an event is worth a line of a record or a script.
+fn is_lasting(event: &Event) -> bool {
+    !matches!(event, Event::Progress { .. } | Event::ProgramLine { .. })
+}
+
+fn write_text(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    use std::fmt::Write as _;
+    // Writing to a `String` cannot fail.
+    let _ = text.write_fmt(arguments);
+}

@@ -1,0 +1,168 @@
+//! Events for people: lines on stderr, with a moving line where there is a terminal.
+
+use super::Loudness;
+use super::styles::{DONE, HINT, WARNING};
+use crate::effect::FileEffect;
+use crate::event::{Event, Observer};
+use crate::evidence::estimate::bytes_in_words;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Tells a person.
+#[derive(Debug)]
+pub struct Human {
+    loudness: Loudness,
+    bar: ProgressBar,
+    compared: Mutex<Vec<(String, u64, u64, bool)>>,
+}
+
+impl Human {
+    /// Tells as much as asked for.
+    pub fn new(loudness: Loudness) -> Self {
+        let moving = std::io::stderr().is_terminal() && loudness > Loudness::Quiet;
+        let target = if moving { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        Self { loudness, bar, compared: Mutex::new(Vec::new()) }
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| {
+            // Nobody listens any more when stderr is gone; the run goes on.
+            drop(writeln!(anstream::stderr(), "{text}"));
+        });
+    }
+
+    fn tell(&self, event: &Event) {
+        match event {
+            Event::Target { name, about } => self.line(&format!("target {HINT}{name}{HINT:#} ({about})")),
+            Event::StageStarted { text, .. } => {
+                self.bar.reset();
+                self.bar.set_message(text.clone());
+                self.bar.enable_steady_tick(Duration::from_millis(120));
+                if self.bar.is_hidden() {
+                    self.line(&format!("  {text} …"));
+                }
+            }
+            Event::StageDone { stage, text, seconds } => {
+                self.bar.disable_steady_tick();
+                self.bar.finish_and_clear();
+                self.flush_compared();
+                self.line(&format!(
+                    "{DONE}✓{DONE:#} {:<10} {text} ({})",
+                    stage.word(),
+                    seconds_in_words(*seconds)
+                ));
+            }
+            Event::Progress { item, bytes, .. } => {
+                let item = if item.is_empty() { String::new() } else { format!(", {item}") };
+                self.bar.set_message(format!("{}{item}", bytes_in_words(*bytes)));
+            }
+            Event::Note { text } => self.line(&format!("  {text}")),
+            Event::Warning { text } => self.line(&format!("{WARNING}warning{WARNING:#}: {text}")),
+            Event::Estimate { table_bytes, disk_bytes, free_bytes, minutes } => self.line(&format!(
+                "  estimate: {} of tables, at most {} on disk ({} free), about {}",
+                bytes_in_words(*table_bytes),
+                bytes_in_words(*disk_bytes),
+                bytes_in_words(*free_bytes),
+                if *minutes < 1.0 { "less than a minute".to_owned() } else { format!("{minutes:.0} min") },
+            )),
+            Event::SnapshotTaken { snapshot, folder } => {
+                self.line(&format!("  snapshot {snapshot} in {folder}"));
+            }
+            Event::SetAside { snapshot, rule, fact } => {
+                self.line(&format!("  snapshot {snapshot} is set aside: [{rule}] {fact}"));
+            }
+            Event::TableCompared { table, recorded, restored, equal } => {
+                let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+                compared.push((table.clone(), *recorded, *restored, *equal));
+            }
+            Event::FileRehearsed(effect) => self.file(effect),
+            Event::Finding { rule, fact, refuses, .. } if !refuses => {
+                self.line(&format!("{WARNING}warning{WARNING:#}: [{rule}] {fact}"));
+            }
+            Event::Delegating { files, .. } => {
+                for file in files {
+                    self.line(&format!("  push {file}"));
+                }
+            }
+            Event::Program { command } if self.loudness >= Loudness::Verbose => {
+                self.line(&format!("  $ {command}"));
+            }
+            Event::ProgramLine { line } => self.line(&format!("  | {line}")),
+            Event::SnapshotProved { .. }
+            | Event::Finding { .. }
+            | Event::Program { .. }
+            | Event::Delegated { .. }
+            | Event::DelegatePid { .. } => {}
+        }
+    }
+
+    /// The tables of the copy beside those of the snapshot, in columns.
+    fn flush_compared(&self) {
+        let mut compared = std::mem::take(&mut *self.compared.lock().unwrap_or_else(PoisonError::into_inner));
+        if compared.is_empty() {
+            return;
+        }
+        compared.sort();
+        let wide = compared.iter().map(|(table, ..)| table.chars().count()).max().unwrap_or(0).max(5);
+        self.line(&format!("  {:<wide$}  {:>12}  {:>12}  content", "table", "snapshot", "copy"));
+        for (table, recorded, restored, equal) in compared {
+            let content =
+                if equal { format!("{DONE}equal{DONE:#}") } else { format!("{WARNING}DIFFERENT{WARNING:#}") };
+            self.line(&format!("  {table:<wide$}  {recorded:>12}  {restored:>12}  {content}"));
+        }
+    }
+
+    fn file(&self, effect: &FileEffect) {
+        self.line(&format!("  {} ({})", effect.file, seconds_in_words(effect.seconds)));
+        for table in &effect.tables {
+            let mut parts = Vec::new();
+            for (count, word) in
+                [(table.inserted, "inserted"), (table.updated, "updated"), (table.deleted, "deleted")]
+            {
+                if count > 0 {
+                    parts.push(format!("{count} {word}"));
+                }
+            }
+            if table.rewritten {
+                parts.push("rewritten".to_owned());
+            }
+            if !table.columns.is_empty() {
+                parts.push(format!("columns {}", table.columns.join(", ")));
+            }
+            self.line(&format!("    {}: {}", table.table, parts.join(", ")));
+        }
+        let blocking: Vec<&str> =
+            effect.locks.iter().filter(|lock| lock.blocks_reads()).map(|lock| lock.table.as_str()).collect();
+        if !blocking.is_empty() {
+            self.line(&format!("    readers of {} wait while it runs", blocking.join(", ")));
+        }
+    }
+}
+
+impl Observer for Human {
+    fn see(&self, event: &Event) {
+        let least = match event {
+            Event::Program { .. } => Loudness::Verbose,
+            Event::ProgramLine { .. } => Loudness::VeryVerbose,
+            _ => Loudness::Normal,
+        };
+        if self.loudness >= least {
+            self.tell(event);
+        }
+    }
+}
+
+/// Seconds for people.
+pub(super) fn seconds_in_words(seconds: f64) -> String {
+    if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0)
+    }
+}

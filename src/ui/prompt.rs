@@ -1,0 +1,34 @@
+//! Questions to a person at a terminal.
+
+use std::io::{self, IsTerminal as _};
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// What was typed.
+    Typed(String),
+    /// There is no terminal to ask on.
+    NoTerminal,
+    /// Ctrl-C.
+    Cancelled,
+}
+
+/// Asks for words to be typed; there is no default for danger.
+pub async fn ask_words(question: String) -> io::Result<Asked> {
+    if !io::stderr().is_terminal() {
+        return Ok(Asked::NoTerminal);
+    }
+    let typed = tokio::task::spawn_blocking(move || {
+        dialoguer::Input::<String>::new().with_prompt(question).allow_empty(true).interact_text()
+    })
+    .await
+    .map_err(io::Error::other)?;
+    match typed {
+        Ok(text) => Ok(Asked::Typed(text.trim().to_owned())),
+        Err(dialoguer::Error::IO(error)) => match error.kind() {
+            io::ErrorKind::NotConnected => Ok(Asked::NoTerminal),
+            io::ErrorKind::Interrupted => Ok(Asked::Cancelled),
+            _ => Err(error),
+        },
+    }
+}

@@ -1,0 +1,200 @@
+//! Reads evidence back and proves it: digests from disk, the archive decoded to its end, every
+//! table of the manifest in its table of contents.
+
+use crate::archive::{self, Contents};
+use crate::context::Context;
+use crate::disk;
+use crate::event::{Event, Stage};
+use crate::manifest::{FileDigest, Proof, SnapshotId, Strength};
+use crate::proc;
+use crate::store::{self, Snapshot, Standing};
+use crate::tools::installs::{self, Installation};
+use crate::tools::pg_restore;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a snapshot could not be proved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The evidence is not what was captured.
+    #[error("snapshot {id} is damaged: {}", .what.join("; "))]
+    Damaged {
+        /// The snapshot.
+        id: SnapshotId,
+        /// What is wrong with it.
+        what: Vec<String>,
+    },
+    /// The archive could not be decoded.
+    #[error("the archive of snapshot {id} cannot be decoded")]
+    Undecodable {
+        /// The snapshot.
+        id: SnapshotId,
+        /// Why.
+        #[source]
+        source: proc::Error,
+    },
+    /// The archive's table of contents was not understood.
+    #[error("the archive's table of contents cannot be read")]
+    Contents(#[from] archive::Error),
+    /// No fitting client programs.
+    #[error(transparent)]
+    Installs(#[from] installs::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A file could not be read or written.
+    #[error("cannot read the snapshot")]
+    Io(#[from] io::Error),
+}
+
+/// A snapshot that was proved in this run, and how far.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    snapshot: Snapshot,
+    strength: Strength,
+}
+
+impl Verified {
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// How far it was proved.
+    pub fn strength(&self) -> Strength {
+        self.strength
+    }
+
+    /// Records a proof that goes further, and stands by it.
+    pub(crate) fn strengthen(
+        mut self,
+        context: &Context,
+        strength: Strength,
+        successor_of: Option<SnapshotId>,
+        limits: Vec<String>,
+    ) -> Result<Self, store::Error> {
+        record(context, &self.snapshot, Stronger { strength, successor_of, limits })?;
+        self.strength = self.strength.max(strength);
+        Ok(self)
+    }
+}
+
+struct Stronger {
+    strength: Strength,
+    successor_of: Option<SnapshotId>,
+    limits: Vec<String>,
+}
+
+fn record(context: &Context, snapshot: &Snapshot, proof: Stronger) -> Result<(), store::Error> {
+    let Stronger { strength, successor_of, limits } = proof;
+    let proof = Proof {
+        manifest_sha256: snapshot.manifest_sha256.clone(),
+        strength,
+        proved_at: (context.clock)(),
+        successor_of,
+        limits,
+    };
+    context.store.add_proof(snapshot, &proof)?;
+    context.tell(&Event::SnapshotProved { snapshot: snapshot.id().clone(), strength });
+    Ok(())
+}
+
+/// What a snapshot on disk is worth now: its standing, with every file read back.
+pub async fn inspect(context: &Context, snapshot: &Snapshot) -> Result<Standing, Error> {
+    let mut standing = context.store.standing(snapshot)?;
+    standing.broken.extend(damage(snapshot).await?);
+    Ok(standing)
+}
+
+/// Proves a snapshot to [`Strength::Decoded`], and keeps the better strength that it had before.
+pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, Error> {
+    let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
+    let installation =
+        installs::client_for(snapshot.manifest.server.major(), &context.machine.installations)?;
+    let (standing, ()) = tokio::try_join!(inspect(context, &snapshot), decode(&snapshot, installation))?;
+    let mut broken = standing.broken;
+    broken.extend(missing_tables(&snapshot)?);
+    if !broken.is_empty() {
+        return Err(Error::Damaged { id: snapshot.id().clone(), what: broken });
+    }
+    let strength = standing.strength.max(Strength::Decoded);
+    record(context, &snapshot, Stronger { strength, successor_of: None, limits: standing.limits })?;
+    watch.done(format!(
+        "{} files match their digests, the archive decodes to its end",
+        snapshot.manifest.files.len()
+    ));
+    Ok(Verified { snapshot, strength })
+}
+
+/// Accepts a snapshot by an earlier proof; its files are read back and compared with their digests.
+pub async fn accept(snapshot: Snapshot, context: &Context) -> Result<Verified, Error> {
+    let standing = inspect(context, &snapshot).await?;
+    if !standing.broken.is_empty() {
+        return Err(Error::Damaged { id: snapshot.id().clone(), what: standing.broken });
+    }
+    Ok(Verified { snapshot, strength: standing.strength })
+}
+
+/// Files that are missing, altered, or too many.
+async fn damage(snapshot: &Snapshot) -> Result<Vec<String>, Error> {
+    let (dir, files) = (snapshot.dir.clone(), snapshot.manifest.files.clone());
+    let found = tokio::task::spawn_blocking(move || altered(&dir, &files)).await.map_err(io::Error::other)?;
+    Ok(found)
+}
+
+fn altered(dir: &Path, files: &[FileDigest]) -> Vec<String> {
+    let check = |file: &FileDigest| match disk::sha256_file(&dir.join(&file.path)) {
+        Err(error) => Some(format!("{} cannot be read ({})", file.path, error.kind())),
+        Ok((_, bytes)) if bytes != file.bytes => {
+            Some(format!("{} has {bytes} bytes instead of {}", file.path, file.bytes))
+        }
+        Ok((sha256, _)) if sha256 != file.sha256 => Some(format!("{} has another SHA-256", file.path)),
+        Ok(_) => None,
+    };
+    files.iter().filter_map(check).collect()
+}
+
+/// Decodes the archive to its end, in two halves side by side.
+async fn decode(snapshot: &Snapshot, installation: &Installation) -> Result<(), Error> {
+    let archive = snapshot.archive();
+    let failed = |source| Error::Undecodable { id: snapshot.id().clone(), source };
+    let listed = pg_restore::list(installation, &archive).run().await.map_err(failed)?;
+    let lists = Contents::parse(&listed.stdout)?.halves(|entry| file_bytes(&archive, entry.dump_id));
+    let folder = tempfile::tempdir()?;
+    let half = async |name: &str, list: &str| {
+        let path: PathBuf = folder.path().join(name);
+        disk::write(&path, list.as_bytes())?;
+        pg_restore::decode_listed(installation, &archive, &path).run().await.map_err(failed)?;
+        Ok::<(), Error>(())
+    };
+    let [left, right] = &lists;
+    tokio::try_join!(half("left", left), half("right", right))?;
+    Ok(())
+}
+
+/// Bytes of an entry's file in a directory archive, whatever its compression; 0 when it has none.
+fn file_bytes(archive: &Path, dump_id: u32) -> u64 {
+    ["", ".gz", ".lz4", ".zst"]
+        .iter()
+        .filter_map(|suffix| fs_err::metadata(archive.join(format!("{dump_id}.dat{suffix}"))).ok())
+        .map(|meta| meta.len())
+        .sum()
+}
+
+/// Tables of the manifest that the archive's table of contents lacks.
+fn missing_tables(snapshot: &Snapshot) -> Result<Vec<String>, Error> {
+    let listed = fs_err::read_to_string(snapshot.database_file("contents.txt"))?;
+    let contents = Contents::parse(&listed)?;
+    let held = contents.names_with_data();
+    Ok(snapshot
+        .manifest
+        .database
+        .tables
+        .iter()
+        .filter(|table| table.extension.is_none())
+        .filter(|table| {
+            !held.contains(format!("{} {}", table.schema, table.name).replace(['\n', '\r'], " ").as_str())
+        })
+        .map(|table| format!("the archive has no rows of table {}", table.qualified()))
+        .collect())
+}
