@@ -283,6 +283,8 @@ fn refusal(rule: Rule, fact: String, fix: &str) -> Finding {
     Finding { rule, fact, fix: fix.to_owned(), refuses: true }
 }
 
+/// [`Strength::Succeeded`] satisfies every requirement: a snapshot of the same shape was restored,
+/// and its own restore follows when the push is over (DESIGN 3, freshness).
 fn judge_snapshot(
     policy: &Policy,
     facts: &Facts,
@@ -304,7 +306,7 @@ fn judge_snapshot(
             format!("snapshot {} does not match its digests: {}", snapshot.id, snapshot.broken.join("; ")),
             "run `supa-safe snapshot`; keep the damaged folder until you know what changed it",
         ));
-    } else if snapshot.strength < policy.strength {
+    } else if snapshot.strength < policy.strength && snapshot.strength != Strength::Succeeded {
         findings.push(refusal(
             Rule::Strength,
             format!(

@@ -210,6 +210,15 @@ impl Store {
         self.root.join("frozen").join(run)
     }
 
+    /// Removes a run's frozen copy.
+    pub fn remove_frozen(&self, run: &str) -> Result<(), Error> {
+        let dir = self.frozen_dir(run);
+        if dir.exists() {
+            fs::remove_dir_all(dir)?;
+        }
+        Ok(())
+    }
+
     /// Adds a proof to a snapshot.
     pub fn add_proof(&self, snapshot: &Snapshot, proof: &Proof) -> Result<(), Error> {
         let dir = snapshot.dir.join("proofs");

@@ -94,13 +94,11 @@ fn push_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Resu
         .map_err(|error| fail::rehearse_failed(&error))?;
     let mut changed = Vec::new();
     let rehearsal = match recalled {
-        Recalled::Fits(rehearsed) => match evidence::outdated(verified, &prepared.live) {
-            Some(why) => Rehearsal::Missing(why),
-            None => {
-                let at = rehearsed.record().rehearsed_at;
-                Rehearsal::Passed { at, age: (opened.context.clock)().duration_since(at) }
-            }
-        },
+        Recalled::Fits(rehearsed) => {
+            let at = rehearsed.record().rehearsed_at;
+            let passed = Rehearsal::Passed { at, age: (opened.context.clock)().duration_since(at) };
+            evidence::outdated(verified, &prepared.live).map_or(passed, Rehearsal::Missing)
+        }
         Recalled::OtherFiles => {
             changed.push("a pending file, a seed, roles.sql, or the configuration was changed".to_owned());
             Rehearsal::NotYet

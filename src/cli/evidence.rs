@@ -76,13 +76,11 @@ pub(super) async fn choose(
             verify::accept(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
         return judged(opened, prepared, verified).await;
     }
-    match standing(opened, prepared).await? {
-        Some(verified) => Ok(verified),
-        None => {
-            let fresh = take(opened).await?;
-            judged(opened, prepared, fresh).await
-        }
+    if let Some(verified) = standing(opened, prepared).await? {
+        return Ok(verified);
     }
+    let fresh = take(opened).await?;
+    judged(opened, prepared, fresh).await
 }
 
 /// Takes and verifies a fresh snapshot.

@@ -44,11 +44,10 @@ pub(super) fn url_failed(error: &target::Error) -> Failure {
 pub(super) fn resolve_failed(error: &resolve::Error) -> Failure {
     match error {
         resolve::Error::Connect(error) => connect_failed(error),
-        resolve::Error::Query(_) => Failure::new(Exit::Error, error),
         resolve::Error::TransactionPooler(_) => Failure::new(Exit::Usage, error)
             .hint("Use the session pooler or the direct host of the database"),
         resolve::Error::Replica(_) => Failure::new(Exit::TargetNotFound, error).hint("Use the address of the primary"),
-        resolve::Error::Version { .. } => Failure::new(Exit::Error, error),
+        resolve::Error::Query(_) | resolve::Error::Version { .. } => Failure::new(Exit::Error, error),
         resolve::Error::Moved { .. } => Failure::new(Exit::Refused, error)
             .hint("Something moved the address to another server (a failover, a restore, DNS); find out what, then run again"),
     }

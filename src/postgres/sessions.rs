@@ -16,19 +16,17 @@ pub struct Other {
 
 /// Sessions during which a push must not begin: dumps hold locks on every table, and every reader
 /// queues behind the push that waits for them; two pushes at once both run their files.
-///
-/// `ours` are backends that belong to this run.
-pub async fn in_the_way(client: &Client, ours: &[i32]) -> Result<Vec<Other>, Error> {
+pub async fn in_the_way(client: &Client) -> Result<Vec<Other>, Error> {
     let rows = client
         .query(
             "select pid, application_name, coalesce(usename::text, '?'),
                     extract(epoch from pg_catalog.clock_timestamp() - xact_start)::int8
              from pg_catalog.pg_stat_activity
              where datname = pg_catalog.current_database() and xact_start is not null
-               and pid <> pg_catalog.pg_backend_pid() and pid <> all($1)
-               and (application_name in ('pg_dump', 'pg_dumpall', 'pg_restore') or application_name = $2)
+               and pid <> pg_catalog.pg_backend_pid()
+               and (application_name in ('pg_dump', 'pg_dumpall', 'pg_restore') or application_name = $1)
              order by xact_start",
-            &[&ours, &CLI_APPLICATION],
+            &[&CLI_APPLICATION],
         )
         .await?;
     Ok(rows
