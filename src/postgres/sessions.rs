@@ -1,9 +1,7 @@
 //! Other sessions on the target, and the lock that two runs of ours share.
 
+use crate::tools::supabase::APPLICATION_NAME;
 use tokio_postgres::{Client, Error};
-
-/// What the CLI calls itself from version 2.110 on.
-const CLI_APPLICATION: &str = "@effect/sql-pg";
 
 /// A session of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +24,7 @@ pub async fn in_the_way(client: &Client) -> Result<Vec<Other>, Error> {
                and pid <> pg_catalog.pg_backend_pid()
                and (application_name in ('pg_dump', 'pg_dumpall', 'pg_restore') or application_name = $1)
              order by xact_start",
-            &[&CLI_APPLICATION],
+            &[&APPLICATION_NAME],
         )
         .await?;
     Ok(rows
@@ -34,7 +32,7 @@ pub async fn in_the_way(client: &Client) -> Result<Vec<Other>, Error> {
         .map(|row| {
             let (pid, name, user, seconds): (i32, String, String, i64) =
                 (row.get(0), row.get(1), row.get(2), row.get(3));
-            let what = if name == CLI_APPLICATION {
+            let what = if name == APPLICATION_NAME {
                 "the Supabase CLI is at work"
             } else {
                 "a dump or restore runs"
@@ -54,7 +52,7 @@ pub async fn cli_backends(client: &Client) -> Result<Vec<i32>, Error> {
             "select pid from pg_catalog.pg_stat_activity
              where datname = pg_catalog.current_database() and application_name = $1
                and (state <> 'idle' or xact_start is not null)",
-            &[&CLI_APPLICATION],
+            &[&APPLICATION_NAME],
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
