@@ -5,6 +5,7 @@ use crate::delegate::{self, Outcome};
 use crate::evidence;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::manifest::SnapshotId;
 use crate::policy::{Finding, Rule};
 use crate::postcheck;
 use crate::postgres::connect;
@@ -103,16 +104,30 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
 }
 
 /// A snapshot that was not proved.
-pub(super) fn verify_failed(error: &verify::Error) -> Failure {
+pub(super) fn verify_failed(error: &verify::Error) -> Broken {
     match error {
-        verify::Error::Damaged { .. } | verify::Error::Undecodable { .. } => {
-            Failure::new(Exit::Refused, error)
-                .hint("Run `supa-safe snapshot` to take fresh evidence")
-                .hint("Run `supa-safe explain SS005` to read what this means")
+        verify::Error::Damaged { id, what } => damaged(id, what),
+        verify::Error::Undecodable { id, source } => {
+            damaged(id, &[format!("the archive cannot be decoded: {source}")])
         }
-        verify::Error::Installs(error) => installs_failed(error),
-        _ => Failure::new(Exit::Error, error),
+        verify::Error::Installs(error) => installs_failed(error).into(),
+        _ => Failure::new(Exit::Error, error).into(),
     }
+}
+
+/// A snapshot that is not what was captured: SS005, whichever command found it.
+pub(super) fn damaged(id: &SnapshotId, what: &[String]) -> Broken {
+    let finding = Finding {
+        rule: Rule::Digests,
+        fact: format!("snapshot {id} does not match its digests: {}", what.join("; ")),
+        fix: "run `supa-safe snapshot`; keep the damaged folder until you know what changed it".to_owned(),
+        refuses: true,
+    };
+    let failure = Failure::message(Exit::Refused, "the snapshot is damaged; the target was not touched")
+        .detail(finding.to_string())
+        .hint(sentence(&finding.fix))
+        .hint(format!("Run `supa-safe explain {}` to read why", finding.rule));
+    Broken { failure, summary: Summary { findings: vec![finding], ..Summary::new() } }
 }
 
 /// A rehearsal that could not be made, or that failed.

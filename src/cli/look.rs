@@ -136,7 +136,7 @@ struct Shown<'a> {
 
 pub(super) fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
     let (store, _) = open::store_of(setting, &args.target)?;
-    let snapshot = open::pick(&store, args.id.as_ref())?;
+    let snapshot = open::pick(&store, args.id.as_ref()).map_err(|broken| broken.failure)?;
     let standing = store.standing(&snapshot).map_err(failed(Exit::Error))?;
     let manifest = &snapshot.manifest;
     let mut text = Vec::new();

@@ -1,7 +1,7 @@
 //! From arguments to a pinned target with its store: what almost every command begins with.
 
 use super::done::{Broken, Done};
-use super::fail::{failed, resolve_failed};
+use super::fail::{damaged, failed, resolve_failed};
 use super::{Setting, TargetArgs};
 use crate::config::{Config, Flags};
 use crate::context::Context;
@@ -246,7 +246,7 @@ async fn sweep(context: &Context) -> Result<(), Failure> {
 }
 
 /// A snapshot by name, or the newest one.
-pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, Failure> {
+pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, Broken> {
     let id = match id {
         Some(id) => id.clone(),
         None => store.ids().map_err(failed(Exit::Error))?.into_iter().next().ok_or_else(|| {
@@ -254,11 +254,11 @@ pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, F
                 .hint("Run `supa-safe snapshot`")
         })?,
     };
-    store.load(&id).map_err(|error| match error {
-        store::Error::Unreadable { .. } => Failure::new(Exit::Refused, &error)
-            .detail("[SS005] the manifest is damaged")
-            .hint("Run `supa-safe snapshot` to take fresh evidence"),
-        _ => Failure::new(Exit::Error, &error).hint("Run `supa-safe list` for the snapshots of this target"),
+    store.load(&id).map_err(|error| match error.damage() {
+        Some(what) => damaged(&id, &[what]),
+        None => {
+            Failure::new(Exit::Error, &error).hint("Run `supa-safe list` for the snapshots of this target").into()
+        }
     })
 }
 
@@ -275,7 +275,7 @@ impl Opened {
     }
 
     /// A snapshot of this target by name, or the newest one.
-    pub(super) fn snapshot(&self, id: Option<&SnapshotId>) -> Result<Snapshot, Failure> {
+    pub(super) fn snapshot(&self, id: Option<&SnapshotId>) -> Result<Snapshot, Broken> {
         pick(&self.context.store, id)
     }
 }
