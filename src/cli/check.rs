@@ -63,7 +63,7 @@ async fn check(setting: &Setting, opened: &Opened, args: &CheckArgs) -> Result<D
 async fn on_target(opened: &Opened) -> Result<(Timestamp, Vec<String>), Failure> {
     let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
     let now = identity::clock(&session.client).await.map_err(fail::failed(Exit::Error));
-    let others = sessions::in_the_way(&session.client, &[]).await.map_err(fail::failed(Exit::Error));
+    let others = sessions::in_the_way(&session.client).await.map_err(fail::failed(Exit::Error));
     session.close().await;
     Ok((now?, others?.into_iter().map(|other| other.text).collect()))
 }
