@@ -127,7 +127,7 @@ pub(super) fn damaged(id: &SnapshotId, what: &[String]) -> Broken {
         .detail(finding.to_string())
         .hint(sentence(&finding.fix))
         .hint(format!("Run `supa-safe explain {}` to read why", finding.rule));
-    Broken { failure, summary: Summary { findings: vec![finding], ..Summary::new() } }
+    Broken::new(failure, Summary { findings: vec![finding], ..Summary::new() })
 }
 
 /// A rehearsal that could not be made, or that failed.
@@ -161,7 +161,7 @@ pub(super) fn refused(findings: Vec<Finding>) -> Broken {
     }
     let codes: Vec<&str> = refusing.iter().map(|finding| finding.rule.code()).collect();
     let failure = failure.hint(format!("Run `supa-safe explain {}` to read why", codes.join(" ")));
-    Broken { failure, summary: Summary { findings, ..Summary::new() } }
+    Broken::new(failure, Summary { findings, ..Summary::new() })
 }
 
 /// A sentence's first letter as a capital.
@@ -246,14 +246,14 @@ pub(super) fn push_failed(outcome: &Outcome, signal: Option<Exit>, summary: Summ
         "the target was changed"
     });
     let failure = failure.hint("Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand");
-    Broken { failure, summary }
+    Broken::new(failure, summary)
 }
 
 /// A post-check that could not be made.
 pub(super) fn postcheck_failed(error: &postcheck::Error, summary: &Summary) -> Broken {
     let failure = Failure::new(Exit::PostCheckDiffers, error)
         .detail("the push is done; whether the target is as rehearsed is not known");
-    Broken { failure, summary: summary.clone() }
+    Broken::new(failure, summary.clone())
 }
 
 /// A target that is not as the rehearsal left the copy.
@@ -268,5 +268,5 @@ pub(super) fn postcheck_differs(differences: &[String], summary: Summary) -> Bro
     if let Some(runbook) = &summary.runbook {
         failure = failure.hint(format!("Read {runbook} for how to get the state before the push"));
     }
-    Broken { failure, summary }
+    Broken::new(failure, summary)
 }

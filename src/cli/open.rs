@@ -185,7 +185,7 @@ impl Opened {
                 summary.exit = failure.exit.code();
                 summary.target_touched |= (20..100).contains(&failure.exit.code());
                 summary.error.clone_from(&failure.chain);
-                (summary, Err(failure))
+                (*summary, Err(failure))
             }
         };
         summary.timings = self.timings.seconds();
