@@ -3,6 +3,8 @@
 
 mod check;
 mod confirm;
+#[cfg(feature = "demo")]
+mod demo;
 mod done;
 mod earlier;
 mod evidence;
@@ -119,6 +121,9 @@ enum Command {
     Show(look::ShowArgs),
     /// Say why a rule exists and how to satisfy it
     Explain(explain::ExplainArgs),
+    /// Play a whole migration on a throwaway database of this machine
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
     /// Keep a scratch server until the pipe on stdin closes
     #[command(hide = true)]
     KeepScratch,
@@ -171,6 +176,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::List(args) => look::list(&setting, &args),
         Command::Show(args) => look::show(&setting, &args),
         Command::Explain(args) => explain::run(&setting, &args),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => Box::pin(demo::run(&setting, &args)).await,
         Command::KeepScratch => match crate::scratch::keeper_main().await {
             Ok(()) => Ok(Exit::Done),
             Err(error) => Err(Failure::new(Exit::Error, &error)),
