@@ -178,10 +178,10 @@ async fn play(setting: &Setting, hosted: &Hosted, props: &Props, story: Story) -
     };
     let exit = Box::pin(migrate::run(&inner(setting, hosted, props), args)).await?;
     if exit == Exit::Done {
-        let store = Store::open(&state_dir(hosted.folder()), &crate::target::folder_name(&target.name()));
-        let store = store.map_err(failed(Exit::Error))?;
-        if let Some(id) = store.ids().map_err(failed(Exit::Error))?.first() {
-            let snapshot = store.load(id).map_err(failed(Exit::Error))?;
+        let folder = crate::target::folder_name(&target.name());
+        let evidence = Store::open(&state_dir(hosted.folder()), &folder).map_err(failed(Exit::Error))?;
+        if let Some(id) = evidence.ids().map_err(failed(Exit::Error))?.first() {
+            let snapshot = evidence.load(id).map_err(failed(Exit::Error))?;
             story.snapshot(&snapshot).map_err(failed(Exit::Error))?;
         }
         story.own_project();

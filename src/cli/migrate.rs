@@ -7,7 +7,7 @@ use super::fail::{self, failed, refused};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
+use super::{RUN, Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
 use crate::clearance::{self, Case, Clearance, Confirmation};
 use crate::delegate::{self, Interrupts, Outcome, TargetLock};
 use crate::event::{Event, Stage};
@@ -31,22 +31,22 @@ pub(super) struct MigrateArgs {
     #[command(flatten)]
     push: PushFlags,
     /// How old the snapshot may be when the push begins, such as 15m
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = duration, value_name = "TIME", help_heading = RUN)]
     max_age: Option<SignedDuration>,
     /// Print what would be done, and touch nothing
-    #[arg(long)]
+    #[arg(long, help_heading = RUN)]
     dry_run: bool,
     /// Answer yes to everything but the confirmation of the target
-    #[arg(long)]
+    #[arg(long, help_heading = RUN)]
     yes: bool,
     /// Confirm the target by its name, for scripts
-    #[arg(long, value_name = "WORDS")]
+    #[arg(long, value_name = "WORDS", help_heading = RUN)]
     confirm: Option<String>,
     /// Rehearse on this machine, or not at all (the policy must allow that)
-    #[arg(long, value_name = "HOW", default_value = "auto")]
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = RUN)]
     rehearse: How,
     /// Use this snapshot, or refuse
-    #[arg(long, value_parser = snapshot_id, value_name = "ID")]
+    #[arg(long, value_parser = snapshot_id, value_name = "ID", help_heading = RUN)]
     snapshot: Option<SnapshotId>,
 }
 
