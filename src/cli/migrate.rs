@@ -368,8 +368,5 @@ async fn finish(
         None => "the checks are healthy; NOT REHEARSED",
     });
     done.closing.insert(0, format!("Pushed {} files to {}", outcome.applied.len(), opened.target.name()));
-    Ok(done.closing(format!(
-        "To get the state before it into a new database: {}",
-        ready.runbook.path().display()
-    )))
+    Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
 }
