@@ -88,8 +88,8 @@ struct TargetArgs {
     #[arg(long, value_name = "URL")]
     db_url: Option<String>,
     /// The same, in the words of the Supabase CLI 3
-    #[arg(long, value_name = "URL", num_args = 0..=1, conflicts_with_all = ["db_url", "local"])]
-    remote: Option<Option<String>>,
+    #[arg(long, value_name = "URL", conflicts_with_all = ["db_url", "local"])]
+    remote: Option<String>,
     /// The database of `supabase start` on this machine
     #[arg(long, conflicts_with = "db_url")]
     local: bool,

@@ -5,11 +5,13 @@ mod human;
 mod json;
 mod prompt;
 mod record;
+mod timings;
 
 pub use human::Human;
 pub use json::Json;
 pub use prompt::{Asked, ask_words};
 pub use record::Record;
+pub use timings::Timings;
 
 use crate::event::Event;
 use crate::exit::Exit;

@@ -93,6 +93,7 @@ pub(super) fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> 
         snapshots: Vec::new(),
     };
     let mut text = Vec::new();
+    writeln!(text, "target {}", listed.target).map_err(failed(Exit::Error))?;
     for row in rows(&store)? {
         match row {
             Ok(row) => {
@@ -102,7 +103,7 @@ pub(super) fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> 
             Err((id, error)) => writeln!(text, "{id}  DAMAGED: {error}").map_err(failed(Exit::Error))?,
         }
     }
-    if text.is_empty() {
+    if listed.snapshots.is_empty() {
         writeln!(text, "No snapshot of {}; `supa-safe snapshot` takes one", listed.target)
             .map_err(failed(Exit::Error))?;
     }
@@ -135,7 +136,7 @@ struct Shown<'a> {
 
 pub(super) fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
     let (store, _) = open::store_of(setting, &args.target)?;
-    let snapshot = open::pick(&store, args.id.as_ref())?;
+    let snapshot = open::pick(&store, args.id.as_ref()).map_err(|broken| broken.failure)?;
     let standing = store.standing(&snapshot).map_err(failed(Exit::Error))?;
     let manifest = &snapshot.manifest;
     let mut text = Vec::new();

@@ -13,7 +13,7 @@ use crate::delegate::{self, Interrupts, Outcome, TargetLock};
 use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::SnapshotId;
+use crate::manifest::{SnapshotId, Strength};
 use crate::policy::{Facts, PushFacts, Rehearsal, Rule, judge};
 use crate::postcheck;
 use crate::postgres::{identity, sessions};
@@ -59,7 +59,7 @@ enum How {
 pub(super) async fn run(setting: &Setting, args: MigrateArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
     let opened = signals.guard(open::open(setting, &args.target, args.max_age)).await?;
-    let outcome = migrate(setting, &opened, &args, &mut signals).await;
+    let outcome = Box::pin(migrate(setting, &opened, &args, &mut signals)).await;
     opened.close(setting, outcome)
 }
 
@@ -74,7 +74,7 @@ async fn migrate(
     if args.dry_run {
         return signals.guard(show_plan(opened, &prepared)).await;
     }
-    let ready = signals.guard(make_ready(opened, &prepared, args)).await?;
+    let ready = signals.guard(Box::pin(make_ready(opened, &prepared, args))).await?;
     let question = confirm::Question {
         target: opened.target.name(),
         agent: setting.surroundings.agent().filter(|_| !setting.exempt),
@@ -82,7 +82,7 @@ async fn migrate(
         may_ask: setting.may_ask(),
     };
     let said = signals.guard(confirm::ask(opened, &prepared, &ready, question)).await?;
-    let ready = signals.guard(refresh(opened, &prepared, ready)).await?;
+    let ready = signals.guard(Box::pin(refresh(opened, &prepared, ready))).await?;
     let held = signals.guard(lock(opened)).await?;
     let clearance = signals.guard(grant(opened, &prepared, &ready, (&said, &held))).await?;
     let outcome = delegate(opened, clearance, &held, signals).await;
@@ -200,7 +200,7 @@ pub(super) async fn rehearse_or_recall(
             ));
         }
         Recalled::OtherFiles => {
-            context.note("rehearsing: the pending files are others than those of the last rehearsal")
+            context.note("rehearsing: the pending files are others than those of the last rehearsal");
         }
         Recalled::Not(why) => context.note(format!("rehearsing: {why}")),
     }
@@ -228,18 +228,14 @@ async fn refresh(opened: &Opened, prepared: &Prepared, ready: Ready) -> Result<R
         format!("the snapshot is {} old by now: take a fresh one", crate::policy::in_words(age)),
     );
     let fresh = take(opened).await?;
-    let ready = match ready.rehearsed {
-        None => Ready {
-            runbook: runbook::write(fresh.snapshot(), None).map_err(failed(Exit::Error))?,
-            base: fresh,
-            rehearsed: None,
-        },
-        Some(_) => {
-            let (base, rehearsed) = rehearse_or_recall(opened, prepared, fresh).await?;
-            let runbook = runbook::write(base.snapshot(), Some(&rehearsed)).map_err(failed(Exit::Error))?;
-            Ready { base, rehearsed: Some(rehearsed), runbook }
-        }
+    let (base, rehearsed) = if ready.rehearsed.is_some() {
+        let (base, rehearsed) = rehearse_or_recall(opened, prepared, fresh).await?;
+        (base, Some(rehearsed))
+    } else {
+        (fresh, None)
     };
+    let runbook = runbook::write(base.snapshot(), rehearsed.as_ref()).map_err(failed(Exit::Error))?;
+    let ready = Ready { base, rehearsed, runbook };
     watch.done(format!("snapshot {} is {}", ready.base.snapshot().id(), ready.base.strength()));
     Ok(ready)
 }
@@ -279,7 +275,7 @@ async fn grant<'a>(
         Rehearsal::Missing(format!("supabase would push {} now", report.migrations.join(", ")))
     };
     let client = &held.session().client;
-    let others = sessions::in_the_way(client, &[]).await.map_err(failed(Exit::Error))?;
+    let others = sessions::in_the_way(client).await.map_err(failed(Exit::Error))?;
     let facts = Facts {
         target: opened.target.identity.clone(),
         snapshot: Some(snapshot_facts(&ready.base)),
@@ -367,6 +363,20 @@ async fn finish(
         Some(_) => "history, schema, and checks are as rehearsed",
         None => "the checks are healthy; NOT REHEARSED",
     });
+    prove_successor(opened, &ready.base).await;
     done.closing.insert(0, format!("Pushed {} files to {}", outcome.applied.len(), opened.target.name()));
     Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
+}
+
+/// A snapshot that stood on another one's restore gets its own proof when the push is over.
+async fn prove_successor(opened: &Opened, base: &Verified) {
+    if base.strength() != Strength::Succeeded {
+        return;
+    }
+    if let Err(error) = Box::pin(rehearse::prove(base.clone(), &opened.context)).await {
+        let failure = fail::rehearse_failed(&error);
+        opened
+            .context
+            .warn(format!("the snapshot could not be proved by restoring it: {}", failure.chain.join(": ")));
+    }
 }
