@@ -25,6 +25,8 @@ const OWNER: &str = "postgres";
 const DATABASE: &str = "postgres";
 /// `max_connections` and `max_locks_per_transaction` of a small hosted project.
 const LIMITS: (u32, u32) = (60, 64);
+/// What the CLI leaves behind.
+const CLI_HOME: &str = "cli";
 
 /// The roles of the platform.
 const ROLES: &str = include_str!("demo/hosted/roles.sql");
@@ -115,7 +117,7 @@ impl Hosted {
         })
         .await?;
         let folder = scratch.dir().join("demo");
-        disk::make_private_dir(&folder)?;
+        disk::make_private_dir(&folder.join(CLI_HOME))?;
         let password = scratch::random_password()?;
         // It is hex, so it needs no quoting.
         let owner = format!("alter role {OWNER} password '{}'", password.expose());
@@ -125,9 +127,9 @@ impl Hosted {
         Ok(Self { scratch, connection, folder })
     }
 
-    /// Brings the shop to where the story begins: the applied migrations, by the real CLI so that
-    /// the history is its own, then the rows.
-    pub async fn load(&self, cli: &Supabase) -> Result<(), Error> {
+    /// Pushes the migrations that are applied when the story begins, with the real CLI, so that the
+    /// history is its own.
+    pub async fn push_applied(&self, cli: &Supabase) -> Result<(), Error> {
         let applied = self.folder.join("applied");
         lay_out(&applied, |path| path == "config.toml" || is_applied(path))?;
         let empty = self.folder.join("empty");
@@ -143,6 +145,11 @@ impl Hosted {
         if let Answer::Stopped(problem) = supabase::answer(&cmd.run_unchecked().await?.stdout)? {
             return Err(Error::Refused(problem.message));
         }
+        Ok(())
+    }
+
+    /// Loads the rows of the shop, and writes the sample project with its pending migrations.
+    pub async fn load(&self) -> Result<(), Error> {
         run(&self.connection, &[("the rows", ROWS)]).await?;
         lay_out(&self.project(), |_| true)?;
         Ok(())
@@ -151,6 +158,11 @@ impl Hosted {
     /// The folder of the sample project, with the pending migrations in it.
     pub fn project(&self) -> PathBuf {
         self.folder.join("shop")
+    }
+
+    /// A folder for what the CLI leaves behind.
+    pub fn cli_home(&self) -> PathBuf {
+        self.folder.join(CLI_HOME)
     }
 
     /// Where everything of the demo stands.

@@ -8,6 +8,7 @@ use crate::demo::{self, Hosted};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::proc::shell_word;
+use crate::runbook;
 use crate::scratch::Kept;
 use crate::store::{Snapshot, Store};
 use crate::tools::Machine;
@@ -19,7 +20,6 @@ use fs_err as fs;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 /// Programs for the server that stands for the hosted project.
 const HOSTED_BIN: &str = "SUPA_SAFE_DEMO_HOSTED_BIN";
@@ -47,14 +47,13 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
     let mut signals = Signals::take()?;
     let story = Story { told: !setting.global.json && !setting.global.quiet };
     let props = signals.guard(props(setting)).await?;
-    let started = Instant::now();
     story.act("1/5", "A database that looks like a hosted Supabase project");
     let hosted = signals
         .guard(async {
             Hosted::start(props.server.clone(), &props.machine).await.map_err(|error| broken(&error))
         })
         .await?;
-    let played = signals.guard(act_one(&hosted, &props, story, started)).await;
+    let played = signals.guard(set_up(setting, &hosted, &props, story)).await;
     let played = match played {
         Ok(()) => Box::pin(play(setting, &hosted, &props, story)).await,
         Err(failure) => Err(failure),
@@ -73,8 +72,9 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
         if played.is_ok() {
             stopped?;
         }
+        story.act("end", "Nothing stays behind");
         story.line(&format!(
-            "The server is stopped, and {} is removed; `supa-safe demo --keep` keeps them",
+            "the server is stopped, and {} is removed; `supa-safe demo --keep` keeps them",
             folder.display()
         ));
     }
@@ -142,21 +142,25 @@ fn broken(error: &demo::Error) -> Failure {
     Failure::new(Exit::Error, error)
 }
 
-async fn act_one(hosted: &Hosted, props: &Props, story: Story, started: Instant) -> Result<(), Failure> {
+async fn set_up(setting: &Setting, hosted: &Hosted, props: &Props, story: Story) -> Result<(), Failure> {
     let (applied, pending) = demo::migrations();
-    let at = hosted.connection();
+    let server = &props.server.version;
+    let address = hosted.connection().address();
     story.line(&format!(
-        "Postgres {} on {}, with the roles, schemas, and privileges of the platform",
-        props.server.version,
-        at.address()
+        "Postgres {server} on {address}, with the roles, schemas, and privileges of the platform"
     ));
-    hosted.load(&props.cli).await.map_err(|error| broken(&error))?;
     story.line(&format!(
-        "a small shop in it: {} migrations pushed by the real supabase {}, about 50,000 rows ({:.1} s)",
-        applied.len(),
+        "the real supabase {} pushes the first {} migrations of a small shop …",
         props.cli.version,
-        started.elapsed().as_secs_f64()
+        applied.len()
     ));
+    // Found again, so that it leaves nothing outside of the demo's folder.
+    let inner = inner(setting, hosted, props).surroundings;
+    let config = Config::load(&inner, Flags::default(), None).map_err(failed(Exit::Usage))?;
+    let cli = find_cli(&inner, &config).await?;
+    hosted.push_applied(&cli).await.map_err(|error| broken(&error))?;
+    story.line("about 50,000 rows are loaded …");
+    hosted.load().await.map_err(|error| broken(&error))?;
     story.act("2/5", "Somebody has written new migrations");
     for file in pending {
         story.line(file);
@@ -200,6 +204,10 @@ fn inner(setting: &Setting, hosted: &Hosted, props: &Props) -> Setting {
         ("SUPA_SAFE_DB_URL", None),
         ("SUPA_SAFE_STATE_DIR", dirs(state_dir(hosted.folder()))),
         ("SUPA_SAFE_SUPABASE_BIN", dirs(props.cli.path.clone())),
+        ("SUPABASE_HOME", dirs(hosted.cli_home())),
+        ("SUPABASE_TELEMETRY_DISABLED", Some("1".into())),
+        // The CLI's runtime unpacks a library of its own there.
+        ("BUN_TMPDIR", dirs(hosted.cli_home())),
     ];
     let bin = setting.surroundings.variable(PG_BIN).or_else(|| setting.surroundings.variable(HOSTED_BIN));
     if let Some(bin) = bin {
@@ -249,14 +257,16 @@ impl Story {
             ("manifest.json", "what was captured of which database, and when; written last"),
             ("SHA256SUMS", "a digest of every file"),
             ("database/", &tables),
-            ("restore.md", "how to restore it with `psql` and `pg_restore`, without supa-safe"),
+            (runbook::FILE, "how to restore it with `psql` and `pg_restore`, without supa-safe"),
         ] {
             self.line(&format!("  {name:<14} {what}"));
         }
-        self.line("the commands of restore.md, as the rehearsal ran them:");
-        let text = fs::read_to_string(snapshot.dir.join("restore.md"))?;
-        for command in text.lines().filter(|line| line.starts_with("psql") || line.starts_with("pg_restore"))
-        {
+        self.line("from that folder, among other commands of restore.md, as the rehearsal ran them:");
+        let text = fs::read_to_string(snapshot.dir.join(runbook::FILE))?;
+        let is_short = |line: &&str| line.len() < 140;
+        let is_command =
+            |line: &&str| ["sha256sum", "psql", "pg_restore"].iter().any(|name| line.starts_with(name));
+        for command in text.lines().filter(is_command).filter(is_short) {
             self.line(&format!("  {command}"));
         }
         Ok(())

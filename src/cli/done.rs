@@ -45,7 +45,7 @@ impl Done {
             ..Summary::new()
         };
         let closing = vec![format!(
-            "Snapshot {} is {}, in {}",
+            "Snapshot {} (strength: {}) is in {}",
             snapshot.id(),
             verified.strength(),
             snapshot.dir.display()

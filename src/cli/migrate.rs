@@ -389,10 +389,7 @@ async fn finish(
     });
     prove_successor(opened, &ready.base).await;
     done.closing.insert(0, format!("Pushed {} files to {}", outcome.applied.len(), opened.target.name()));
-    Ok(done.closing(format!(
-        "To get the state before it into a new database: {}",
-        ready.runbook.path().display()
-    )))
+    Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
 }
 
 /// A snapshot that stood on another one's restore gets its own proof when the push is over.
