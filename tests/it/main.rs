@@ -6,4 +6,7 @@
     reason = "a test fails by panicking, starts programs to disturb, and is told by variables what to use"
 )]
 
+mod fingerprint;
 mod scratch;
+#[expect(dead_code, reason = "the tests that use it come one by one")]
+mod world;
