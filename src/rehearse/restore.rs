@@ -94,13 +94,7 @@ pub async fn restore(snapshot: &Snapshot, context: &Context) -> Result<Restored,
 
 /// Client programs that can read the archive: at least as new as those that wrote it.
 fn clients_for<'a>(snapshot: &Snapshot, context: &'a Context) -> Result<&'a Installation, installs::Error> {
-    let manifest = &snapshot.manifest;
-    let written_by = manifest
-        .tools
-        .iter()
-        .filter(|tool| tool.name == "pg_dump")
-        .find_map(|tool| tool.version.split('.').next()?.parse().ok());
-    installs::client_for(written_by.unwrap_or(manifest.server.major()), &context.machine.installations)
+    installs::client_for(snapshot.manifest.client_major(), &context.machine.installations)
 }
 
 async fn available(scratch: &Scratch) -> Result<Vec<ExtensionVersion>, Error> {
@@ -142,7 +136,7 @@ impl Restore<'_> {
             snapshot: &self.snapshot.dir,
             list: &list,
         };
-        for step in restore_steps(&self.snapshot.manifest, &contents) {
+        for step in restore_steps(&self.snapshot.manifest, &contents, self.clients.major) {
             let cmd = pg_restore::step(&step, &site);
             self.context.tell(&Event::Program { command: cmd.to_string() });
             cmd.run().await.map_err(|source| {
