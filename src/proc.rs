@@ -381,10 +381,8 @@ impl Cmd {
     fn bare_expression(&self, stderr: PipeWriter) -> duct::Expression {
         let mut env = self.env.clone();
         env.extend(self.secrets.iter().map(|(name, value)| (name.into(), value.expose().into())));
-        let mut expression = duct::cmd(&self.program, &self.args)
-            .full_env(env)
-            .stderr_file(stderr)
-            .unchecked();
+        let mut expression =
+            duct::cmd(&self.program, &self.args).full_env(env).stderr_file(stderr).unchecked();
         if let Some(dir) = &self.dir {
             expression = expression.dir(dir);
         }

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::proc::shell_word;
 use crate::runbook;
 use crate::scratch::Kept;
-use crate::store::{Snapshot, Store};
+use crate::store::{self, Snapshot, Store};
 use crate::tools::Machine;
 use crate::tools::installs::{self, Installation};
 use crate::tools::supabase::{self, Search, Supabase};
@@ -182,15 +182,18 @@ async fn play(setting: &Setting, hosted: &Hosted, props: &Props, story: Story) -
     };
     let exit = Box::pin(migrate::run(&inner(setting, hosted, props), args)).await?;
     if exit == Exit::Done {
-        let folder = crate::target::folder_name(&target.name());
-        let evidence = Store::open(&state_dir(hosted.folder()), &folder).map_err(failed(Exit::Error))?;
-        if let Some(id) = evidence.ids().map_err(failed(Exit::Error))?.first() {
-            let snapshot = evidence.load(id).map_err(failed(Exit::Error))?;
+        if let Some(snapshot) = newest(hosted).map_err(failed(Exit::Error))? {
             story.snapshot(&snapshot).map_err(failed(Exit::Error))?;
         }
         story.own_project();
     }
     Ok(exit)
+}
+
+fn newest(hosted: &Hosted) -> Result<Option<Snapshot>, store::Error> {
+    let folder = crate::target::folder_name(&hosted.connection().name());
+    let store = Store::open(&state_dir(hosted.folder()), &folder)?;
+    store.ids()?.first().map(|id| store.load(id)).transpose()
 }
 
 /// The setting of the run inside: the demo's own project, state, programs, and password.
