@@ -74,13 +74,14 @@ async fn migrate(
     if args.dry_run {
         return signals.guard(show_plan(opened, &prepared)).await;
     }
-    let ready = signals.guard(Box::pin(make_ready(opened, &prepared, args))).await?;
     let question = confirm::Question {
         target: opened.target.name(),
         agent: setting.surroundings.agent().filter(|_| !setting.exempt),
         flag: args.confirm.clone(),
         may_ask: setting.may_ask(),
     };
+    confirm::foresee(&question)?;
+    let ready = signals.guard(Box::pin(make_ready(opened, &prepared, args))).await?;
     let said = signals.guard(confirm::ask(opened, &prepared, &ready, question)).await?;
     let ready = signals.guard(Box::pin(refresh(opened, &prepared, ready))).await?;
     let held = signals.guard(lock(opened)).await?;
