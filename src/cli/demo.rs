@@ -73,10 +73,10 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
             stopped?;
         }
         story.act("end", "Nothing stays behind");
-        story.line(&format!(
-            "the server is stopped, and {} is removed; `supa-safe demo --keep` keeps them",
-            folder.display()
-        ));
+        story.line(&format!("the server is stopped, and {} is removed", folder.display()));
+        if played.is_ok() {
+            story.line("`supa-safe demo --keep` keeps them, to look around in");
+        }
     }
     played
 }
@@ -105,7 +105,7 @@ async fn find_cli(surroundings: &Surroundings, config: &Config) -> Result<Supaba
     };
     supabase::find(&search).await.map_err(|error| {
         Failure::new(Exit::Error, &error)
-            .hint("Install the Supabase CLI with `npm install --global supabase`, or name it in SUPA_SAFE_SUPABASE_BIN")
+            .hint("Install the Supabase CLI with `npm install --save-dev supabase`, or name it in SUPA_SAFE_SUPABASE_BIN")
             .hint("`./install.sh --demo` in the source of supa-safe gets everything that the demo needs")
     })
 }
