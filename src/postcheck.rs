@@ -47,7 +47,7 @@ pub async fn compare(subject: &Subject<'_>, rehearsed: Option<&Rehearsed>) -> Re
         differences.extend(expected.differences(&found, Class::Owned).iter().map(ToString::to_string));
         client.batch_execute("rollback").await?;
     }
-    let found = checks::run(client, subject.frozen.checks()).await?;
+    let found = checks::run(client, subject.target.connection.role(), subject.frozen.checks()).await?;
     differences.extend(found.iter().filter(|found| !found.is_healthy()).map(checks::Found::in_words));
     session.close().await;
     Ok(differences)
