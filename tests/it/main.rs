@@ -7,6 +7,7 @@
 )]
 #![expect(clippy::needless_raw_string_hashes, reason = "snapbox writes expected texts so")]
 
+mod architecture;
 mod fingerprint;
 mod migrate;
 mod scratch;

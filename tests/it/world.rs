@@ -1,12 +1,18 @@
 //! A world of its own for each test: folders, environment, project, and database, around the real
 //! program. Nothing of the developer's machine gets in but the programs that `tests/run` names.
 
+mod ran;
+mod session;
+
+pub(crate) use ran::Ran;
+pub(crate) use session::Session;
+
 use fs_err as fs;
 use regex::Regex;
 use serde_json::Value;
+use session::Place;
 use snapbox::Redactions;
 use std::ffi::OsString;
-use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +25,6 @@ use supa_safe::scratch::{self, Scratch, Wanted};
 use supa_safe::tools::installs::{self, Search};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, SimpleQueryMessage};
 
 const HOSTED_ROLES: &str = include_str!("../../src/demo/hosted/roles.sql");
 const HOSTED_PLATFORM: &str = include_str!("../../src/demo/hosted/platform.sql");
@@ -98,72 +103,6 @@ impl Template {
             Self::Hosted => "hosted",
             Self::Shop => "shop",
         }
-    }
-}
-
-/// A server, and how to reach a database of it.
-#[derive(Clone, Debug)]
-struct Place {
-    host: String,
-    port: u16,
-    password: String,
-    database: String,
-}
-
-impl Place {
-    fn session(&self, role: &str) -> Session {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let client = runtime.block_on(async {
-            let (client, session) = tokio_postgres::Config::new()
-                .host(&self.host)
-                .port(self.port)
-                .user(role)
-                .password(&self.password)
-                .dbname(&self.database)
-                .application_name("test")
-                .connect(tokio_postgres::NoTls)
-                .await
-                .unwrap();
-            tokio::spawn(session);
-            client
-        });
-        Session { client, runtime }
-    }
-}
-
-/// A session that a test keeps open, for a lock or a transaction.
-pub(crate) struct Session {
-    client: Client,
-    runtime: Runtime,
-}
-
-impl Session {
-    /// Runs statements and returns the rows of all of them, columns apart by `|`, NULL as `~`.
-    pub(crate) fn run(&self, sql: &str) -> Vec<String> {
-        self.try_run(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
-    }
-
-    /// The same, when it may fail.
-    pub(crate) fn try_run(&self, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
-        let messages = self.runtime.block_on(self.client.simple_query(sql))?;
-        let rows = messages.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                let values: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or("~")).collect();
-                Some(values.join("|"))
-            }
-            _ => None,
-        });
-        Ok(rows.collect())
-    }
-
-    /// Starts statements that may wait, and does not.
-    pub(crate) fn start(
-        self,
-        sql: &str,
-    ) -> std::thread::JoinHandle<Result<Vec<String>, tokio_postgres::Error>> {
-        let sql = sql.to_owned();
-        std::thread::spawn(move || self.try_run(&sql))
     }
 }
 
@@ -522,86 +461,6 @@ impl Drop for World {
         if std::thread::panicking() {
             self.temp.disable_cleanup(true);
         }
-    }
-}
-
-/// How a program ended and what it said.
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-    redactions: Redactions,
-}
-
-impl Ran {
-    /// Demands an exit code.
-    #[track_caller]
-    pub(crate) fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{self}");
-        self
-    }
-
-    /// Everything, with what differs from run to run replaced by names in brackets.
-    pub(crate) fn text(&self) -> String {
-        self.redacted(&self.to_string())
-    }
-
-    /// stdout in the same way.
-    pub(crate) fn data(&self) -> String {
-        self.redacted(&self.stdout)
-    }
-
-    /// stderr in the same way.
-    pub(crate) fn talk(&self) -> String {
-        self.redacted(&self.stderr)
-    }
-
-    /// The error at its end, from the line `error: ` on.
-    pub(crate) fn failure(&self) -> String {
-        let at = self.stderr.find("error: ").unwrap_or_else(|| panic!("no error: {self}"));
-        self.redacted(self.stderr.get(at..).unwrap())
-    }
-
-    /// Lines of stderr that begin so, redacted.
-    pub(crate) fn lines(&self, begin: &str) -> Vec<String> {
-        let talk = self.talk();
-        talk.lines().map(str::trim_start).filter(|line| line.starts_with(begin)).map(str::to_owned).collect()
-    }
-
-    fn redacted(&self, text: &str) -> String {
-        self.redactions.redact(text)
-    }
-
-    /// The lines of `--json`, parsed.
-    pub(crate) fn events(&self) -> Vec<Value> {
-        let parse =
-            |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{self}"));
-        self.stdout.lines().map(parse).collect()
-    }
-
-    /// The events of a type.
-    pub(crate) fn events_of(&self, name: &str) -> Vec<Value> {
-        self.events().into_iter().filter(|event| event["type"] == name).collect()
-    }
-
-    /// The last line of `--json`.
-    #[track_caller]
-    pub(crate) fn summary(&self) -> Value {
-        let last = self.events().pop().unwrap_or_else(|| panic!("no line: {self}"));
-        assert_eq!(last["type"], "summary", "{self}");
-        assert_eq!(last["exit"], self.code, "{self}");
-        last
-    }
-
-    /// stdout as one JSON document.
-    pub(crate) fn document(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
-    }
-}
-
-impl fmt::Display for Ran {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit {}\n---- stdout\n{}---- stderr\n{}", self.code, self.stdout, self.stderr)
     }
 }
 
