@@ -33,7 +33,7 @@ pub(super) struct CheckArgs {
 
 pub(super) async fn run(setting: &Setting, args: CheckArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
-    let opened = signals.guard(open::open(setting, &args.target, args.max_age)).await?;
+    let opened = open::open(setting, &args.target, args.max_age, &mut signals).await?;
     let outcome = signals.guard(check(setting, &opened, &args)).await;
     opened.close(setting, outcome)
 }

@@ -58,7 +58,7 @@ enum How {
 
 pub(super) async fn run(setting: &Setting, args: MigrateArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
-    let opened = signals.guard(open::open(setting, &args.target, args.max_age)).await?;
+    let opened = open::open(setting, &args.target, args.max_age, &mut signals).await?;
     let outcome = Box::pin(migrate(setting, &opened, &args, &mut signals)).await;
     opened.close(setting, outcome)
 }

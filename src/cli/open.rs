@@ -2,6 +2,7 @@
 
 use super::done::{Broken, Done};
 use super::fail::{damaged, failed, resolve_failed};
+use super::signals::Signals;
 use super::{Setting, TargetArgs};
 use crate::config::{Config, Flags};
 use crate::context::Context;
@@ -18,7 +19,7 @@ use crate::store::{self, Snapshot, Store};
 use crate::target::{Connection, Defaults, EndpointKind, Target};
 use crate::tools::Machine;
 use crate::tools::installs::{self, Search};
-use crate::ui::{self, Human, Json, Record, Timings};
+use crate::ui::{self, Human, Json, Record, Summary, Timings};
 use jiff::SignedDuration;
 use std::path::PathBuf;
 
@@ -49,8 +50,26 @@ pub(super) fn config(setting: &Setting, max_age: Option<SignedDuration>) -> Resu
     })
 }
 
-/// Resolves and pins the target, takes its lock, and clears up after runs that died.
+/// Opens the target of a command that acts. When that fails, a script gets its last line as it does
+/// when anything later fails.
 pub(super) async fn open(
+    setting: &Setting,
+    args: &TargetArgs,
+    max_age: Option<SignedDuration>,
+    signals: &mut Signals,
+) -> Result<Opened, Failure> {
+    let opened = signals.guard(pin(setting, args, max_age)).await;
+    if let Err(failure) = &opened
+        && setting.global.json
+    {
+        let summary = Summary { exit: failure.exit.code(), error: failure.chain.clone(), ..Summary::new() };
+        Json::summary(&summary).map_err(failed(Exit::Error))?;
+    }
+    opened
+}
+
+/// Resolves and pins the target, takes its lock, and clears up after runs that died.
+async fn pin(
     setting: &Setting,
     args: &TargetArgs,
     max_age: Option<SignedDuration>,

@@ -30,7 +30,7 @@ enum Only {
 
 pub(super) async fn run(setting: &Setting, args: SnapshotArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
-    let opened = signals.guard(open::open(setting, &args.target, None)).await?;
+    let opened = open::open(setting, &args.target, None, &mut signals).await?;
     let outcome = signals.guard(take(&opened, args.label)).await;
     opened.close(setting, outcome)
 }
