@@ -6,7 +6,7 @@ use crate::manifest::{SnapshotId, Strength};
 use serde::Serialize;
 
 /// The stages of a run, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// Find and pin the target.

@@ -13,7 +13,7 @@ pub use prompt::{Asked, ask_words, has_terminal};
 pub use record::Record;
 pub use timings::Timings;
 
-use crate::event::Event;
+use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
@@ -54,7 +54,7 @@ pub struct Summary {
     /// What was not proved.
     pub limits: Vec<String>,
     /// Seconds per stage.
-    pub timings: BTreeMap<String, f64>,
+    pub timings: BTreeMap<Stage, f64>,
     /// Files that stand on the target because of this run.
     pub applied: Vec<String>,
     /// Pending files that do not.
