@@ -9,6 +9,7 @@
 
 mod architecture;
 mod fingerprint;
+mod json;
 mod migrate;
 mod scratch;
 #[expect(dead_code, reason = "the tests that use it come one by one")]

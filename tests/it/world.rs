@@ -276,6 +276,11 @@ impl World {
         format!("{host}:{port}/{database}")
     }
 
+    /// `host:port` of the server.
+    pub(crate) fn address(&self) -> String {
+        format!("{}:{}", self.place().host, self.place().port)
+    }
+
     /// The target's URL, without the password.
     pub(crate) fn url(&self) -> String {
         place_url(self.place())

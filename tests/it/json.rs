@@ -1,0 +1,156 @@
+//! What scripts read: `--json` of every command, and its last line whatever happens.
+
+use crate::world::{Ran, World};
+use serde_json::{Value, json};
+
+/// The documented keys of a summary.
+const SUMMARY: [&str; 13] = [
+    "applied",
+    "delegate_exit",
+    "error",
+    "exit",
+    "findings",
+    "limits",
+    "not_applied",
+    "runbook",
+    "schema",
+    "snapshot",
+    "target_touched",
+    "timings",
+    "type",
+];
+
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Every line is an event of a type and a schema, and the last one, and no other, is the summary.
+#[track_caller]
+fn assert_lines(ran: &Ran) -> Value {
+    let events = ran.events();
+    for event in &events {
+        assert_eq!(event["schema"], 1, "{event}");
+        assert!(event["type"].is_string(), "{event}");
+    }
+    assert_eq!(events.iter().filter(|event| event["type"] == "summary").count(), 1, "{ran}");
+    let summary = ran.summary();
+    assert_eq!(keys(&summary), SUMMARY);
+    summary
+}
+
+fn stages(summary: &Value) -> Vec<&str> {
+    let timings = summary["timings"].as_object().unwrap();
+    assert!(timings.values().all(|seconds| seconds.as_f64().unwrap() >= 0.0), "{timings:?}");
+    timings.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_healthy_run_tells_every_stage_and_says_nothing_else() {
+    let world = World::hosted(&[("1_a", "create table a (id int);")]);
+    let ran = world.migrate(&["--json"]).exits(0);
+    let summary = assert_lines(&ran);
+    assert_eq!(ran.stderr, "");
+    assert_eq!(stages(&summary), ["collect", "delegate", "post-check", "rehearse", "verify"]);
+    let snapshot = world.snapshots().remove(0);
+    assert_eq!(summary["snapshot"], snapshot.file_name().unwrap().to_str().unwrap());
+    assert_eq!(summary["runbook"], snapshot.join("restore.md").to_str().unwrap());
+    assert_eq!(summary["error"], json!([]));
+    assert_eq!(ran.events()[0]["type"], "target");
+    assert_eq!(ran.events()[0]["name"], world.target());
+
+    let limits: Vec<&str> =
+        summary["limits"].as_array().unwrap().iter().map(|limit| limit.as_str().unwrap()).collect();
+    assert_eq!(
+        limits,
+        [
+            "Storage, Functions, secrets, and configuration are not part of a target given by URL",
+            "extension pg_cron cannot be had on this machine: it and its rows are not in the copy",
+            "extension pg_net cannot be had on this machine: it and its rows are not in the copy",
+            "extension supabase_vault cannot be had on this machine: it and its rows are not in the copy",
+        ]
+    );
+}
+
+#[test]
+fn a_run_that_ends_early_has_a_summary_too() {
+    let mut world = World::hosted(&[("1_a", "create table a (id int);")]);
+    let ran = world.run(["migrate", "--json"]).exits(4);
+    let summary = assert_lines(&ran);
+    assert_eq!(summary["error"], json!(["nobody can be asked to confirm the target; nothing was changed"]));
+
+    world.set("PGPASSWORD", "wrong");
+    for command in ["migrate", "rehearse", "check", "snapshot", "verify"] {
+        let ran = world.run([command, "--json"]).exits(12);
+        let summary = assert_lines(&ran);
+        assert_eq!((&summary["target_touched"], &summary["snapshot"]), (&json!(false), &Value::Null));
+        let [server, why] = summary["error"].as_array().unwrap().as_slice() else { panic!("{summary}") };
+        assert_eq!(
+            *server,
+            format!("the server at `{}` refused the sign-in of role `postgres`", world.address())
+        );
+        assert_eq!(why, "FATAL: password authentication failed for user \"postgres\"");
+    }
+    world.unset("SUPA_SAFE_DB_URL");
+    assert_lines(&world.run(["migrate", "--json"]).exits(2));
+}
+
+#[test]
+fn commands_that_report_print_one_document() {
+    let world = World::hosted(&[("1_a", "create table a (id int);")]);
+    let target = world.target();
+    let status = world.run(["status", "--json"]).exits(0).document();
+    assert_eq!((&status["schema"], &status["target"]), (&json!(1), &json!(target)));
+    assert_eq!((&status["snapshot"], &status["age_seconds"]), (&Value::Null, &Value::Null));
+    assert_eq!((&status["max_age_seconds"], &status["required_strength"]), (&json!(900), &json!("decoded")));
+
+    let ran = world.run(["snapshot", "--json", "--label", "before"]).exits(0);
+    let summary = assert_lines(&ran);
+    assert_eq!(stages(&summary), ["collect", "verify"]);
+    let id = summary["snapshot"].clone();
+
+    let list = world.run(["list", "--json"]).exits(0).document();
+    assert_eq!(keys(&list), ["folder", "schema", "snapshots", "target"]);
+    assert_eq!((&list["target"], &list["folder"]), (&json!(target), &json!(world.store().to_str().unwrap())));
+    let [row] = list["snapshots"].as_array().unwrap().as_slice() else { panic!("{list}") };
+    assert_eq!(keys(row), ["broken", "bytes", "id", "label", "rows", "strength", "taken_at"]);
+    assert_eq!((&row["id"], &row["label"], &row["strength"]), (&id, &json!("before"), &json!("decoded")));
+    assert_eq!(row["broken"], json!([]));
+
+    let show = world.run(["show", id.as_str().unwrap(), "--json"]).exits(0).document();
+    assert_eq!(keys(&show), ["broken", "folder", "limits", "manifest", "schema", "strength"]);
+    assert_eq!((&show["manifest"]["id"], &show["strength"]), (&id, &json!("decoded")));
+
+    let status = world.run(["status", "--json"]).exits(0).document();
+    assert_eq!(
+        keys(&status),
+        ["age_seconds", "max_age_seconds", "next", "required_strength", "schema", "snapshot", "target"]
+    );
+    assert_eq!((&status["snapshot"], status["age_seconds"].as_i64().is_some()), (row, true));
+
+    // Nothing was rehearsed.
+    let ran = world.run(["check", "--json"]).exits(3);
+    let summary = assert_lines(&ran);
+    let findings = summary["findings"].as_array().unwrap();
+    let rules: Vec<&str> = findings.iter().map(|finding| finding["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, ["SS009"]);
+    assert!(
+        findings.iter().all(|finding| keys(finding) == ["fact", "fix", "refuses", "rule"]),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn rules_are_explained_in_one_document() {
+    let world = World::new(crate::world::Major::Pg17, crate::world::Cli::V3);
+    let all = world.run(["explain", "--json"]).exits(0).document();
+    let rules: Vec<&str> =
+        all["pages"].as_array().unwrap().iter().map(|page| page["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, supa_safe::policy::Rule::ALL.map(supa_safe::policy::Rule::code));
+    let one = world.run(["explain", "ss003", "--json"]).exits(0).document();
+    assert_eq!(keys(&one), ["pages", "schema"]);
+    assert_eq!(one["pages"][0]["rule"], "SS003");
+    let wrong = world.run(["explain", "SS999", "--json"]).exits(2);
+    assert_eq!(wrong.stdout, "");
+}
