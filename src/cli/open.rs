@@ -242,9 +242,9 @@ pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, B
     };
     store.load(&id).map_err(|error| match error.damage() {
         Some(what) => damaged(&id, &[what]),
-        None => {
-            Failure::new(Exit::Error, &error).hint("Run `supa-safe list` for the snapshots of this target").into()
-        }
+        None => Failure::new(Exit::Error, &error)
+            .hint("Run `supa-safe list` for the snapshots of this target")
+            .into(),
     })
 }
 

@@ -6,7 +6,11 @@
     reason = "a test fails by panicking, starts programs to disturb, and is told by variables what to use"
 )]
 
+mod confirm;
+mod connect;
 mod fingerprint;
+mod rules;
 mod scratch;
+mod terminal;
 #[expect(dead_code, reason = "the tests that use it come one by one")]
 mod world;
