@@ -8,8 +8,11 @@
 #![expect(clippy::needless_raw_string_hashes, reason = "snapbox writes expected texts so")]
 
 mod architecture;
+mod confirm;
+mod connect;
 mod fingerprint;
 mod migrate;
+mod rules;
 mod scratch;
-#[expect(dead_code, reason = "the tests that use it come one by one")]
+mod terminal;
 mod world;
