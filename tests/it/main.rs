@@ -6,7 +6,10 @@
     reason = "a test fails by panicking, starts programs to disturb, and is told by variables what to use"
 )]
 
+mod clients;
+mod consistency;
 mod fingerprint;
+mod runbook;
 mod scratch;
 #[expect(dead_code, reason = "the tests that use it come one by one")]
 mod world;
