@@ -8,11 +8,14 @@
 #![expect(clippy::needless_raw_string_hashes, reason = "snapbox writes expected texts so")]
 
 mod architecture;
+mod clients;
 mod confirm;
 mod connect;
+mod consistency;
 mod fingerprint;
 mod migrate;
 mod rules;
+mod runbook;
 mod scratch;
 mod terminal;
 mod world;
