@@ -25,7 +25,7 @@ use crate::failure::Failure;
 use crate::frozen::{self, Project};
 use crate::manifest::SnapshotId;
 use crate::ui::{self, Loudness};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use done::Broken;
 use jiff::{SignedDuration, Timestamp};
 use std::path::PathBuf;
@@ -40,6 +40,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Where a command's own flags stand in its help.
+const RUN: &str = "This run";
 
 /// Flags of every command.
 #[derive(Clone, Debug, Args)]
@@ -132,7 +135,9 @@ enum Command {
 /// Runs the program and returns what it exits with.
 pub fn main() -> Exit {
     crate::disk::private_by_default();
-    let cli = match Cli::try_parse() {
+    let command = Cli::command().mut_subcommands(|command| command.after_help(exit::table_text()));
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

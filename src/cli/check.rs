@@ -4,7 +4,7 @@ use super::done::{Broken, Done};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{Setting, TargetArgs, duration, evidence, fail, snapshot_id};
+use super::{RUN, Setting, TargetArgs, duration, evidence, fail, snapshot_id};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
@@ -24,10 +24,10 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     push: PushFlags,
     /// How old the snapshot may be, such as 15m
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = duration, value_name = "TIME", help_heading = RUN)]
     max_age: Option<SignedDuration>,
     /// Judge this snapshot instead of the newest one
-    #[arg(long, value_parser = snapshot_id, value_name = "ID")]
+    #[arg(long, value_parser = snapshot_id, value_name = "ID", help_heading = RUN)]
     snapshot: Option<SnapshotId>,
 }
 

@@ -19,6 +19,17 @@ pub(super) struct Question<'a> {
     pub(super) may_ask: bool,
 }
 
+/// Fails before the long work when nobody will be able to confirm after it.
+pub(super) fn foresee(question: &Question<'_>) -> Result<(), Failure> {
+    match &question.flag {
+        None if question.may_ask && ui::has_terminal() => Ok(()),
+        None => Err(no_terminal(question.target)),
+        Some(words) => Confirmation::weigh(&Said::Flag(words.clone()), question.target, question.agent)
+            .map(drop)
+            .map_err(|error| not_confirmed(&error, question.target)),
+    }
+}
+
 /// Shows what the confirmation is about and weighs the answer.
 pub(super) async fn ask(
     opened: &Opened,

@@ -135,9 +135,17 @@ pub(super) fn rehearse_failed(error: &rehearse::Error) -> Failure {
     use rehearse::{compare, restore};
     match error {
         rehearse::Error::Restore(restore::Error::Installs(error)) => installs_failed(error),
-        rehearse::Error::Restore(restore::Error::Program(_)) => Failure::new(Exit::RehearsalFailed, error)
-            .detail("the target was not touched; the snapshot was kept")
-            .hint("Read the first line that Postgres printed: it names what this machine cannot restore"),
+        rehearse::Error::Restore(restore::Error::Program { missing, .. }) => {
+            let failure = Failure::new(Exit::RehearsalFailed, error)
+                .detail("the target was not touched; the snapshot was kept");
+            if missing.is_empty() {
+                return failure
+                    .hint("Read the first line that Postgres printed: it names what cannot be restored");
+            }
+            failure.detail(format!("this machine lacks the extensions {}", missing.join(", "))).hint(
+                "Something in the database needs one of them (a type, a default): install them for the Postgres on this machine",
+            )
+        }
         rehearse::Error::Compare(compare::Error::Different(_)) => Failure::new(Exit::RehearsalFailed, error)
             .detail("the target was not touched; the snapshot was kept"),
         _ => Failure::new(Exit::Error, error).detail("the target was not touched"),

@@ -7,7 +7,7 @@ use super::fail::{self, failed, refused};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
+use super::{RUN, Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
 use crate::clearance::{self, Case, Clearance, Confirmation};
 use crate::delegate::{self, Interrupts, Outcome, TargetLock};
 use crate::event::{Event, Stage};
@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{SnapshotId, Strength};
 use crate::policy::{Facts, PushFacts, Rehearsal, Rule, judge};
-use crate::postcheck;
+use crate::postcheck::{self, rows::Traffic};
 use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled, Rehearsed};
 use crate::runbook::{self, Written};
@@ -31,22 +31,22 @@ pub(super) struct MigrateArgs {
     #[command(flatten)]
     push: PushFlags,
     /// How old the snapshot may be when the push begins, such as 15m
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = duration, value_name = "TIME", help_heading = RUN)]
     max_age: Option<SignedDuration>,
     /// Print what would be done, and touch nothing
-    #[arg(long)]
+    #[arg(long, help_heading = RUN)]
     dry_run: bool,
     /// Answer yes to everything but the confirmation of the target
-    #[arg(long)]
+    #[arg(long, help_heading = RUN)]
     yes: bool,
     /// Confirm the target by its name, for scripts
-    #[arg(long, value_name = "WORDS")]
+    #[arg(long, value_name = "WORDS", help_heading = RUN)]
     confirm: Option<String>,
     /// Rehearse on this machine, or not at all (the policy must allow that)
-    #[arg(long, value_name = "HOW", default_value = "auto")]
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = RUN)]
     rehearse: How,
     /// Use this snapshot, or refuse
-    #[arg(long, value_parser = snapshot_id, value_name = "ID")]
+    #[arg(long, value_parser = snapshot_id, value_name = "ID", help_heading = RUN)]
     snapshot: Option<SnapshotId>,
 }
 
@@ -74,18 +74,22 @@ async fn migrate(
     if args.dry_run {
         return signals.guard(show_plan(opened, &prepared)).await;
     }
-    let ready = signals.guard(Box::pin(make_ready(opened, &prepared, args))).await?;
     let question = confirm::Question {
         target: opened.target.name(),
         agent: setting.surroundings.agent().filter(|_| !setting.exempt),
         flag: args.confirm.clone(),
         may_ask: setting.may_ask(),
     };
+    confirm::foresee(&question)?;
+    let ready = signals.guard(Box::pin(make_ready(opened, &prepared, args))).await?;
     let said = signals.guard(confirm::ask(opened, &prepared, &ready, question)).await?;
     let ready = signals.guard(Box::pin(refresh(opened, &prepared, ready))).await?;
     let held = signals.guard(lock(opened)).await?;
+    let mut traffic = signals.guard(watch(&ready, &held)).await?;
     let clearance = signals.guard(grant(opened, &prepared, &ready, (&said, &held))).await?;
+    traffic.look(&held.session().client).await.map_err(failed(Exit::Error))?;
     let outcome = delegate(opened, clearance, &held, signals).await;
+    tell_surprises(opened, &traffic, &held, &outcome).await;
     held.release().await;
     finish(opened, &prepared, &ready, outcome).await
 }
@@ -138,6 +142,9 @@ async fn show_plan(opened: &Opened, prepared: &Prepared) -> Result<Done, Broken>
     done.summary.not_applied = report.migrations;
     Ok(done)
 }
+
+/// What became of a push, and the signal that came meanwhile.
+type Pushed = Result<(Outcome, Option<Exit>), delegate::Error>;
 
 /// Everything that a confirmation is asked on.
 pub(super) struct Ready {
@@ -244,6 +251,24 @@ async fn lock(opened: &Opened) -> Result<TargetLock, Broken> {
     TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error).into())
 }
 
+/// Watches what the application writes to the tables that the push will touch.
+async fn watch(ready: &Ready, held: &TargetLock) -> Result<Traffic, Broken> {
+    let effects = ready.rehearsed.as_ref().map(|rehearsed| rehearsed.record().effects.as_slice());
+    Ok(Traffic::watch(&held.session().client, effects.unwrap_or_default())
+        .await
+        .map_err(failed(Exit::Error))?)
+}
+
+/// Warns when a push that went through wrote other numbers of rows than on the copy.
+async fn tell_surprises(opened: &Opened, traffic: &Traffic, held: &TargetLock, outcome: &Pushed) {
+    if outcome.as_ref().is_ok_and(|(outcome, _)| outcome.is_success()) {
+        match traffic.surprises(&held.session().client).await {
+            Ok(surprises) => surprises.into_iter().for_each(|text| opened.context.warn(text)),
+            Err(error) => opened.context.warn(format!("the rows written could not be counted: {error}")),
+        }
+    }
+}
+
 fn push_facts(prepared: &Prepared, rehearsal: Rehearsal) -> PushFacts {
     PushFacts { changed: Vec::new(), not_atomic: prepared.not_atomic(), rehearsal }
 }
@@ -307,7 +332,7 @@ async fn delegate(
     clearance: Clearance<'_>,
     held: &TargetLock,
     signals: &mut Signals,
-) -> Result<(Outcome, Option<Exit>), delegate::Error> {
+) -> Pushed {
     let watch = opened.context.stage(Stage::Delegate, format!("push to {}", opened.target.name()));
     let interrupts = Interrupts::default();
     let push = delegate::push(clearance, held, &opened.context, &interrupts);
@@ -332,7 +357,7 @@ async fn finish(
     opened: &Opened,
     prepared: &Prepared,
     ready: &Ready,
-    outcome: Result<(Outcome, Option<Exit>), delegate::Error>,
+    outcome: Pushed,
 ) -> Result<Done, Broken> {
     let (outcome, signal) = outcome.map_err(|error| fail::delegate_failed(&error))?;
     let mut done = Done::of(&ready.base);

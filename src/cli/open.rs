@@ -98,13 +98,13 @@ fn observers(setting: &Setting) -> Observers {
     observers
 }
 
-/// The store of a target, without a lock and without a word to the target.
-pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(Store, Connection), Failure> {
+/// The store of a target and the target's name, without a lock and without a word to the target.
+pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(Store, String), Failure> {
     let (connection, _) = connection(setting, args)?;
     let name = connection.project_ref().map_or_else(|| connection.name(), str::to_owned);
     let store = Store::open(&config(setting, None)?.state_dir, &crate::target::folder_name(&name))
         .map_err(failed(Exit::Error))?;
-    Ok((store, connection))
+    Ok((store, name))
 }
 
 /// The connection that the arguments and the environment mean.
