@@ -382,7 +382,7 @@ impl Cmd {
         let mut env = self.env.clone();
         env.extend(self.secrets.iter().map(|(name, value)| (name.into(), value.expose().into())));
         let mut expression =
-            duct::cmd(&self.program, &self.args).full_env(env).stderr_file(stderr).unchecked();
+            duct::cmd(self.program.as_os_str(), &self.args).full_env(env).stderr_file(stderr).unchecked();
         if let Some(dir) = &self.dir {
             expression = expression.dir(dir);
         }

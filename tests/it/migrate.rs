@@ -192,7 +192,6 @@ fn a_file_with_its_own_transaction_is_named_before_and_applied_as_it_is() {
         ran.lines("warning: ").join("\n"),
         str![[r#"
 warning: [SS014] `2_own.sql` is not all-or-nothing: line 1 (`begin`): transaction control makes every statement of the file commit by itself
-warning: `2_own.sql` is not all-or-nothing: line 1 (`begin`): transaction control makes every statement of the file commit by itself
 "#]]
     );
     assert_data_eq!(
