@@ -7,9 +7,16 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
+use std::num::NonZero;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Threads that digest files: the disk is the limit soon after.
+const HASHING_THREADS: usize = 4;
 
 /// Sets the process's umask so that files of ours and of our children are private.
 pub fn private_by_default() {
@@ -121,6 +128,26 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0_u8; N];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// [`sha256_file`] of many files, a few at a time, in their order.
+pub fn sha256_files(paths: &[PathBuf]) -> Vec<io::Result<(String, u64)>> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(HASHING_THREADS);
+    let next = AtomicUsize::new(0);
+    let digests = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(path) = paths.get(at) else { return };
+                    let digest = sha256_file(path);
+                    digests.lock().unwrap_or_else(PoisonError::into_inner).insert(at, digest);
+                }
+            });
+        }
+    });
+    digests.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
 /// SHA-256 of bytes, lowercase hex.

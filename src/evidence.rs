@@ -10,7 +10,7 @@ use crate::manifest::{Component, ComponentState, FORMAT, FileDigest, Manifest, S
 use crate::store::{self, Draft, Snapshot};
 use crate::target::Target;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Components that a database given by URL does not have.
 const CLOUD_COMPONENTS: [&str; 4] = ["storage", "functions", "secrets", "config"];
@@ -82,13 +82,15 @@ async fn digests(draft: &Draft) -> Result<Vec<FileDigest>, Error> {
 }
 
 fn digest_files(dir: &Path) -> io::Result<Vec<FileDigest>> {
-    let mut digested = Vec::new();
-    for file in disk::files_below(dir)? {
-        if file.starts_with("proofs") || file.starts_with("logs") {
-            continue;
-        }
-        let (sha256, bytes) = disk::sha256_file(&dir.join(&file))?;
-        digested.push(FileDigest { path: file.display().to_string(), sha256, bytes });
-    }
-    Ok(digested)
+    let mut files = disk::files_below(dir)?;
+    files.retain(|file| !file.starts_with("proofs") && !file.starts_with("logs"));
+    let paths: Vec<PathBuf> = files.iter().map(|file| dir.join(file)).collect();
+    files
+        .iter()
+        .zip(disk::sha256_files(&paths))
+        .map(|(file, digest)| {
+            let (sha256, bytes) = digest?;
+            Ok(FileDigest { path: file.display().to_string(), sha256, bytes })
+        })
+        .collect()
 }

@@ -217,6 +217,11 @@ impl Encoder {
     }
 }
 
+/// A number of files for people.
+pub fn files_in_words(count: usize) -> String {
+    format!("{count} file{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

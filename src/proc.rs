@@ -382,7 +382,7 @@ impl Cmd {
         let mut env = self.env.clone();
         env.extend(self.secrets.iter().map(|(name, value)| (name.into(), value.expose().into())));
         let mut expression =
-            duct::cmd(&self.program, &self.args).full_env(env).stderr_file(stderr).unchecked();
+            duct::cmd(self.program.as_os_str(), &self.args).full_env(env).stderr_file(stderr).unchecked();
         if let Some(dir) = &self.dir {
             expression = expression.dir(dir);
         }
@@ -513,14 +513,14 @@ mod tests {
     async fn a_pipe_shows_all_its_programs_and_fails_with_any() {
         let secret = Secret::new("hunter22");
         let print = sh("echo $PW; echo two; exit $0").secret("PW", &secret);
-        let good = Cmd::new("sed").arg("s/two/2/").input_from(print.clone().arg("0"));
-        let good = Cmd::new("cat").input_from(good);
+        let good = Cmd::new("/bin/sed").arg("s/two/2/").input_from(print.clone().arg("0"));
+        let good = Cmd::new("/bin/cat").input_from(good);
         assert_eq!(
             good.to_string(),
-            "PW=**** /bin/sh -c 'echo $PW; echo two; exit $0' 0 | sed s/two/2/ | cat"
+            "PW=**** /bin/sh -c 'echo $PW; echo two; exit $0' 0 | /bin/sed s/two/2/ | /bin/cat"
         );
         assert_eq!(good.run().await.unwrap().stdout, "****\n2\n");
-        let bad = Cmd::new("cat").input_from(print.arg("7")).run_unchecked().await.unwrap();
+        let bad = Cmd::new("/bin/cat").input_from(print.arg("7")).run_unchecked().await.unwrap();
         assert_eq!(bad.ended, Ended::Code(7));
         let bad = sh("exit 5").input_from(sh("yes")).run_unchecked().await.unwrap();
         assert_eq!(bad.ended, Ended::Code(5));

@@ -12,7 +12,7 @@ use crate::event::{Event, Stage};
 use crate::fingerprint::Fingerprint;
 use crate::frozen::Frozen;
 use crate::manifest::{Content, Strength};
-use crate::migration::Pending;
+use crate::migration::{Pending, files_in_words};
 use crate::postgres::{catalog, checks, rows};
 use crate::scratch;
 use crate::store;
@@ -149,8 +149,8 @@ pub async fn rehearse(
     let watch = context.stage(
         Stage::Rehearse,
         format!(
-            "apply {} pending files to the copy with supabase {}",
-            subject.pending.migrations.len(),
+            "apply {} to the copy with supabase {}",
+            files_in_words(subject.pending.migrations.len()),
             subject.cli.version
         ),
     );
@@ -160,7 +160,7 @@ pub async fn rehearse(
         return Err(Error::History(missing));
     }
     let after = look_again(&restored, subject, &equal, &mut applied).await?;
-    watch.done(format!("{} files applied to the copy", subject.pending.migrations.len()));
+    watch.done(format!("{} applied to the copy", files_in_words(subject.pending.migrations.len())));
     for effect in &applied.effects {
         context.tell(&Event::FileRehearsed(effect.clone()));
     }

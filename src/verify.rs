@@ -143,7 +143,7 @@ async fn damage(snapshot: &Snapshot) -> Result<Vec<String>, Error> {
 }
 
 fn altered(dir: &Path, files: &[FileDigest]) -> Vec<String> {
-    let check = |file: &FileDigest| match disk::sha256_file(&dir.join(&file.path)) {
+    let check = |(file, digest): (&FileDigest, io::Result<(String, u64)>)| match digest {
         Err(error) => Some(format!("{} cannot be read ({})", file.path, error.kind())),
         Ok((_, bytes)) if bytes != file.bytes => {
             Some(format!("{} has {bytes} bytes instead of {}", file.path, file.bytes))
@@ -151,7 +151,8 @@ fn altered(dir: &Path, files: &[FileDigest]) -> Vec<String> {
         Ok((sha256, _)) if sha256 != file.sha256 => Some(format!("{} has another SHA-256", file.path)),
         Ok(_) => None,
     };
-    files.iter().filter_map(check).collect()
+    let paths: Vec<PathBuf> = files.iter().map(|file| dir.join(&file.path)).collect();
+    files.iter().zip(disk::sha256_files(&paths)).filter_map(check).collect()
 }
 
 /// Decodes the archive to its end, in two halves side by side.

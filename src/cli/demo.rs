@@ -83,7 +83,9 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
 
 /// Finds the programs before anything is started.
 async fn props(setting: &Setting) -> Result<Props, Failure> {
-    let surroundings = &setting.surroundings;
+    // Asked for its version, the CLI would leave a file in the person's home.
+    let telemetry = [("SUPABASE_TELEMETRY_DISABLED", Some("1".into()))];
+    let surroundings = &setting.surroundings.clone().with(telemetry);
     let named = |name| surroundings.variable(name).map(|dir| surroundings.cwd.join(dir));
     let hosted_bin = named(HOSTED_BIN);
     let flags = Flags { config: None, max_age: None, pg_bin: setting.global.pg_bin.clone() };

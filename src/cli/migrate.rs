@@ -14,6 +14,7 @@ use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{SnapshotId, Strength};
+use crate::migration::files_in_words;
 use crate::policy::{Facts, PushFacts, Rehearsal, Rule, judge};
 use crate::postcheck::{self, rows::Traffic};
 use crate::postgres::{identity, sessions};
@@ -348,7 +349,7 @@ async fn delegate(
         }
     };
     if outcome.is_success() {
-        watch.done(format!("{} files applied", outcome.applied.len()));
+        watch.done(format!("{} applied", files_in_words(outcome.applied.len())));
     }
     Ok((outcome, signal))
 }
@@ -389,7 +390,8 @@ async fn finish(
         None => "the checks are healthy; NOT REHEARSED",
     });
     prove_successor(opened, &ready.base).await;
-    done.closing.insert(0, format!("Pushed {} files to {}", outcome.applied.len(), opened.target.name()));
+    done.closing
+        .insert(0, format!("Pushed {} to {}", files_in_words(outcome.applied.len()), opened.target.name()));
     Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
 }
 

@@ -28,6 +28,9 @@ use std::time::Duration;
 /// Connections that copy rows. With the one that hashes and the leader of `pg_dump` that makes
 /// four, the most that a run may hold (DESIGN 3.1).
 const JOBS: u32 = 2;
+/// Hashing with one process of the server takes about as long as the dump beside it: more would only
+/// take turns with the dump, and with the users of the target.
+const ALONE: &str = "set max_parallel_workers_per_gather = 0";
 /// How often the growth of the archive is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
@@ -117,6 +120,7 @@ impl Capture<'_> {
     async fn run(&self, session: &Session) -> Result<Captured, Error> {
         let client = &session.client;
         client.batch_execute(rows::PINNED).await.map_err(doing("prepare the session"))?;
+        client.batch_execute(ALONE).await.map_err(doing("prepare the session"))?;
         let line = estimate::bytes_per_second(client).await.map_err(doing("measure the line"))?;
 
         let local_clock = (self.context.clock)();
@@ -146,9 +150,11 @@ impl Capture<'_> {
         let large_objects = rows::large_objects(client).await.map_err(doing("hash the large objects"))?;
         client.batch_execute("commit").await.map_err(doing("close the consistency point"))?;
 
-        let contents = self.contents().await?;
-        let sequences = self.sequences(&contents).await?;
-        self.roles().await?;
+        let read_back = async {
+            let contents = self.contents().await?;
+            Ok((self.sequences(&contents).await?, contents))
+        };
+        let ((sequences, contents), ()) = tokio::try_join!(read_back, self.roles())?;
         disk::write(&self.dir.join("fingerprint.tsv"), fingerprint.to_text().as_bytes())?;
         disk::write_json(&self.dir.join("extensions.json"), &extensions)?;
         disk::write(&self.dir.join("rows.tsv"), rows_file(&measured).as_bytes())?;

@@ -4,6 +4,7 @@ use crate::plan::{Place, RestoreStep};
 use crate::proc::Cmd;
 use crate::tools::Login;
 use crate::tools::installs::Installation;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The command that prints an archive's table of contents.
@@ -67,8 +68,9 @@ pub fn step(step: &RestoreStep, site: &Site<'_>) -> Cmd {
                 .args(["--file=-", "--no-tablespaces"])
                 .arg(format!("--use-list={}", site.list.display()))
                 .arg(site.snapshot.join("database/archive"));
-            let fit = Cmd::new("sed").env("LC_ALL", "C").arg(FIT_HEADER).input_from(script);
-            psql(Place::Database, site).arg("--output=/dev/null").input_from(fit)
+            let path = BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]);
+            let fit = Cmd::new("sed").env_base(&path).env("LC_ALL", "C").arg(FIT_HEADER);
+            psql(Place::Database, site).arg("--output=/dev/null").input_from(fit.input_from(script))
         }
     }
 }

@@ -8,9 +8,15 @@
 #![expect(clippy::needless_raw_string_hashes, reason = "snapbox writes expected texts so")]
 
 mod architecture;
+mod clients;
+mod confirm;
+mod connect;
+mod consistency;
 mod fingerprint;
 mod json;
 mod migrate;
+mod rules;
+mod runbook;
 mod scratch;
-#[expect(dead_code, reason = "the tests that use it come one by one")]
+mod terminal;
 mod world;

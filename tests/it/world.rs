@@ -117,8 +117,10 @@ impl OwnServer {
         let runtime = Runtime::new().unwrap();
         let scratch = runtime.block_on(async {
             let search = Search { explicit: vec![major.hosted_programs().into()], ..Search::default() };
+            let mut installation = installs::installations(&search).await.swap_remove(0);
+            installation.bin_dir = with_movable_clock(&installation.bin_dir, base_dir);
             let wanted = Wanted {
-                installation: installs::installations(&search).await.swap_remove(0),
+                installation,
                 superuser: ADMIN.to_owned(),
                 max_connections: 30,
                 max_locks_per_transaction: 64,
@@ -143,6 +145,32 @@ impl OwnServer {
         admin.run("alter database hosted is_template true allow_connections false");
         (Self { scratch: Some(scratch), runtime }, place)
     }
+}
+
+/// Programs that run the real ones, the server by the clock that the file `clock` beside them says.
+fn with_movable_clock(bin_dir: &Path, base_dir: &Path) -> PathBuf {
+    let dir = base_dir.join("bin");
+    fs::create_dir(&dir).unwrap();
+    let clock = dir.join("clock");
+    let by_clock = format!(
+        "export LD_PRELOAD='{}' FAKETIME_TIMESTAMP_FILE='{}' FAKETIME_NO_CACHE=1",
+        told("SUPA_SAFE_TEST_FAKETIME"),
+        clock.display()
+    );
+    for (name, before) in [("initdb", ":"), ("postgres", by_clock.as_str())] {
+        script(&dir.join(name), &format!("{before}\nexec '{}' \"$@\"", bin_dir.join(name).display()));
+    }
+    disk::write(&clock, b"+0").unwrap();
+    for path in [&dir, &clock] {
+        fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    dir
+}
+
+/// Writes a shell script that everybody may run.
+pub(crate) fn script(path: &Path, text: &str) {
+    disk::write(path, format!("#!/bin/sh\n{text}\n").as_bytes()).unwrap();
+    fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 impl Drop for OwnServer {
@@ -222,6 +250,15 @@ impl World {
         world
     }
 
+    /// Moves the clock of this world's own server, such as by `+1h`.
+    pub(crate) fn server_clock(&self, offset: &str) {
+        use std::io::Write as _;
+        // In place: the server reads it at every look at the clock.
+        let path = self.path("server/bin/clock");
+        let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+        file.write_all(offset.as_bytes()).unwrap();
+    }
+
     /// Copies the sample project.
     pub(crate) fn with_sample_project(self) -> Self {
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("supabase"), &self.path("app/supabase"));
@@ -240,17 +277,17 @@ impl World {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let database = format!("t_{}_{count}", std::process::id());
         let server = self.server();
-        server
-            .session(ADMIN)
-            .run(&format!("create database {database} owner {OWNER} template {}", template.name()));
-        // What a copy of a template does not have.
-        server.session(ADMIN).run(&format!(
-            "grant create on database {database} to supabase_auth_admin, supabase_storage_admin; \
-             alter database {database} set \"app.settings.jwt_exp\" to '3600'"
-        ));
+        make_database(&server, &database, template);
         let place = Place { database, ..server };
         self.set("SUPA_SAFE_DB_URL", place_url(&place));
         self.place = Some(place);
+    }
+
+    /// Drops the database and makes an empty one of the same name, as a careless reset does.
+    pub(crate) fn recreate_database(&self) {
+        let name = self.database_name();
+        self.server().session(ADMIN).run(&format!("drop database {name} with (force)"));
+        make_database(&self.server(), name, Template::Hosted);
     }
 
     /// The server's maintenance database.
@@ -484,6 +521,16 @@ pub(crate) fn list(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
+}
+
+fn make_database(server: &Place, database: &str, template: Template) {
+    let session = server.session(ADMIN);
+    session.run(&format!("create database {database} owner {OWNER} template {}", template.name()));
+    // What a copy of a template does not have.
+    session.run(&format!(
+        "grant create on database {database} to supabase_auth_admin, supabase_storage_admin; \
+         alter database {database} set \"app.settings.jwt_exp\" to '3600'"
+    ));
 }
 
 fn place_url(place: &Place) -> String {
