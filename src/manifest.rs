@@ -144,6 +144,16 @@ pub struct Manifest {
     pub limits: Vec<String>,
 }
 
+impl Manifest {
+    /// Major version of the programs that wrote the archive; older ones cannot read it.
+    pub fn client_major(&self) -> u32 {
+        let written_by = self.tools.iter().find(|tool| tool.name == "pg_dump");
+        written_by
+            .and_then(|tool| tool.version.split('.').next()?.parse().ok())
+            .unwrap_or_else(|| self.server.major())
+    }
+}
+
 /// The consistency point by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -21,7 +21,10 @@ pub enum RestoreStep {
         sql: String,
     },
     /// Restore the archive.
-    Archive,
+    Archive {
+        /// Whether the server is older than `pg_restore`, whose settings it does not know then.
+        is_older: bool,
+    },
 }
 
 /// Which database a step is connected to.
@@ -40,8 +43,9 @@ const RESET_LIBRARIES: &str = "do 'declare statement text; begin for statement i
     where split_part(c, ''='', 1) in (''session_preload_libraries'', ''local_preload_libraries'') \
     loop execute statement; end loop; end'";
 
-/// The steps that restore a snapshot into an empty server whose owner is the bootstrap role.
-pub fn restore_steps(manifest: &Manifest, contents: &Contents) -> Vec<RestoreStep> {
+/// The steps that restore a snapshot into an empty server whose owner is the bootstrap role, with
+/// client programs of this major version.
+pub fn restore_steps(manifest: &Manifest, contents: &Contents, client_major: u32) -> Vec<RestoreStep> {
     let database = &manifest.database.name;
     let statement = |place, sql: String| RestoreStep::Statement { place, sql };
     let raised = event_trigger_owners(contents, &manifest.server.bootstrap_role);
@@ -59,7 +63,7 @@ pub fn restore_steps(manifest: &Manifest, contents: &Contents) -> Vec<RestoreSte
     for role in &raised {
         steps.push(statement(Place::Database, format!("alter role {} superuser", quote_identifier(role))));
     }
-    steps.push(RestoreStep::Archive);
+    steps.push(RestoreStep::Archive { is_older: manifest.server.major() < client_major });
     for role in &raised {
         steps.push(statement(Place::Database, format!("alter role {} nosuperuser", quote_identifier(role))));
     }

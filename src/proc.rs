@@ -152,6 +152,7 @@ pub struct Cmd {
     user: Option<User>,
     log: Option<PathBuf>,
     on_line: Option<OnLine>,
+    source: Option<Box<Self>>,
 }
 
 impl fmt::Debug for Cmd {
@@ -163,6 +164,9 @@ impl fmt::Debug for Cmd {
 /// The command line as a person could paste it, secrets masked.
 impl fmt::Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(source) = &self.source {
+            write!(f, "{source} | ")?;
+        }
         let mut words: Vec<String> = Vec::new();
         words.extend(self.secrets.iter().map(|(name, _)| format!("{name}={MASK}")));
         words.extend(self.shown_env.iter().map(|(name, value)| format!("{name}={}", shell_word(value))));
@@ -189,6 +193,7 @@ impl Cmd {
             user: None,
             log: None,
             on_line: None,
+            source: None,
         }
     }
 
@@ -234,6 +239,16 @@ impl Cmd {
     #[must_use]
     pub fn masking(mut self, value: &Secret) -> Self {
         self.masker.learn(value);
+        self
+    }
+
+    /// Reads standard input from another program, which starts and ends with this one and whose
+    /// failure is this one's. Of the other's description only program, arguments, environment,
+    /// folder, and user count.
+    #[must_use]
+    pub fn input_from(mut self, source: Self) -> Self {
+        self.masker.merge(&source.masker);
+        self.source = Some(Box::new(source));
         self
     }
 
@@ -333,8 +348,8 @@ impl Cmd {
         let (out_reader, out_writer) = io::pipe().map_err(|source| self.start_error(source))?;
         let (err_reader, err_writer) = io::pipe().map_err(|source| self.start_error(source))?;
         let handle = self
-            .expression(stdin, out_writer, err_writer)
-            .start()
+            .pipeline(stdin, err_writer)
+            .and_then(|expression| expression.stdout_file(out_writer).start())
             .map_err(|source| self.start_error(source))?;
         let log = self.log.as_deref().map(open_log).transpose().map_err(|source| self.start_error(source))?;
         let sink = Arc::new(Mutex::new(Sink { log, masker: self.masker, on_line: self.on_line }));
@@ -348,23 +363,26 @@ impl Cmd {
         })
     }
 
-    fn expression(
-        &self,
-        stdin: Option<PipeReader>,
-        stdout: PipeWriter,
-        stderr: PipeWriter,
-    ) -> duct::Expression {
-        let mut env = self.env.clone();
-        env.extend(self.secrets.iter().map(|(name, value)| (name.into(), value.expose().into())));
-        let mut expression = duct::cmd(&self.program, &self.args)
-            .full_env(env)
-            .stdout_file(stdout)
-            .stderr_file(stderr)
-            .unchecked();
-        expression = match stdin {
+    /// This program, behind those that it reads from.
+    fn pipeline(&self, stdin: Option<PipeReader>, stderr: PipeWriter) -> io::Result<duct::Expression> {
+        let Some(source) = &self.source else { return Ok(self.expression(stdin, stderr)) };
+        let feeding = source.pipeline(stdin, stderr.try_clone()?)?;
+        Ok(feeding.pipe(self.bare_expression(stderr)))
+    }
+
+    fn expression(&self, stdin: Option<PipeReader>, stderr: PipeWriter) -> duct::Expression {
+        let expression = self.bare_expression(stderr);
+        match stdin {
             Some(reader) => expression.stdin_file(reader),
             None => expression.stdin_null(),
-        };
+        }
+    }
+
+    fn bare_expression(&self, stderr: PipeWriter) -> duct::Expression {
+        let mut env = self.env.clone();
+        env.extend(self.secrets.iter().map(|(name, value)| (name.into(), value.expose().into())));
+        let mut expression =
+            duct::cmd(&self.program, &self.args).full_env(env).stderr_file(stderr).unchecked();
         if let Some(dir) = &self.dir {
             expression = expression.dir(dir);
         }
@@ -492,11 +510,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_pipe_shows_all_its_programs_and_fails_with_any() {
+        let secret = Secret::new("hunter22");
+        let print = sh("echo $PW; echo two; exit $0").secret("PW", &secret);
+        let good = Cmd::new("sed").arg("s/two/2/").input_from(print.clone().arg("0"));
+        let good = Cmd::new("cat").input_from(good);
+        assert_eq!(
+            good.to_string(),
+            "PW=**** /bin/sh -c 'echo $PW; echo two; exit $0' 0 | sed s/two/2/ | cat"
+        );
+        assert_eq!(good.run().await.unwrap().stdout, "****\n2\n");
+        let bad = Cmd::new("cat").input_from(print.arg("7")).run_unchecked().await.unwrap();
+        assert_eq!(bad.ended, Ended::Code(7));
+        let bad = sh("exit 5").input_from(sh("yes")).run_unchecked().await.unwrap();
+        assert_eq!(bad.ended, Ended::Code(5));
+    }
+
+    #[tokio::test]
     async fn a_timeout_stops_the_grandchildren_too() {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
         let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
-        let error = sh(&script).timeout(Duration::from_millis(300)).run().await.unwrap_err();
+        let error = sh(&script).timeout(Duration::from_secs(2)).run().await.unwrap_err();
         assert!(matches!(error, Error::TimedOut { .. }), "{error}");
         let pid: i32 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -66,7 +66,7 @@ pub fn write(snapshot: &Snapshot, rehearsed: Option<&Rehearsed>) -> Result<Writt
         snapshot: Path::new(""),
         list: Path::new(LIST),
     };
-    let commands: Vec<String> = restore_steps(manifest, &contents)
+    let commands: Vec<String> = restore_steps(manifest, &contents, manifest.client_major())
         .iter()
         .map(|step| pg_restore::step(step, &site).to_string())
         .collect();
@@ -81,6 +81,7 @@ pub fn write(snapshot: &Snapshot, rehearsed: Option<&Rehearsed>) -> Result<Writt
             target => manifest.identity.name.as_str(),
             version => manifest.server.version(),
             major => manifest.server.major(),
+            client_major => manifest.client_major(),
             taken_at => manifest.taken.target_clock.to_string(),
             bootstrap_role => manifest.server.bootstrap_role.as_str(),
             folder => shell_word(&snapshot.dir.display().to_string()),
@@ -88,6 +89,7 @@ pub fn write(snapshot: &Snapshot, rehearsed: Option<&Rehearsed>) -> Result<Writt
             rehearsed => rehearsed.is_some(),
             rehearsed_at => rehearsed.map(|rehearsed| rehearsed.record().rehearsed_at.to_string()),
             restore_seconds => rehearsed.map(|rehearsed| format!("{:.0}", rehearsed.record().restore_seconds.ceil())),
+            is_piped => manifest.client_major() > manifest.server.major(),
             commands,
             limits,
         },

@@ -72,6 +72,16 @@ impl Masker {
         self.0.sort_by_key(|form| std::cmp::Reverse(form.len()));
     }
 
+    /// Learns what another one knows.
+    pub fn merge(&mut self, other: &Self) {
+        for form in &other.0 {
+            if !self.0.iter().any(|known| known == form) {
+                self.0.push(form.clone());
+            }
+        }
+        self.0.sort_by_key(|form| std::cmp::Reverse(form.len()));
+    }
+
     /// Returns the text with every known secret replaced by [`MASK`].
     pub fn mask(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, form| {

@@ -4,7 +4,7 @@ use super::done::{Broken, Done};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{Setting, TargetArgs, duration, evidence, fail, snapshot_id};
+use super::{RUN, Setting, TargetArgs, duration, evidence, fail, snapshot_id};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
@@ -24,10 +24,10 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     push: PushFlags,
     /// How old the snapshot may be, such as 15m
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = duration, value_name = "TIME", help_heading = RUN)]
     max_age: Option<SignedDuration>,
     /// Judge this snapshot instead of the newest one
-    #[arg(long, value_parser = snapshot_id, value_name = "ID")]
+    #[arg(long, value_parser = snapshot_id, value_name = "ID", help_heading = RUN)]
     snapshot: Option<SnapshotId>,
 }
 
@@ -63,7 +63,7 @@ async fn check(setting: &Setting, opened: &Opened, args: &CheckArgs) -> Result<D
 async fn on_target(opened: &Opened) -> Result<(Timestamp, Vec<String>), Failure> {
     let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
     let now = identity::clock(&session.client).await.map_err(fail::failed(Exit::Error));
-    let others = sessions::in_the_way(&session.client, &[]).await.map_err(fail::failed(Exit::Error));
+    let others = sessions::in_the_way(&session.client).await.map_err(fail::failed(Exit::Error));
     session.close().await;
     Ok((now?, others?.into_iter().map(|other| other.text).collect()))
 }
@@ -106,13 +106,11 @@ fn push_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Resu
         .map_err(|error| fail::rehearse_failed(&error))?;
     let mut changed = Vec::new();
     let rehearsal = match recalled {
-        Recalled::Fits(rehearsed) => match evidence::outdated(verified, &prepared.live) {
-            Some(why) => Rehearsal::Missing(why),
-            None => {
-                let at = rehearsed.record().rehearsed_at;
-                Rehearsal::Passed { at, age: (opened.context.clock)().duration_since(at) }
-            }
-        },
+        Recalled::Fits(rehearsed) => {
+            let at = rehearsed.record().rehearsed_at;
+            let passed = Rehearsal::Passed { at, age: (opened.context.clock)().duration_since(at) };
+            evidence::outdated(verified, &prepared.live).map_or(passed, Rehearsal::Missing)
+        }
         Recalled::OtherFiles => {
             changed.push("a pending file, a seed, roles.sql, or the configuration was changed".to_owned());
             Rehearsal::NotYet

@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::disk;
 use crate::event::{Event, Stage};
 use crate::evidence::estimate::{self, bytes_in_words};
+use crate::fingerprint::Fingerprint;
 use crate::manifest::{
     Content, Database, ExtensionVersion, Gap, TableRows, Taken, Tool, qualified, quote_identifier,
 };
@@ -153,7 +154,7 @@ impl Capture<'_> {
         disk::write(&self.dir.join("rows.tsv"), rows_file(&measured).as_bytes())?;
         disk::write(&self.dir.join("settings.sql"), self.settings(session).await?.as_bytes())?;
 
-        let limits = limits(&measured, &gaps);
+        let limits = limits(&measured, &gaps, &fingerprint);
         Ok(Captured {
             database: Database {
                 name: self.target.connection.database.clone(),
@@ -194,6 +195,12 @@ impl Capture<'_> {
             free_bytes: free,
             minutes: estimate.time.as_secs_f64() / 60.0,
         });
+        if estimate.time > self.context.max_age.unsigned_abs() {
+            self.context.warn(format!(
+                "this snapshot may take longer than the {} that it may be old: raise `max_age` for this target, or run closer to it",
+                crate::policy::in_words(self.context.max_age)
+            ));
+        }
         // A third of the estimate is what well compressible rows take.
         if free < estimate.disk_bytes / 3 {
             return Err(Error::Disk {
@@ -326,7 +333,7 @@ fn rows_file(tables: &[TableRows]) -> String {
     tables.iter().map(line).collect::<Vec<_>>().concat()
 }
 
-fn limits(tables: &[TableRows], gaps: &[Gap]) -> Vec<String> {
+fn limits(tables: &[TableRows], gaps: &[Gap], fingerprint: &Fingerprint) -> Vec<String> {
     let unhashed = tables.iter().filter_map(|table| match &table.content {
         Content::Unhashed(why) => {
             Some(format!("the content of {} was counted but not hashed: {why}", table.qualified()))
@@ -335,5 +342,8 @@ fn limits(tables: &[TableRows], gaps: &[Gap]) -> Vec<String> {
     });
     let gaps =
         gaps.iter().map(|gap| format!("the rows of {} are not in the archive: {}", gap.qualified(), gap.why));
-    unhashed.chain(gaps).collect()
+    let beyond = fingerprint.lines().iter().filter(|line| line.is_beyond_dump()).map(|line| {
+        format!("{} {} is not in the archive, since pg_dump leaves it out", line.kind, line.identity)
+    });
+    unhashed.chain(gaps).chain(beyond).collect()
 }

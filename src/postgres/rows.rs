@@ -1,6 +1,7 @@
 //! Exact counts and content hashes of tables, in the caller's snapshot.
 //!
-//! The hash of a table is the sum of `hashtextextended` over its rows as text. `(t.*)::text` and
+//! The hash of a table is the sum of `hashtextextended` over its rows as text. Postgres adds up
+//! `bigint` in 128 bits, so the sum needs no cast to `numeric` to be exact (and is the same). `(t.*)::text` and
 //! not `t::text`: a column named `t` would be taken instead. The text of a row depends on the
 //! settings that [`PINNED`] fixes (each was seen to change it).
 
@@ -43,14 +44,14 @@ pub async fn measure_named(client: &Client, table: &str, columns: &[String]) -> 
         .iter()
         .map(|column| {
             format!(
-                ", coalesce(sum(pg_catalog.hashtextextended(t.{}::pg_catalog.text, 0)::numeric), 0)::text",
+                ", coalesce(sum(pg_catalog.hashtextextended(t.{}::pg_catalog.text, 0)), 0)::text",
                 quote_identifier(column)
             )
         })
         .collect::<Vec<_>>()
         .concat();
     let sql = format!(
-        "select count(*), coalesce(sum(pg_catalog.hashtextextended((t.*)::pg_catalog.text, 0)::numeric), 0)::text{per_column} from only {table} t"
+        "select count(*), coalesce(sum(pg_catalog.hashtextextended((t.*)::pg_catalog.text, 0)), 0)::text{per_column} from only {table} t"
     );
     client.batch_execute("savepoint supa_safe_measure").await?;
     match client.query_one(&sql, &[]).await {

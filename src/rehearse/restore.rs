@@ -35,7 +35,13 @@ pub enum Error {
     Query(#[from] tokio_postgres::Error),
     /// A command failed.
     #[error("the snapshot cannot be restored")]
-    Program(#[from] proc::Error),
+    Program {
+        /// Extensions of the target that this machine lacks: the likely cause when there are any.
+        missing: Vec<String>,
+        /// What Postgres said.
+        #[source]
+        source: proc::Error,
+    },
     /// The archive's table of contents was not understood.
     #[error("the archive cannot be read")]
     Contents(#[from] archive::Error),
@@ -88,13 +94,7 @@ pub async fn restore(snapshot: &Snapshot, context: &Context) -> Result<Restored,
 
 /// Client programs that can read the archive: at least as new as those that wrote it.
 fn clients_for<'a>(snapshot: &Snapshot, context: &'a Context) -> Result<&'a Installation, installs::Error> {
-    let manifest = &snapshot.manifest;
-    let written_by = manifest
-        .tools
-        .iter()
-        .filter(|tool| tool.name == "pg_dump")
-        .find_map(|tool| tool.version.split('.').next()?.parse().ok());
-    installs::client_for(written_by.unwrap_or(manifest.server.major()), &context.machine.installations)
+    installs::client_for(snapshot.manifest.client_major(), &context.machine.installations)
 }
 
 async fn available(scratch: &Scratch) -> Result<Vec<ExtensionVersion>, Error> {
@@ -136,10 +136,13 @@ impl Restore<'_> {
             snapshot: &self.snapshot.dir,
             list: &list,
         };
-        for step in restore_steps(&self.snapshot.manifest, &contents) {
+        for step in restore_steps(&self.snapshot.manifest, &contents, self.clients.major) {
             let cmd = pg_restore::step(&step, &site);
             self.context.tell(&Event::Program { command: cmd.to_string() });
-            cmd.run().await?;
+            cmd.run().await.map_err(|source| {
+                let missing = self.left_out.names().into_iter().map(str::to_owned).collect();
+                Error::Program { missing, source }
+            })?;
         }
         Ok(())
     }

@@ -27,6 +27,11 @@ pub fn script(installation: &Installation, archive: &Path, list: &Path) -> Cmd {
     plain(installation).arg("--file=-").arg(format!("--use-list={}", list.display())).arg(archive)
 }
 
+/// Takes the setting that servers before 17 do not know out of the script's header, which ends with
+/// the encoding; neither a definition nor a row comes before that line
+/// (`src/bin/pg_dump/pg_backup_archiver.c`, `_doSetFixedOutputState`).
+const FIT_HEADER: &str = "1,/^SET client_encoding = /{/^SET transaction_timeout = 0;$/d;}";
+
 /// Where the steps of a restore run: with which programs, against which server, on which files.
 #[derive(Clone, Debug)]
 pub struct Site<'a> {
@@ -51,11 +56,20 @@ pub fn step(step: &RestoreStep, site: &Site<'_>) -> Cmd {
             psql(*place, site).arg(format!("--file={}", site.snapshot.join(file).display()))
         }
         RestoreStep::Statement { place, sql } => psql(*place, site).arg(format!("--command={sql}")),
-        RestoreStep::Archive => program("pg_restore", Place::Database, site)
+        RestoreStep::Archive { is_older: false } => program("pg_restore", Place::Database, site)
             .args(["--no-password", "--exit-on-error", "--no-tablespaces", "--jobs=2"])
             .arg(format!("--dbname={}", site.database))
             .arg(format!("--use-list={}", site.list.display()))
             .arg(site.snapshot.join("database/archive")),
+        RestoreStep::Archive { is_older: true } => {
+            let path = site.installation.map_or_else(|| "pg_restore".into(), |at| at.program("pg_restore"));
+            let script = Cmd::new(path)
+                .args(["--file=-", "--no-tablespaces"])
+                .arg(format!("--use-list={}", site.list.display()))
+                .arg(site.snapshot.join("database/archive"));
+            let fit = Cmd::new("sed").env("LC_ALL", "C").arg(FIT_HEADER).input_from(script);
+            psql(Place::Database, site).arg("--output=/dev/null").input_from(fit)
+        }
     }
 }
 

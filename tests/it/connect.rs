@@ -248,12 +248,15 @@ hint: Pass the server's root certificate with `sslrootcert=<file>` in the URL, o
     // The same server by an address that its certificate does not name.
     let wrong = format!("{full}&sslrootcert={root}").replace("127.0.0.3", "[::ffff:127.0.0.3]");
     let ran = at(&world, &wrong).exits(12);
-    assert_data_eq!(ran.talk(), str![[r#"
+    assert_data_eq!(
+        ran.talk(),
+        str![[r#"
 error: no trusted TLS connection to `[::ffff:7f00:3]:5432` with sslmode=verify-full
   caused by: invalid peer certificate: certificate not valid for name "::ffff:127.0.0.3"; certificate is only valid for DnsName("db.bbbbbbbbbbbbbbbbbbbb.supabase.co") or IpAddress(127.0.0.3)
 hint: Pass the server's root certificate with `sslrootcert=<file>` in the URL, or use `sslmode=require`
 
-"#]]);
+"#]]
+    );
     drop(at(&world, &wrong.replace("verify-full", "verify-ca")).exits(0));
 
     let ran = at(&world, &format!("{full}&sslrootcert=/nonexistent.crt")).exits(2);

@@ -5,12 +5,17 @@
     clippy::disallowed_methods,
     reason = "a test fails by panicking, starts programs to disturb, and is told by variables what to use"
 )]
+#![expect(clippy::needless_raw_string_hashes, reason = "snapbox writes expected texts so")]
 
 mod confirm;
 mod connect;
 mod fingerprint;
+mod kill;
+mod migrate;
 mod rules;
 mod scratch;
+mod secrets;
+mod spoiled;
 mod terminal;
 #[expect(dead_code, reason = "the tests that use it come one by one")]
 mod world;

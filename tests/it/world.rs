@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use supa_safe::disk;
+use supa_safe::fingerprint::{Class, Fingerprint};
+use supa_safe::postgres::{catalog, rows};
 use supa_safe::scratch::{self, Scratch, Wanted};
 use supa_safe::tools::installs::{self, Search};
 use tempfile::TempDir;
@@ -398,6 +400,11 @@ impl World {
         self.env.retain(|(known, _)| known != name);
     }
 
+    /// A variable of that environment, as a path.
+    pub(crate) fn variable(&self, name: &str) -> PathBuf {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.into()).unwrap()
+    }
+
     /// Writes a file of the project; the path begins at its root.
     pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.path("app").join(path);
@@ -424,6 +431,7 @@ impl World {
     }
 
     /// Runs the program to its end.
+    #[must_use = "look at its code or its text"]
     pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ran {
         self.finish(self.command().args(args))
     }
@@ -441,6 +449,7 @@ impl World {
     }
 
     /// Runs `migrate`, confirmed by its flag.
+    #[must_use = "look at its code or its text"]
     pub(crate) fn migrate(&self, args: &[&str]) -> Ran {
         let target = self.target();
         self.run([&["migrate", "--confirm", &target], args].concat())
@@ -462,6 +471,37 @@ impl World {
             return Vec::new();
         }
         self.sql(ADMIN, "select version from supabase_migrations.schema_migrations order by version")
+    }
+
+    /// Everything that a failed run must leave as it is: the owned fingerprint, and count and content
+    /// of every table of the project.
+    pub(crate) fn state(&self) -> Vec<String> {
+        let fingerprint = self.fingerprint();
+        let owned = fingerprint.lines().iter().filter(|line| line.class == Class::Owned);
+        let mut state: Vec<String> =
+            owned.map(|line| format!("{} {}: {}", line.kind, line.identity, line.definition)).collect();
+        let tables = self.sql(
+            ADMIN,
+            "select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
+             where relkind = 'r' and nspname in ('public', 'auth', 'storage', 'supabase_migrations') order by 1",
+        );
+        let session = self.session(ADMIN);
+        for table in tables {
+            let measured =
+                format!("select count(*), sum(hashtextextended((t.*)::text, 0)::numeric) from {table} t");
+            state.push(format!("{table} {}", session.run(&measured).concat()));
+        }
+        state
+    }
+
+    /// The catalog fingerprint of the target, read as the program does.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let Session { client, runtime } = self.session(OWNER);
+        runtime.block_on(async {
+            client.batch_execute(rows::PINNED).await.unwrap();
+            client.batch_execute("begin isolation level repeatable read read only").await.unwrap();
+            catalog::fingerprint(&client).await.unwrap()
+        })
     }
 
     /// The state folder of this target.
@@ -528,7 +568,6 @@ impl Drop for World {
 }
 
 /// How a program ended and what it said.
-#[must_use = "look at its code or its text"]
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: String,
@@ -547,6 +586,11 @@ impl Ran {
     /// Everything, with what differs from run to run replaced by names in brackets.
     pub(crate) fn text(&self) -> String {
         self.redacted(&self.to_string())
+    }
+
+    /// stdout in the same way.
+    pub(crate) fn data(&self) -> String {
+        self.redacted(&self.stdout)
     }
 
     /// stderr in the same way.
