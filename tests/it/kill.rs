@@ -111,10 +111,12 @@ fn a_snapshot_that_was_killed_is_none() {
     let world = world();
     let gate = close_gate(&world);
     let mut run = Going::start(&world, &["snapshot"]);
-    run.until_type("program");
+    run.until_type("stage-started");
+    let drafts = || list(&world.store().join("snapshots"));
+    until("the snapshot was begun", || !drafts().is_empty());
     run.kill();
     assert!(world.snapshots().is_empty());
-    let drafts = list(&world.store().join("snapshots"));
+    let drafts = drafts();
     assert_eq!(drafts.len(), 1);
     gate.run("rollback");
 
@@ -228,7 +230,7 @@ fn a_second_run_at_once_is_refused() {
     let world = world();
     let gate = close_gate(&world);
     let mut run = Going::start(&world, &["snapshot"]);
-    run.until_type("program");
+    run.until_type("stage-started");
     let second = world.run(["snapshot"]).exits(11);
     let text =
         format!("another run (process {}) works on this target; the target was not touched", run.child.id());
