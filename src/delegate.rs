@@ -145,15 +145,14 @@ pub async fn push(
         tokio::select! {
             output = &mut wait => break output?,
             () = interrupts.0.notified() => {
-                interrupted = true;
-                context.warn("waiting for supabase; the target may be half migrated. Interrupt again to cancel its statement");
+                on_interrupt(client, context, std::mem::replace(&mut interrupted, true)).await?;
             }
         }
     };
     for line in output.stderr.lines() {
         context.tell(&Event::ProgramLine { line: line.to_owned() });
     }
-    settle(client, context, interrupts).await?;
+    settle(client, context, interrupts, &mut interrupted).await?;
     let after: Vec<String> =
         history::read(client).await?.into_iter().map(|applied| applied.version).collect();
     let (applied, not_applied) = subject.applied(&after);
@@ -165,11 +164,12 @@ pub async fn push(
     Ok(Outcome { applied, not_applied, ended: output.ended, problem, interrupted })
 }
 
-/// Waits until no backend of the CLI is at work any more; an interrupt cancels its statement.
+/// Waits until no backend of the CLI is at work any more; the second interrupt cancels its statement.
 pub async fn settle(
     client: &Client,
     context: &Context,
     interrupts: &Interrupts,
+    interrupted: &mut bool,
 ) -> Result<(), tokio_postgres::Error> {
     let mut told = false;
     loop {
@@ -187,11 +187,24 @@ pub async fn settle(
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             () = interrupts.0.notified() => {
-                for pid in backends {
-                    context.warn(format!("canceling the statement of backend {pid}"));
-                    sessions::cancel(client, pid).await?;
-                }
+                on_interrupt(client, context, std::mem::replace(interrupted, true)).await?;
             }
         }
     }
+}
+
+/// The first interrupt changes nothing, whether the CLI is still there or only its backend; the
+/// next one cancels what the backend does.
+async fn on_interrupt(client: &Client, context: &Context, again: bool) -> Result<(), tokio_postgres::Error> {
+    if !again {
+        context.warn(
+            "waiting for supabase; the target may be half migrated. Interrupt again to cancel its statement",
+        );
+        return Ok(());
+    }
+    for pid in sessions::cli_backends(client).await? {
+        context.warn(format!("canceling the statement of backend {pid}"));
+        sessions::cancel(client, pid).await?;
+    }
+    Ok(())
 }

@@ -175,6 +175,15 @@ pub enum Event {
         /// Files that do not.
         not_applied: Vec<String>,
     },
+    /// A later run found out what became of a push whose own run did not.
+    PushSettled {
+        /// The run that pushed.
+        run: String,
+        /// Files that stand.
+        applied: Vec<String>,
+        /// Files that do not.
+        not_applied: Vec<String>,
+    },
     /// The process id of the push, for a later run that looks for it.
     DelegatePid {
         /// The process id.

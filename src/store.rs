@@ -273,16 +273,28 @@ impl Store {
         self.root.join("runs").join(format!("{run}.jsonl"))
     }
 
-    /// The newest record of a run before the given one, as lines of JSON, with its name.
-    pub fn last_run_before(&self, run: &str) -> Result<Option<(String, Vec<serde_json::Value>)>, Error> {
+    /// The record of the newest run before the given one that holds an event of one of these types,
+    /// as lines of JSON, with its name.
+    pub fn last_run_with(
+        &self,
+        types: &[&str],
+        run: &str,
+    ) -> Result<Option<(String, Vec<serde_json::Value>)>, Error> {
         let dir = self.root.join("runs");
-        let names = disk::files_below(&dir)?.into_iter().rev();
-        let names = names.map(|file| file.with_extension("").display().to_string());
-        let Some(name) = names.into_iter().find(|name| name.as_str() < run) else { return Ok(None) };
-        let text = fs::read_to_string(self.run_file(&name))?;
-        // The last line of a run that died may be cut short.
-        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Ok(Some((name, lines)))
+        for file in disk::files_below(&dir)?.into_iter().rev() {
+            let name = file.with_extension("").display().to_string();
+            if name.as_str() >= run {
+                continue;
+            }
+            let text = fs::read_to_string(self.run_file(&name))?;
+            // The last line of a run that died may be cut short.
+            let lines: Vec<serde_json::Value> =
+                text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            if lines.iter().any(|line| types.iter().any(|name| line["type"] == *name)) {
+                return Ok(Some((name, lines)));
+            }
+        }
+        Ok(None)
     }
 
     /// The bytes of every rehearsal's record.

@@ -3,6 +3,7 @@
 use super::fail::{failed, resolve_failed};
 use super::open::Opened;
 use crate::delegate::{self, Interrupts};
+use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::postgres::history;
@@ -12,21 +13,27 @@ use serde_json::Value;
 /// Looks at the record of the last run; when that run died while it pushed, waits for the push
 /// that may still go on, and says which of its files stand.
 pub(super) async fn look(opened: &Opened) -> Result<(), Failure> {
-    let Some((run, events)) =
-        opened.context.store.last_run_before(&opened.run).map_err(failed(Exit::Error))?
+    let Some((run, events)) = opened
+        .context
+        .store
+        .last_run_with(&["delegating", "push-settled"], &opened.run)
+        .map_err(failed(Exit::Error))?
     else {
         return Ok(());
     };
     let of_type =
         |name: &str| events.iter().rfind(|event| event.get("type").and_then(Value::as_str) == Some(name));
     let Some(delegating) = of_type("delegating") else { return Ok(()) };
-    if of_type("delegated").is_some() || of_type("summary").is_some() {
+    // A run that lost its connection told its end, but not what became of its push.
+    if of_type("delegated").is_some() {
         return Ok(());
     }
     let context = &opened.context;
-    context.warn(format!("run {run} died while it pushed; looking for what became of it"));
+    context.warn(format!("run {run} ended before it knew what became of its push; looking for it"));
     let session = resolve::reopen(&opened.target).await.map_err(|error| resolve_failed(&error))?;
-    delegate::settle(&session.client, context, &Interrupts::default()).await.map_err(failed(Exit::Error))?;
+    delegate::settle(&session.client, context, &Interrupts::default(), &mut false)
+        .await
+        .map_err(failed(Exit::Error))?;
     let now: Vec<String> = history::read(&session.client)
         .await
         .map_err(failed(Exit::Error))?
@@ -38,10 +45,14 @@ pub(super) async fn look(opened: &Opened) -> Result<(), Failure> {
         let list = delegating.get(name).and_then(Value::as_array);
         list.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
     };
-    for file in texts("files") {
-        let version = file.split('_').next().unwrap_or_default().to_owned();
-        let stands = if now.contains(&version) { "stands" } else { "does not stand" };
-        context.note(format!("`{file}` of that run {stands}"));
+    let version = |file: &String| file.split('_').next().unwrap_or_default().to_owned();
+    let (applied, not_applied): (Vec<String>, Vec<String>) =
+        texts("files").into_iter().partition(|file| now.contains(&version(file)));
+    for (files, stands) in [(&applied, "stands"), (&not_applied, "does not stand")] {
+        for file in files {
+            context.note(format!("`{file}` of that run {stands}"));
+        }
     }
+    context.tell(&Event::PushSettled { run, applied, not_applied });
     Ok(())
 }

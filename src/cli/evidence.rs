@@ -124,18 +124,18 @@ async fn standing(opened: &Opened, prepared: &Prepared) -> Result<Option<Verifie
     };
     let set_aside = |rule: Rule, fact: String| {
         context.tell(&Event::SetAside { snapshot: id.clone(), rule: rule.code().to_owned(), fact });
-        Ok(None)
+        None
     };
     let snapshot = match context.store.load(&id) {
         Ok(snapshot) => snapshot,
         Err(error) => match error.damage() {
-            Some(what) => return set_aside(Rule::Digests, what),
+            Some(what) => return Ok(set_aside(Rule::Digests, what)),
             None => return Err(Failure::new(Exit::Error, &error).into()),
         },
     };
     let verified = match verify::accept(snapshot, context).await {
         Ok(verified) => verified,
-        Err(error @ verify::Error::Damaged { .. }) => return set_aside(Rule::Digests, error.to_string()),
+        Err(error @ verify::Error::Damaged { .. }) => return Ok(set_aside(Rule::Digests, error.to_string())),
         Err(error) => return Err(fail::verify_failed(&error)),
     };
     let now = target_clock(opened).await?;
@@ -143,10 +143,10 @@ async fn standing(opened: &Opened, prepared: &Prepared) -> Result<Option<Verifie
     let facts = Facts { edited: Vec::new(), ..evidence_facts(opened, prepared, &verified) };
     let refusals = judge(&before_rehearsal(&opened.policy), &facts, now);
     if let Some(finding) = refusals.into_iter().find(|finding| finding.refuses) {
-        return set_aside(finding.rule, finding.fact);
+        return Ok(set_aside(finding.rule, finding.fact));
     }
     if let Some(why) = outdated(&verified, &prepared.live) {
-        return set_aside(Rule::NotRehearsed, why);
+        return Ok(set_aside(Rule::NotRehearsed, why));
     }
     if !prepared.edited.is_empty() {
         return judged(opened, prepared, verified).await.map(Some);

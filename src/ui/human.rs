@@ -100,6 +100,7 @@ impl Human {
             | Event::Program { .. }
             | Event::Delegating { .. }
             | Event::Delegated { .. }
+            | Event::PushSettled { .. }
             | Event::DelegatePid { .. } => {}
         }
     }

@@ -85,7 +85,7 @@ impl Base {
 }
 
 /// Waits for an event.
-fn until(what: &str, mut happened: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let limit = Instant::now() + LIMIT;
     while !happened() {
         assert!(Instant::now() < limit, "waited in vain until {what}");

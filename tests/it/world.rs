@@ -344,6 +344,11 @@ impl World {
         self.env.retain(|(known, _)| known != name);
     }
 
+    /// A variable of that environment, as a path.
+    pub(crate) fn variable(&self, name: &str) -> PathBuf {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.into()).unwrap()
+    }
+
     /// Writes a file of the project; the path begins at its root.
     pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.path("app").join(path);

@@ -1,0 +1,84 @@
+//! Disks that are full and dumps that lie: never is a snapshot taken for whole that is not.
+
+use crate::world::{ADMIN, OWNER, Ran, World, list, told};
+use fs_err as fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use supa_safe::disk;
+
+/// Nothing stands where snapshots do, and the target knows nothing of it.
+#[track_caller]
+fn nothing_kept(world: &World, ran: &Ran) {
+    let state = world.variable("SUPA_SAFE_STATE_DIR");
+    let left: Vec<PathBuf> = list(&state).iter().flat_map(|target| list(&target.join("snapshots"))).collect();
+    assert_eq!(left, [""; 0].map(PathBuf::from), "{ran}");
+    assert_eq!(world.history(), [""; 0]);
+}
+
+/// A folder of Postgres programs whose `pg_dump` spoils what it writes.
+fn spoiling(world: &World, harm: &str) -> PathBuf {
+    let folder = world.path(format!("pg-{harm}"));
+    fs::create_dir(&folder).unwrap();
+    for program in list(Path::new(&told("SUPA_SAFE_TEST_PG17_BIN"))) {
+        let name = program.file_name().unwrap().to_str().unwrap();
+        symlink(&program, folder.join(if name == "pg_dump" { "pg_dump.real" } else { name })).unwrap();
+    }
+    let wrapper = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrappers/pg_dump");
+    fs::copy(wrapper, folder.join("pg_dump")).unwrap();
+    disk::write(&folder.join("harm"), harm.as_bytes()).unwrap();
+    folder
+}
+
+#[test]
+fn a_dump_that_died_or_lies_is_no_snapshot() {
+    let world = World::hosted(&[("20260101000000_notes", "create table public.notes (id int);")]);
+    world.sql(OWNER, "create table public.rows as select md5(i::text) from generate_series(1, 2000) i");
+    for (harm, code) in [("killed", 1), ("emptied", 1)] {
+        let folder = spoiling(&world, harm);
+        let ran = world
+            .run(["migrate", "--confirm", &world.target(), "--pg-bin", folder.to_str().unwrap()])
+            .exits(code);
+        assert!(ran.stderr.contains("the target was not touched"), "{harm}: {ran}");
+        nothing_kept(&world, &ran);
+    }
+    // What shows only when it is decoded is kept and named, and no run leans on it.
+    let folder = spoiling(&world, "cut");
+    let ran =
+        world.run(["migrate", "--confirm", &world.target(), "--pg-bin", folder.to_str().unwrap()]).exits(3);
+    assert!(ran.stderr.contains("[SS005]") && ran.stderr.contains("cannot be decoded"), "{ran}");
+    assert_eq!(world.history(), [""; 0]);
+    let ran = world.run(["check"]).exits(3);
+    assert!(ran.stderr.contains("[SS002]"), "{ran}");
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    let mut world = World::hosted(&[("20260101000000_notes", "create table public.notes (id int);")]);
+    world.sql(
+        ADMIN,
+        "create table public.noise (id int, bytes bytea);
+         alter table public.noise alter bytes set storage external;
+         insert into public.noise select i, (select decode(string_agg(replace(gen_random_uuid()::text, '-', ''), ''), 'hex')
+             from generate_series(1, 64) where i > 0) from generate_series(1, 12000) i;
+         alter table public.noise owner to postgres;
+         analyze public.noise",
+    );
+    let disk = PathBuf::from(told("SUPA_SAFE_TEST_SMALL_DISK"));
+    world.set("SUPA_SAFE_STATE_DIR", disk.join("state"));
+    let ballast = disk.join("ballast");
+    // Too little from the start; and enough by the estimate, yet too little for bytes that do not compress.
+    for (left, text) in [(1_u64 << 20, "the archive may take"), (6 << 20, "No space left on device")] {
+        let free = disk::free_bytes(&disk).unwrap();
+        let mut file = fs::File::create(&ballast).unwrap();
+        file.write_all(&vec![0; usize::try_from(free - left).unwrap()]).unwrap();
+        drop(file);
+        let ran = world.migrate(&[]);
+        fs::remove_file(&ballast).unwrap();
+        let ran = ran.exits(1);
+        assert!(ran.stderr.contains(text), "{text}: {ran}");
+        assert!(ran.stderr.contains("the target was not touched"), "{text}: {ran}");
+        nothing_kept(&world, &ran);
+    }
+    fs::remove_dir_all(disk.join("state")).unwrap();
+}
