@@ -159,6 +159,9 @@ pub fn succeed(
     if !same_shape || fresh.strength() < Strength::Decoded {
         return Ok(Err(fresh));
     }
+    if fresh.strength() >= Strength::Succeeded {
+        return Ok(Ok(fresh));
+    }
     let of = record.snapshot.clone();
     fresh.strengthen(context, Strength::Succeeded, Some(of), record.limits.clone()).map(Ok)
 }

@@ -3,6 +3,8 @@
 
 mod check;
 mod confirm;
+#[cfg(feature = "demo")]
+mod demo;
 mod done;
 mod earlier;
 mod evidence;
@@ -23,7 +25,7 @@ use crate::failure::Failure;
 use crate::frozen::{self, Project};
 use crate::manifest::SnapshotId;
 use crate::ui::{self, Loudness};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use done::Broken;
 use jiff::{SignedDuration, Timestamp};
 use std::path::PathBuf;
@@ -38,6 +40,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Where a command's own flags stand in its help.
+const RUN: &str = "This run";
 
 /// Flags of every command.
 #[derive(Clone, Debug, Args)]
@@ -86,8 +91,8 @@ struct TargetArgs {
     #[arg(long, value_name = "URL")]
     db_url: Option<String>,
     /// The same, in the words of the Supabase CLI 3
-    #[arg(long, value_name = "URL", num_args = 0..=1, conflicts_with_all = ["db_url", "local"])]
-    remote: Option<Option<String>>,
+    #[arg(long, value_name = "URL", conflicts_with_all = ["db_url", "local"])]
+    remote: Option<String>,
     /// The database of `supabase start` on this machine
     #[arg(long, conflicts_with = "db_url")]
     local: bool,
@@ -119,6 +124,9 @@ enum Command {
     Show(look::ShowArgs),
     /// Say why a rule exists and how to satisfy it
     Explain(explain::ExplainArgs),
+    /// Play a whole migration on a throwaway database of this machine
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
     /// Keep a scratch server until the pipe on stdin closes
     #[command(hide = true)]
     KeepScratch,
@@ -127,7 +135,9 @@ enum Command {
 /// Runs the program and returns what it exits with.
 pub fn main() -> Exit {
     crate::disk::private_by_default();
-    let cli = match Cli::try_parse() {
+    let command = Cli::command().mut_subcommands(|command| command.after_help(exit::table_text()));
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -171,6 +181,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::List(args) => look::list(&setting, &args),
         Command::Show(args) => look::show(&setting, &args),
         Command::Explain(args) => explain::run(&setting, &args),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => Box::pin(demo::run(&setting, &args)).await,
         Command::KeepScratch => match crate::scratch::keeper_main().await {
             Ok(()) => Ok(Exit::Done),
             Err(error) => Err(Failure::new(Exit::Error, &error)),

@@ -80,6 +80,18 @@ impl Surroundings {
         Ok(Self { env: std::env::vars_os().collect(), cwd: std::env::current_dir()? })
     }
 
+    /// The same surroundings with some variables set, or taken away.
+    #[must_use]
+    pub fn with(mut self, changes: impl IntoIterator<Item = (&'static str, Option<OsString>)>) -> Self {
+        for (name, value) in changes {
+            match value {
+                Some(value) => self.env.insert(name.into(), value),
+                None => self.env.remove(&OsString::from(name)),
+            };
+        }
+        self
+    }
+
     /// A variable that is set and not empty.
     pub fn variable(&self, name: &str) -> Option<String> {
         self.env

@@ -3,7 +3,7 @@
 use crate::event::{Event, Observer, Stage};
 use crate::store::Store;
 use crate::tools::Machine;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::time::Instant;
 
 /// The surroundings of a run.
@@ -14,6 +14,8 @@ pub struct Context {
     pub store: Store,
     /// The programs and folders of this machine.
     pub machine: Machine,
+    /// How old a snapshot may be, for a word when one takes longer than that.
+    pub max_age: SignedDuration,
     /// This machine's clock; only `cli` makes one.
     pub clock: fn() -> Timestamp,
 }

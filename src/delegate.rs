@@ -16,6 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio_postgres::Client;
 
 /// How often the server is asked whether the push goes on.
 const POLL: Duration = Duration::from_millis(250);
@@ -152,7 +153,7 @@ pub async fn push(
     for line in output.stderr.lines() {
         context.tell(&Event::ProgramLine { line: line.to_owned() });
     }
-    settle(held, context, interrupts).await?;
+    settle(client, context, interrupts).await?;
     let after: Vec<String> =
         history::read(client).await?.into_iter().map(|applied| applied.version).collect();
     let (applied, not_applied) = subject.applied(&after);
@@ -165,8 +166,11 @@ pub async fn push(
 }
 
 /// Waits until no backend of the CLI is at work any more; an interrupt cancels its statement.
-pub async fn settle(held: &TargetLock, context: &Context, interrupts: &Interrupts) -> Result<(), Error> {
-    let client = &held.session.client;
+pub async fn settle(
+    client: &Client,
+    context: &Context,
+    interrupts: &Interrupts,
+) -> Result<(), tokio_postgres::Error> {
     let mut told = false;
     loop {
         let backends = sessions::cli_backends(client).await?;

@@ -143,6 +143,13 @@ pub fn sha256_files(paths: &[PathBuf]) -> Vec<io::Result<(String, u64)>> {
     digests.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
+/// Bytes that nobody can guess.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0_u8; N];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// SHA-256 of bytes, lowercase hex.
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))

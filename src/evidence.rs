@@ -33,7 +33,7 @@ pub enum Error {
 pub async fn collect(target: &Target, context: &Context, label: Option<String>) -> Result<Snapshot, Error> {
     let watch = context.stage(Stage::Collect, format!("take a snapshot of {}", target.name()));
     let local_clock = (context.clock)();
-    let draft = context.store.begin(SnapshotId::new(local_clock, random()?))?;
+    let draft = context.store.begin(SnapshotId::new(local_clock, u32::from_le_bytes(disk::random()?)))?;
     let captured = database::capture(target, context, &draft).await?;
     let files = digests(&draft).await?;
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
@@ -93,11 +93,4 @@ fn digest_files(dir: &Path) -> io::Result<Vec<FileDigest>> {
             Ok(FileDigest { path: file.display().to_string(), sha256, bytes })
         })
         .collect()
-}
-
-fn random() -> io::Result<u32> {
-    use std::io::Read as _;
-    let mut bytes = [0_u8; 4];
-    fs_err::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u32::from_le_bytes(bytes))
 }

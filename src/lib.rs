@@ -79,4 +79,7 @@ pub mod config;
 
 pub mod ui;
 
+#[cfg(feature = "demo")]
+pub mod demo;
+
 pub mod cli;

@@ -3,121 +3,18 @@
 //! Numbers are never reused. A finding names the rule, the fact, and what satisfies it; the page
 //! of each rule is `templates/explain/SSnnn.md`.
 
+mod rule;
+
+pub use rule::{Rule, UnknownRule};
+
 use crate::manifest::{Gap, SnapshotId, Strength};
 use crate::target::Identity;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use std::fmt;
-use std::str::FromStr;
 
 /// How far a clock may run ahead before a snapshot counts as from the future.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
-
-/// A numbered condition of a push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rule {
-    /// There is no snapshot of this target.
-    NoSnapshot,
-    /// The snapshot was not proved far enough.
-    Strength,
-    /// The snapshot is too old, or from the future.
-    Age,
-    /// The snapshot is of another database.
-    Identity,
-    /// The evidence on disk does not match its digests.
-    Digests,
-    /// A component is missing or incomplete.
-    Incomplete,
-    /// Pending files changed since the rehearsal.
-    PendingChanged,
-    /// Not rehearsed, or the rehearsal is stale.
-    NotRehearsed,
-    /// The migration failed in the rehearsal.
-    RehearsalFailed,
-    /// A file that was applied has been edited.
-    AppliedEdited,
-    /// A pending file is not all-or-nothing.
-    NotAtomic,
-    /// Another session dumps, pushes, or holds an old transaction.
-    OtherSession,
-}
-
-impl Rule {
-    /// Every rule, by number.
-    pub const ALL: [Self; 12] = [
-        Self::NoSnapshot,
-        Self::Strength,
-        Self::Age,
-        Self::Identity,
-        Self::Digests,
-        Self::Incomplete,
-        Self::PendingChanged,
-        Self::NotRehearsed,
-        Self::RehearsalFailed,
-        Self::AppliedEdited,
-        Self::NotAtomic,
-        Self::OtherSession,
-    ];
-
-    /// The rule's number.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::NoSnapshot => "SS001",
-            Self::Strength => "SS002",
-            Self::Age => "SS003",
-            Self::Identity => "SS004",
-            Self::Digests => "SS005",
-            Self::Incomplete => "SS006",
-            Self::PendingChanged => "SS008",
-            Self::NotRehearsed => "SS009",
-            Self::RehearsalFailed => "SS010",
-            Self::AppliedEdited => "SS013",
-            Self::NotAtomic => "SS014",
-            Self::OtherSession => "SS015",
-        }
-    }
-
-    /// The rule's page, in Markdown.
-    pub fn page(self) -> &'static str {
-        match self {
-            Self::NoSnapshot => include_str!("../templates/explain/SS001.md"),
-            Self::Strength => include_str!("../templates/explain/SS002.md"),
-            Self::Age => include_str!("../templates/explain/SS003.md"),
-            Self::Identity => include_str!("../templates/explain/SS004.md"),
-            Self::Digests => include_str!("../templates/explain/SS005.md"),
-            Self::Incomplete => include_str!("../templates/explain/SS006.md"),
-            Self::PendingChanged => include_str!("../templates/explain/SS008.md"),
-            Self::NotRehearsed => include_str!("../templates/explain/SS009.md"),
-            Self::RehearsalFailed => include_str!("../templates/explain/SS010.md"),
-            Self::AppliedEdited => include_str!("../templates/explain/SS013.md"),
-            Self::NotAtomic => include_str!("../templates/explain/SS014.md"),
-            Self::OtherSession => include_str!("../templates/explain/SS015.md"),
-        }
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
-    }
-}
-
-/// A text names no rule.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a rule; rules are {list}", list = Rule::ALL.map(Rule::code).join(", "))]
-pub struct UnknownRule(String);
-
-impl FromStr for Rule {
-    type Err = UnknownRule;
-
-    fn from_str(text: &str) -> Result<Self, UnknownRule> {
-        Self::ALL
-            .into_iter()
-            .find(|rule| rule.code().eq_ignore_ascii_case(text))
-            .ok_or_else(|| UnknownRule(text.to_owned()))
-    }
-}
-
 /// A rule that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -129,12 +26,6 @@ pub struct Finding {
     pub fix: String,
     /// Whether it stops the run; a warning does not.
     pub refuses: bool,
-}
-
-impl Serialize for Rule {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.code())
-    }
 }
 
 impl fmt::Display for Finding {
@@ -283,6 +174,8 @@ fn refusal(rule: Rule, fact: String, fix: &str) -> Finding {
     Finding { rule, fact, fix: fix.to_owned(), refuses: true }
 }
 
+/// [`Strength::Succeeded`] satisfies every requirement: a snapshot of the same shape was restored,
+/// and its own restore follows when the push is over (DESIGN 3, freshness).
 fn judge_snapshot(
     policy: &Policy,
     facts: &Facts,
@@ -304,7 +197,7 @@ fn judge_snapshot(
             format!("snapshot {} does not match its digests: {}", snapshot.id, snapshot.broken.join("; ")),
             "run `supa-safe snapshot`; keep the damaged folder until you know what changed it",
         ));
-    } else if snapshot.strength < policy.strength {
+    } else if snapshot.strength < policy.strength && snapshot.strength != Strength::Succeeded {
         findings.push(refusal(
             Rule::Strength,
             format!(

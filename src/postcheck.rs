@@ -1,7 +1,9 @@
 //! Compares the target after the push with what the rehearsal left.
 
+pub mod rows;
+
 use crate::fingerprint::{self, Class, Fingerprint};
-use crate::postgres::{catalog, checks, history, rows};
+use crate::postgres::{catalog, checks, history, rows as pinned};
 use crate::rehearse::{Rehearsed, Subject};
 use crate::resolve;
 
@@ -26,7 +28,7 @@ pub enum Error {
 pub async fn compare(subject: &Subject<'_>, rehearsed: Option<&Rehearsed>) -> Result<Vec<String>, Error> {
     let session = resolve::reopen(subject.target).await?;
     let client = &session.client;
-    client.batch_execute(rows::PINNED).await?;
+    client.batch_execute(pinned::PINNED).await?;
     let mut differences = Vec::new();
     if let Some(rehearsed) = rehearsed {
         let record = rehearsed.record();
@@ -45,7 +47,7 @@ pub async fn compare(subject: &Subject<'_>, rehearsed: Option<&Rehearsed>) -> Re
         differences.extend(expected.differences(&found, Class::Owned).iter().map(ToString::to_string));
         client.batch_execute("rollback").await?;
     }
-    let found = checks::run(client, subject.frozen.checks()).await?;
+    let found = checks::run(client, subject.target.connection.role(), subject.frozen.checks()).await?;
     differences.extend(found.iter().filter(|found| !found.is_healthy()).map(checks::Found::in_words));
     session.close().await;
     Ok(differences)

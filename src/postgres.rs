@@ -9,3 +9,4 @@ pub mod measure;
 pub mod rows;
 pub mod sessions;
 pub mod settings;
+pub mod traffic;

@@ -531,7 +531,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
         let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
-        let error = sh(&script).timeout(Duration::from_millis(300)).run().await.unwrap_err();
+        let error = sh(&script).timeout(Duration::from_secs(2)).run().await.unwrap_err();
         assert!(matches!(error, Error::TimedOut { .. }), "{error}");
         let pid: i32 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

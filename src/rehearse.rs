@@ -227,7 +227,7 @@ async fn look_again(
         }
     }
     session.client.batch_execute("rollback").await.map_err(|error| Error::Compare(error.into()))?;
-    let found = checks::run(&session.client, subject.frozen.checks())
+    let found = checks::run(&session.client, subject.target.connection.role(), subject.frozen.checks())
         .await
         .map_err(|error| Error::Compare(error.into()))?;
     session.close().await;

@@ -20,7 +20,7 @@ use crate::target::{Connection, Roots, SslMode};
 use crate::tools::installs::Installation;
 use fs_err as fs;
 use keeper::{Report, Spec};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -332,9 +332,7 @@ fn user_in(passwd: &str, name: &str) -> Option<User> {
 
 /// A password that nobody knows: 48 random hex digits.
 pub fn random_password() -> io::Result<Secret> {
-    let mut bytes = [0_u8; 24];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(Secret::new(hex::encode(bytes)))
+    Ok(Secret::new(hex::encode(crate::disk::random::<24>()?)))
 }
 
 /// Proves that the user can run the programs and enter the folder, by doing it once.

@@ -27,6 +27,9 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The folder has lost its manifest.
+    #[error("`{path}` is not there", path = .0.display())]
+    NoManifest(PathBuf),
     /// The manifest is of another format.
     #[error("`{path}` has format {found}; this program reads format {FORMAT}", path = .path.display())]
     Format {
@@ -41,6 +44,17 @@ pub enum Error {
     /// The text is not a snapshot id.
     #[error(transparent)]
     Id(#[from] BadId),
+}
+
+impl Error {
+    /// What is wrong with the evidence itself, in words; `None` when something else failed.
+    pub fn damage(&self) -> Option<String> {
+        match self {
+            Self::Unreadable { source, .. } => Some(format!("{self} ({source})")),
+            Self::NoManifest(_) | Self::Format { .. } => Some(self.to_string()),
+            Self::Io(_) | Self::Unknown(_) | Self::Id(_) => None,
+        }
+    }
 }
 
 /// One target's folder.
@@ -156,6 +170,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
                 return Err(Error::Unknown(id.clone()));
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NoManifest(path)),
             Err(error) => return Err(error.into()),
         };
         let unreadable = |source| Error::Unreadable { path: path.clone(), source };
@@ -208,6 +223,15 @@ impl Store {
     /// The folder for a run's frozen copy of the project.
     pub fn frozen_dir(&self, run: &str) -> PathBuf {
         self.root.join("frozen").join(run)
+    }
+
+    /// Removes a run's frozen copy.
+    pub fn remove_frozen(&self, run: &str) -> Result<(), Error> {
+        let dir = self.frozen_dir(run);
+        if dir.exists() {
+            fs::remove_dir_all(dir)?;
+        }
+        Ok(())
     }
 
     /// Adds a proof to a snapshot.

@@ -5,11 +5,13 @@ mod human;
 mod json;
 mod prompt;
 mod record;
+mod timings;
 
 pub use human::Human;
 pub use json::Json;
-pub use prompt::{Asked, ask_words};
+pub use prompt::{Asked, ask_words, has_terminal};
 pub use record::Record;
+pub use timings::Timings;
 
 use crate::event::Event;
 use crate::exit::Exit;
@@ -103,6 +105,18 @@ pub fn print_document<T: Serialize>(value: &T) -> io::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
+/// Prints the title of an act on stderr, with an empty line before it.
+pub fn heading(number: &str, title: &str) {
+    // Nobody listens any more when stderr is gone.
+    drop(writeln!(anstream::stderr(), "\n{HINT}{number}{HINT:#} {BOLD}{title}{BOLD:#}"));
+}
+
+/// Prints a line below a heading on stderr.
+pub fn tell(text: &str) {
+    // Nobody listens any more when stderr is gone.
+    drop(writeln!(anstream::stderr(), "  {text}"));
+}
+
 /// Prints an error with its causes, details, and hints on stderr, the most useful line last.
 pub fn print_failure(failure: &Failure) {
     let mut text = String::new();
@@ -122,7 +136,7 @@ pub fn print_failure(failure: &Failure) {
     drop(anstream::stderr().write_all(text.as_bytes()));
 }
 
-use styles::{ERROR, HINT};
+use styles::{BOLD, ERROR, HINT};
 
 mod styles {
     //! Colors carry meaning only, and never alone.
@@ -132,6 +146,7 @@ mod styles {
         Style::new().fg_color(Some(Color::Ansi(color))).bold()
     }
 
+    pub(super) const BOLD: Style = Style::new().bold();
     pub(super) const ERROR: Style = color(AnsiColor::Red);
     pub(super) const WARNING: Style = color(AnsiColor::Yellow);
     pub(super) const DONE: Style = color(AnsiColor::Green);

@@ -4,16 +4,17 @@ use super::done::{Broken, Done};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{Setting, TargetArgs, duration, evidence, fail, snapshot_id};
+use super::{RUN, Setting, TargetArgs, duration, evidence, fail, snapshot_id};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::policy::{Facts, PushFacts, Rehearsal, SnapshotFacts, judge};
+use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled};
-use crate::store;
+use crate::resolve;
 use crate::verify::{self, Verified};
 use clap::Args;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -23,10 +24,10 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     push: PushFlags,
     /// How old the snapshot may be, such as 15m
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = duration, value_name = "TIME", help_heading = RUN)]
     max_age: Option<SignedDuration>,
     /// Judge this snapshot instead of the newest one
-    #[arg(long, value_parser = snapshot_id, value_name = "ID")]
+    #[arg(long, value_parser = snapshot_id, value_name = "ID", help_heading = RUN)]
     snapshot: Option<SnapshotId>,
 }
 
@@ -44,8 +45,8 @@ async fn check(setting: &Setting, opened: &Opened, args: &CheckArgs) -> Result<D
         Some(verified) if !prepared.pending.is_empty() => Some(push_facts(opened, &prepared, verified)?),
         _ => None,
     };
-    let facts = Facts { snapshot, edited: prepared.edited.clone(), push, ..opened.no_facts() };
-    let now = evidence::target_clock(opened).await?;
+    let (now, sessions) = on_target(opened).await?;
+    let facts = Facts { snapshot, edited: prepared.edited.clone(), sessions, push, ..opened.no_facts() };
     let findings = judge(&opened.policy, &facts, now);
     if findings.iter().any(|finding| finding.refuses) {
         return Err(fail::refused(findings));
@@ -58,11 +59,20 @@ async fn check(setting: &Setting, opened: &Opened, args: &CheckArgs) -> Result<D
     Ok(done.closing("Every rule holds; `supa-safe migrate` would ask for the confirmation and push"))
 }
 
+/// The target's clock, and the sessions there that forbid a push.
+async fn on_target(opened: &Opened) -> Result<(Timestamp, Vec<String>), Failure> {
+    let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
+    let now = identity::clock(&session.client).await.map_err(fail::failed(Exit::Error));
+    let others = sessions::in_the_way(&session.client).await.map_err(fail::failed(Exit::Error));
+    session.close().await;
+    Ok((now?, others?.into_iter().map(|other| other.text).collect()))
+}
+
 /// The snapshot in question as the judge sees it, damaged ones included.
 async fn newest(
     opened: &Opened,
     wanted: Option<&SnapshotId>,
-) -> Result<(Option<SnapshotFacts>, Option<Verified>), Failure> {
+) -> Result<(Option<SnapshotFacts>, Option<Verified>), Broken> {
     let store = &opened.context.store;
     let newest = store.ids().map_err(fail::failed(Exit::Error))?.into_iter().next();
     let Some(id) = wanted.cloned().or(newest) else { return Ok((None, None)) };
@@ -77,10 +87,12 @@ async fn newest(
     };
     let snapshot = match store.load(&id) {
         Ok(snapshot) => snapshot,
-        Err(error @ (store::Error::Unreadable { .. } | store::Error::Format { .. })) => {
-            return Ok((Some(broken(vec![error.to_string()])), None));
+        Err(error) => {
+            return match error.damage() {
+                Some(what) => Ok((Some(broken(vec![what])), None)),
+                None => Err(Failure::new(Exit::Error, &error).hint("Run `supa-safe list`").into()),
+            };
         }
-        Err(error) => return Err(Failure::new(Exit::Error, &error).hint("Run `supa-safe list`")),
     };
     match verify::accept(snapshot, &opened.context).await {
         Ok(verified) => Ok((Some(evidence::snapshot_facts(&verified)), Some(verified))),
@@ -94,13 +106,11 @@ fn push_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Resu
         .map_err(|error| fail::rehearse_failed(&error))?;
     let mut changed = Vec::new();
     let rehearsal = match recalled {
-        Recalled::Fits(rehearsed) => match evidence::outdated(verified, &prepared.live) {
-            Some(why) => Rehearsal::Missing(why),
-            None => {
-                let at = rehearsed.record().rehearsed_at;
-                Rehearsal::Passed { at, age: (opened.context.clock)().duration_since(at) }
-            }
-        },
+        Recalled::Fits(rehearsed) => {
+            let at = rehearsed.record().rehearsed_at;
+            let passed = Rehearsal::Passed { at, age: (opened.context.clock)().duration_since(at) };
+            evidence::outdated(verified, &prepared.live).map_or(passed, Rehearsal::Missing)
+        }
         Recalled::OtherFiles => {
             changed.push("a pending file, a seed, roles.sql, or the configuration was changed".to_owned());
             Rehearsal::NotYet

@@ -19,6 +19,17 @@ pub(super) struct Question<'a> {
     pub(super) may_ask: bool,
 }
 
+/// Fails before the long work when nobody will be able to confirm after it.
+pub(super) fn foresee(question: &Question<'_>) -> Result<(), Failure> {
+    match &question.flag {
+        None if question.may_ask && ui::has_terminal() => Ok(()),
+        None => Err(no_terminal(question.target)),
+        Some(words) => Confirmation::weigh(&Said::Flag(words.clone()), question.target, question.agent)
+            .map(drop)
+            .map_err(|error| not_confirmed(&error, question.target)),
+    }
+}
+
 /// Shows what the confirmation is about and weighs the answer.
 pub(super) async fn ask(
     opened: &Opened,
@@ -39,15 +50,15 @@ async fn show(opened: &Opened, prepared: &Prepared, ready: &Ready) -> Result<(),
     let context = &opened.context;
     let now = super::evidence::target_clock(opened).await?;
     let manifest = &ready.base.snapshot().manifest;
-    context.note(format!("target    {}", opened.target.name()));
+    context.note(format!("target     {}", opened.target.name()));
     for file in &prepared.pending.migrations {
-        context.note(format!("will push {}", file.file_name));
+        context.note(format!("will push  {}", file.file_name));
     }
     for fact in prepared.not_atomic() {
         context.warn(fact);
     }
     context.note(format!(
-        "snapshot  {} is {} and {} old; a push may begin until it is {} old",
+        "snapshot   {} (strength: {}), {} old; a push may begin until it is {} old",
         manifest.id,
         ready.base.strength(),
         in_words(now.duration_since(manifest.taken.target_clock)),
@@ -61,15 +72,15 @@ async fn show(opened: &Opened, prepared: &Prepared, ready: &Ready) -> Result<(),
             let restore =
                 SignedDuration::try_from_secs_f64(record.restore_seconds.ceil()).unwrap_or_default();
             context.note(format!(
-                "the push took {} on the copy; restoring the snapshot into a new database took {}",
+                "rehearsed  the push took {}, and restoring the snapshot into a new database {}",
                 in_words(took),
                 in_words(restore)
             ));
         }
     }
-    context.note("not brought back by a restore: what is written after the snapshot, passwords of roles, and what the limits name");
+    context.note("not in it  what is written after it, passwords of roles, and what the limits name");
     for limit in &manifest.limits {
-        context.note(format!("limit     {limit}"));
+        context.note(format!("limit      {limit}"));
     }
     Ok(())
 }

@@ -19,12 +19,19 @@ pub(super) struct Done {
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) failure: Failure,
-    pub(super) summary: Summary,
+    pub(super) summary: Box<Summary>,
+}
+
+impl Broken {
+    /// Failed, with what is known so far.
+    pub(super) fn new(failure: Failure, summary: Summary) -> Self {
+        Self { failure, summary: Box::new(summary) }
+    }
 }
 
 impl From<Failure> for Broken {
     fn from(failure: Failure) -> Self {
-        Self { failure, summary: Summary::new() }
+        Self::new(failure, Summary::new())
     }
 }
 
@@ -38,7 +45,7 @@ impl Done {
             ..Summary::new()
         };
         let closing = vec![format!(
-            "Snapshot {} is {}, in {}",
+            "Snapshot {} (strength: {}) is in {}",
             snapshot.id(),
             verified.strength(),
             snapshot.dir.display()

@@ -2,15 +2,12 @@
 
 use super::fail::{failed, resolve_failed};
 use super::open::Opened;
+use crate::delegate::{self, Interrupts};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::postgres::{history, sessions};
+use crate::postgres::history;
 use crate::resolve;
 use serde_json::Value;
-use std::time::Duration;
-
-/// How often the server is asked whether the push goes on.
-const POLL: Duration = Duration::from_millis(250);
 
 /// Looks at the record of the last run; when that run died while it pushed, waits for the push
 /// that may still go on, and says which of its files stand.
@@ -29,14 +26,7 @@ pub(super) async fn look(opened: &Opened) -> Result<(), Failure> {
     let context = &opened.context;
     context.warn(format!("run {run} died while it pushed; looking for what became of it"));
     let session = resolve::reopen(&opened.target).await.map_err(|error| resolve_failed(&error))?;
-    let mut told = false;
-    while !sessions::cli_backends(&session.client).await.map_err(failed(Exit::Error))?.is_empty() {
-        if !told {
-            told = true;
-            context.note("its push is still at work on the server: waiting for it");
-        }
-        tokio::time::sleep(POLL).await;
-    }
+    delegate::settle(&session.client, context, &Interrupts::default()).await.map_err(failed(Exit::Error))?;
     let now: Vec<String> = history::read(&session.client)
         .await
         .map_err(failed(Exit::Error))?

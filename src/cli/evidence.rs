@@ -12,7 +12,6 @@ use crate::manifest::{SnapshotId, Strength};
 use crate::policy::{Facts, Finding, Policy, Rule, SnapshotFacts, judge};
 use crate::postgres::identity;
 use crate::resolve;
-use crate::store;
 use crate::verify::{self, Verified};
 use jiff::Timestamp;
 
@@ -76,17 +75,15 @@ pub(super) async fn choose(
             verify::accept(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
         return judged(opened, prepared, verified).await;
     }
-    match standing(opened, prepared).await? {
-        Some(verified) => Ok(verified),
-        None => {
-            let fresh = take(opened).await?;
-            judged(opened, prepared, fresh).await
-        }
+    if let Some(verified) = standing(opened, prepared).await? {
+        return Ok(verified);
     }
+    let fresh = take(opened).await?;
+    judged(opened, prepared, fresh).await
 }
 
 /// Takes and verifies a fresh snapshot.
-pub(super) async fn take(opened: &Opened) -> Result<Verified, Failure> {
+pub(super) async fn take(opened: &Opened) -> Result<Verified, Broken> {
     let snapshot = evidence::collect(&opened.target, &opened.context, None)
         .await
         .map_err(|error| fail::evidence_failed(&error))?;
@@ -120,7 +117,7 @@ fn outdated_finding(verified: &Verified, why: &str) -> Finding {
 }
 
 /// The newest snapshot on disk, when it holds; set aside with the reason when it does not.
-async fn standing(opened: &Opened, prepared: &Prepared) -> Result<Option<Verified>, Failure> {
+async fn standing(opened: &Opened, prepared: &Prepared) -> Result<Option<Verified>, Broken> {
     let context = &opened.context;
     let Some(id) = context.store.ids().map_err(fail::failed(Exit::Error))?.into_iter().next() else {
         return Ok(None);
@@ -131,10 +128,10 @@ async fn standing(opened: &Opened, prepared: &Prepared) -> Result<Option<Verifie
     };
     let snapshot = match context.store.load(&id) {
         Ok(snapshot) => snapshot,
-        Err(error @ (store::Error::Unreadable { .. } | store::Error::Format { .. })) => {
-            return set_aside(Rule::Digests, error.to_string());
-        }
-        Err(error) => return Err(Failure::new(Exit::Error, &error)),
+        Err(error) => match error.damage() {
+            Some(what) => return set_aside(Rule::Digests, what),
+            None => return Err(Failure::new(Exit::Error, &error).into()),
+        },
     };
     let verified = match verify::accept(snapshot, context).await {
         Ok(verified) => verified,
@@ -152,7 +149,7 @@ async fn standing(opened: &Opened, prepared: &Prepared) -> Result<Option<Verifie
         return set_aside(Rule::NotRehearsed, why);
     }
     if !prepared.edited.is_empty() {
-        return judged(opened, prepared, verified).await.map(Some).map_err(|broken| broken.failure);
+        return judged(opened, prepared, verified).await.map(Some);
     }
     context.note(format!("snapshot {id} is young enough and {}: no new one is needed", verified.strength()));
     Ok(Some(verified))

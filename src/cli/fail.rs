@@ -5,6 +5,7 @@ use crate::delegate::{self, Outcome};
 use crate::evidence;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::manifest::SnapshotId;
 use crate::policy::{Finding, Rule};
 use crate::postcheck;
 use crate::postgres::connect;
@@ -44,11 +45,10 @@ pub(super) fn url_failed(error: &target::Error) -> Failure {
 pub(super) fn resolve_failed(error: &resolve::Error) -> Failure {
     match error {
         resolve::Error::Connect(error) => connect_failed(error),
-        resolve::Error::Query(_) => Failure::new(Exit::Error, error),
         resolve::Error::TransactionPooler(_) => Failure::new(Exit::Usage, error)
             .hint("Use the session pooler or the direct host of the database"),
         resolve::Error::Replica(_) => Failure::new(Exit::TargetNotFound, error).hint("Use the address of the primary"),
-        resolve::Error::Version { .. } => Failure::new(Exit::Error, error),
+        resolve::Error::Query(_) | resolve::Error::Version { .. } => Failure::new(Exit::Error, error),
         resolve::Error::Moved { .. } => Failure::new(Exit::Refused, error)
             .hint("Something moved the address to another server (a failover, a restore, DNS); find out what, then run again"),
     }
@@ -104,16 +104,30 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
 }
 
 /// A snapshot that was not proved.
-pub(super) fn verify_failed(error: &verify::Error) -> Failure {
+pub(super) fn verify_failed(error: &verify::Error) -> Broken {
     match error {
-        verify::Error::Damaged { .. } | verify::Error::Undecodable { .. } => {
-            Failure::new(Exit::Refused, error)
-                .hint("Run `supa-safe snapshot` to take fresh evidence")
-                .hint("Run `supa-safe explain SS005` to read what this means")
+        verify::Error::Damaged { id, what } => damaged(id, what),
+        verify::Error::Undecodable { id, source } => {
+            damaged(id, &[format!("the archive cannot be decoded: {source}")])
         }
-        verify::Error::Installs(error) => installs_failed(error),
-        _ => Failure::new(Exit::Error, error),
+        verify::Error::Installs(error) => installs_failed(error).into(),
+        _ => Failure::new(Exit::Error, error).into(),
     }
+}
+
+/// A snapshot that is not what was captured: SS005, whichever command found it.
+pub(super) fn damaged(id: &SnapshotId, what: &[String]) -> Broken {
+    let finding = Finding {
+        rule: Rule::Digests,
+        fact: format!("snapshot {id} does not match its digests: {}", what.join("; ")),
+        fix: "run `supa-safe snapshot`; keep the damaged folder until you know what changed it".to_owned(),
+        refuses: true,
+    };
+    let failure = Failure::message(Exit::Refused, "the snapshot is damaged; the target was not touched")
+        .detail(finding.to_string())
+        .hint(sentence(&finding.fix))
+        .hint(format!("Run `supa-safe explain {}` to read why", finding.rule));
+    Broken::new(failure, Summary { findings: vec![finding], ..Summary::new() })
 }
 
 /// A rehearsal that could not be made, or that failed.
@@ -121,9 +135,17 @@ pub(super) fn rehearse_failed(error: &rehearse::Error) -> Failure {
     use rehearse::{compare, restore};
     match error {
         rehearse::Error::Restore(restore::Error::Installs(error)) => installs_failed(error),
-        rehearse::Error::Restore(restore::Error::Program(_)) => Failure::new(Exit::RehearsalFailed, error)
-            .detail("the target was not touched; the snapshot was kept")
-            .hint("Read the first line that Postgres printed: it names what this machine cannot restore"),
+        rehearse::Error::Restore(restore::Error::Program { missing, .. }) => {
+            let failure = Failure::new(Exit::RehearsalFailed, error)
+                .detail("the target was not touched; the snapshot was kept");
+            if missing.is_empty() {
+                return failure
+                    .hint("Read the first line that Postgres printed: it names what cannot be restored");
+            }
+            failure.detail(format!("this machine lacks the extensions {}", missing.join(", "))).hint(
+                "Something in the database needs one of them (a type, a default): install them for the Postgres on this machine",
+            )
+        }
         rehearse::Error::Compare(compare::Error::Different(_)) => Failure::new(Exit::RehearsalFailed, error)
             .detail("the target was not touched; the snapshot was kept"),
         _ => Failure::new(Exit::Error, error).detail("the target was not touched"),
@@ -147,7 +169,7 @@ pub(super) fn refused(findings: Vec<Finding>) -> Broken {
     }
     let codes: Vec<&str> = refusing.iter().map(|finding| finding.rule.code()).collect();
     let failure = failure.hint(format!("Run `supa-safe explain {}` to read why", codes.join(" ")));
-    Broken { failure, summary: Summary { findings, ..Summary::new() } }
+    Broken::new(failure, Summary { findings, ..Summary::new() })
 }
 
 /// A sentence's first letter as a capital.
@@ -232,14 +254,14 @@ pub(super) fn push_failed(outcome: &Outcome, signal: Option<Exit>, summary: Summ
         "the target was changed"
     });
     let failure = failure.hint("Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand");
-    Broken { failure, summary }
+    Broken::new(failure, summary)
 }
 
 /// A post-check that could not be made.
 pub(super) fn postcheck_failed(error: &postcheck::Error, summary: &Summary) -> Broken {
     let failure = Failure::new(Exit::PostCheckDiffers, error)
         .detail("the push is done; whether the target is as rehearsed is not known");
-    Broken { failure, summary: summary.clone() }
+    Broken::new(failure, summary.clone())
 }
 
 /// A target that is not as the rehearsal left the copy.
@@ -254,5 +276,5 @@ pub(super) fn postcheck_differs(differences: &[String], summary: Summary) -> Bro
     if let Some(runbook) = &summary.runbook {
         failure = failure.hint(format!("Read {runbook} for how to get the state before the push"));
     }
-    Broken { failure, summary }
+    Broken::new(failure, summary)
 }

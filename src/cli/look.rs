@@ -85,14 +85,15 @@ fn row(store: &Store, id: &SnapshotId) -> Result<Row, store::Error> {
 }
 
 pub(super) fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> {
-    let (store, connection) = open::store_of(setting, &args.target)?;
+    let (store, name) = open::store_of(setting, &args.target)?;
     let mut listed = List {
         schema: ui::SCHEMA,
-        target: connection.name(),
+        target: name,
         folder: store.root().display().to_string(),
         snapshots: Vec::new(),
     };
     let mut text = Vec::new();
+    writeln!(text, "target {}", listed.target).map_err(failed(Exit::Error))?;
     for row in rows(&store)? {
         match row {
             Ok(row) => {
@@ -102,7 +103,7 @@ pub(super) fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> 
             Err((id, error)) => writeln!(text, "{id}  DAMAGED: {error}").map_err(failed(Exit::Error))?,
         }
     }
-    if text.is_empty() {
+    if listed.snapshots.is_empty() {
         writeln!(text, "No snapshot of {}; `supa-safe snapshot` takes one", listed.target)
             .map_err(failed(Exit::Error))?;
     }
@@ -135,7 +136,7 @@ struct Shown<'a> {
 
 pub(super) fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
     let (store, _) = open::store_of(setting, &args.target)?;
-    let snapshot = open::pick(&store, args.id.as_ref())?;
+    let snapshot = open::pick(&store, args.id.as_ref()).map_err(|broken| broken.failure)?;
     let standing = store.standing(&snapshot).map_err(failed(Exit::Error))?;
     let manifest = &snapshot.manifest;
     let mut text = Vec::new();
@@ -197,8 +198,7 @@ struct Status {
 }
 
 pub(super) fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit, Failure> {
-    let (store, connection) = open::store_of(setting, &args.target)?;
-    let name = connection.name();
+    let (store, name) = open::store_of(setting, &args.target)?;
     let policy = open::config(setting, None)?.policy(&name).map_err(failed(Exit::Usage))?;
     let newest = rows(&store)?.into_iter().find_map(Result::ok);
     let age = newest.as_ref().map(|row| (setting.clock)().duration_since(row.taken_at));

@@ -7,15 +7,15 @@ use super::fail::{self, failed, refused};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
+use super::{RUN, Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
 use crate::clearance::{self, Case, Clearance, Confirmation};
 use crate::delegate::{self, Interrupts, Outcome, TargetLock};
 use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::SnapshotId;
+use crate::manifest::{SnapshotId, Strength};
 use crate::policy::{Facts, PushFacts, Rehearsal, Rule, judge};
-use crate::postcheck;
+use crate::postcheck::{self, rows::Traffic};
 use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled, Rehearsed};
 use crate::runbook::{self, Written};
@@ -31,22 +31,22 @@ pub(super) struct MigrateArgs {
     #[command(flatten)]
     push: PushFlags,
     /// How old the snapshot may be when the push begins, such as 15m
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    #[arg(long, value_parser = duration, value_name = "TIME", help_heading = RUN)]
     max_age: Option<SignedDuration>,
     /// Print what would be done, and touch nothing
-    #[arg(long)]
+    #[arg(long, help_heading = RUN)]
     dry_run: bool,
     /// Answer yes to everything but the confirmation of the target
-    #[arg(long)]
+    #[arg(long, help_heading = RUN)]
     yes: bool,
     /// Confirm the target by its name, for scripts
-    #[arg(long, value_name = "WORDS")]
+    #[arg(long, value_name = "WORDS", help_heading = RUN)]
     confirm: Option<String>,
     /// Rehearse on this machine, or not at all (the policy must allow that)
-    #[arg(long, value_name = "HOW", default_value = "auto")]
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = RUN)]
     rehearse: How,
     /// Use this snapshot, or refuse
-    #[arg(long, value_parser = snapshot_id, value_name = "ID")]
+    #[arg(long, value_parser = snapshot_id, value_name = "ID", help_heading = RUN)]
     snapshot: Option<SnapshotId>,
 }
 
@@ -59,7 +59,7 @@ enum How {
 pub(super) async fn run(setting: &Setting, args: MigrateArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
     let opened = signals.guard(open::open(setting, &args.target, args.max_age)).await?;
-    let outcome = migrate(setting, &opened, &args, &mut signals).await;
+    let outcome = Box::pin(migrate(setting, &opened, &args, &mut signals)).await;
     opened.close(setting, outcome)
 }
 
@@ -74,18 +74,22 @@ async fn migrate(
     if args.dry_run {
         return signals.guard(show_plan(opened, &prepared)).await;
     }
-    let ready = signals.guard(make_ready(opened, &prepared, args)).await?;
     let question = confirm::Question {
         target: opened.target.name(),
         agent: setting.surroundings.agent().filter(|_| !setting.exempt),
         flag: args.confirm.clone(),
         may_ask: setting.may_ask(),
     };
+    confirm::foresee(&question)?;
+    let ready = signals.guard(Box::pin(make_ready(opened, &prepared, args))).await?;
     let said = signals.guard(confirm::ask(opened, &prepared, &ready, question)).await?;
-    let ready = signals.guard(refresh(opened, &prepared, ready)).await?;
+    let ready = signals.guard(Box::pin(refresh(opened, &prepared, ready))).await?;
     let held = signals.guard(lock(opened)).await?;
+    let mut traffic = signals.guard(watch(&ready, &held)).await?;
     let clearance = signals.guard(grant(opened, &prepared, &ready, (&said, &held))).await?;
+    traffic.look(&held.session().client).await.map_err(failed(Exit::Error))?;
     let outcome = delegate(opened, clearance, &held, signals).await;
+    tell_surprises(opened, &traffic, &held, &outcome).await;
     held.release().await;
     finish(opened, &prepared, &ready, outcome).await
 }
@@ -138,6 +142,9 @@ async fn show_plan(opened: &Opened, prepared: &Prepared) -> Result<Done, Broken>
     done.summary.not_applied = report.migrations;
     Ok(done)
 }
+
+/// What became of a push, and the signal that came meanwhile.
+type Pushed = Result<(Outcome, Option<Exit>), delegate::Error>;
 
 /// Everything that a confirmation is asked on.
 pub(super) struct Ready {
@@ -200,7 +207,7 @@ pub(super) async fn rehearse_or_recall(
             ));
         }
         Recalled::OtherFiles => {
-            context.note("rehearsing: the pending files are others than those of the last rehearsal")
+            context.note("rehearsing: the pending files are others than those of the last rehearsal");
         }
         Recalled::Not(why) => context.note(format!("rehearsing: {why}")),
     }
@@ -228,24 +235,38 @@ async fn refresh(opened: &Opened, prepared: &Prepared, ready: Ready) -> Result<R
         format!("the snapshot is {} old by now: take a fresh one", crate::policy::in_words(age)),
     );
     let fresh = take(opened).await?;
-    let ready = match ready.rehearsed {
-        None => Ready {
-            runbook: runbook::write(fresh.snapshot(), None).map_err(failed(Exit::Error))?,
-            base: fresh,
-            rehearsed: None,
-        },
-        Some(_) => {
-            let (base, rehearsed) = rehearse_or_recall(opened, prepared, fresh).await?;
-            let runbook = runbook::write(base.snapshot(), Some(&rehearsed)).map_err(failed(Exit::Error))?;
-            Ready { base, rehearsed: Some(rehearsed), runbook }
-        }
+    let (base, rehearsed) = if ready.rehearsed.is_some() {
+        let (base, rehearsed) = rehearse_or_recall(opened, prepared, fresh).await?;
+        (base, Some(rehearsed))
+    } else {
+        (fresh, None)
     };
+    let runbook = runbook::write(base.snapshot(), rehearsed.as_ref()).map_err(failed(Exit::Error))?;
+    let ready = Ready { base, rehearsed, runbook };
     watch.done(format!("snapshot {} is {}", ready.base.snapshot().id(), ready.base.strength()));
     Ok(ready)
 }
 
 async fn lock(opened: &Opened) -> Result<TargetLock, Broken> {
     TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error).into())
+}
+
+/// Watches what the application writes to the tables that the push will touch.
+async fn watch(ready: &Ready, held: &TargetLock) -> Result<Traffic, Broken> {
+    let effects = ready.rehearsed.as_ref().map(|rehearsed| rehearsed.record().effects.as_slice());
+    Ok(Traffic::watch(&held.session().client, effects.unwrap_or_default())
+        .await
+        .map_err(failed(Exit::Error))?)
+}
+
+/// Warns when a push that went through wrote other numbers of rows than on the copy.
+async fn tell_surprises(opened: &Opened, traffic: &Traffic, held: &TargetLock, outcome: &Pushed) {
+    if outcome.as_ref().is_ok_and(|(outcome, _)| outcome.is_success()) {
+        match traffic.surprises(&held.session().client).await {
+            Ok(surprises) => surprises.into_iter().for_each(|text| opened.context.warn(text)),
+            Err(error) => opened.context.warn(format!("the rows written could not be counted: {error}")),
+        }
+    }
 }
 
 fn push_facts(prepared: &Prepared, rehearsal: Rehearsal) -> PushFacts {
@@ -279,7 +300,7 @@ async fn grant<'a>(
         Rehearsal::Missing(format!("supabase would push {} now", report.migrations.join(", ")))
     };
     let client = &held.session().client;
-    let others = sessions::in_the_way(client, &[]).await.map_err(failed(Exit::Error))?;
+    let others = sessions::in_the_way(client).await.map_err(failed(Exit::Error))?;
     let facts = Facts {
         target: opened.target.identity.clone(),
         snapshot: Some(snapshot_facts(&ready.base)),
@@ -311,7 +332,7 @@ async fn delegate(
     clearance: Clearance<'_>,
     held: &TargetLock,
     signals: &mut Signals,
-) -> Result<(Outcome, Option<Exit>), delegate::Error> {
+) -> Pushed {
     let watch = opened.context.stage(Stage::Delegate, format!("push to {}", opened.target.name()));
     let interrupts = Interrupts::default();
     let push = delegate::push(clearance, held, &opened.context, &interrupts);
@@ -336,7 +357,7 @@ async fn finish(
     opened: &Opened,
     prepared: &Prepared,
     ready: &Ready,
-    outcome: Result<(Outcome, Option<Exit>), delegate::Error>,
+    outcome: Pushed,
 ) -> Result<Done, Broken> {
     let (outcome, signal) = outcome.map_err(|error| fail::delegate_failed(&error))?;
     let mut done = Done::of(&ready.base);
@@ -367,9 +388,20 @@ async fn finish(
         Some(_) => "history, schema, and checks are as rehearsed",
         None => "the checks are healthy; NOT REHEARSED",
     });
+    prove_successor(opened, &ready.base).await;
     done.closing.insert(0, format!("Pushed {} files to {}", outcome.applied.len(), opened.target.name()));
-    Ok(done.closing(format!(
-        "To get the state before it into a new database: {}",
-        ready.runbook.path().display()
-    )))
+    Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
+}
+
+/// A snapshot that stood on another one's restore gets its own proof when the push is over.
+async fn prove_successor(opened: &Opened, base: &Verified) {
+    if base.strength() != Strength::Succeeded {
+        return;
+    }
+    if let Err(error) = Box::pin(rehearse::prove(base.clone(), &opened.context)).await {
+        let failure = fail::rehearse_failed(&error);
+        opened
+            .context
+            .warn(format!("the snapshot could not be proved by restoring it: {}", failure.chain.join(": ")));
+    }
 }

@@ -1,7 +1,7 @@
 //! From arguments to a pinned target with its store: what almost every command begins with.
 
 use super::done::{Broken, Done};
-use super::fail::{failed, resolve_failed};
+use super::fail::{damaged, failed, resolve_failed};
 use super::{Setting, TargetArgs};
 use crate::config::{Config, Flags};
 use crate::context::Context;
@@ -18,7 +18,7 @@ use crate::store::{self, Snapshot, Store};
 use crate::target::{Connection, Defaults, EndpointKind, Target};
 use crate::tools::Machine;
 use crate::tools::installs::{self, Search};
-use crate::ui::{self, Human, Json, Record};
+use crate::ui::{self, Human, Json, Record, Timings};
 use jiff::SignedDuration;
 use std::path::PathBuf;
 
@@ -31,7 +31,8 @@ pub(super) struct Opened {
     pub(super) policy: Policy,
     pub(super) context: Context,
     pub(super) config: Config,
-    pub(super) record: Record,
+    record: Record,
+    timings: Timings,
     pub(super) run: String,
     _lock: Lock,
 }
@@ -57,24 +58,33 @@ pub(super) async fn open(
     let config = config(setting, max_age)?;
     let (connection, kind) = connection(setting, args)?;
     let mut observers = observers(setting);
-    for note in connection_notes(args, &connection) {
-        observers.see(&note);
-    }
+    let notes = connection_notes(args, &connection);
     let target = resolve::resolve(connection, kind).await.map_err(|error| resolve_failed(&error))?;
     observers.see(&Event::Target {
         name: target.name().to_owned(),
         about: format!("{}, Postgres {}", target.kind, target.server.version()),
     });
+    for note in &notes {
+        observers.see(note);
+    }
     let policy = config.policy(target.name()).map_err(failed(Exit::Usage))?;
     let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
     let lock = lock(&store)?;
     let run = store::run_name((setting.clock)(), std::process::id());
     let record = Record::open(&store.run_file(&run), setting.clock).map_err(failed(Exit::Error))?;
     observers.add(Box::new(record.clone()));
+    let timings = Timings::default();
+    observers.add(Box::new(timings.clone()));
     let machine = machine(setting, &config).await?;
-    let context = Context { observer: Box::new(observers), store, machine, clock: setting.clock };
+    let context = Context {
+        observer: Box::new(observers),
+        store,
+        machine,
+        clock: setting.clock,
+        max_age: policy.max_age,
+    };
     sweep(&context).await?;
-    Ok(Opened { target, policy, context, config, record, run, _lock: lock })
+    Ok(Opened { target, policy, context, config, record, timings, run, _lock: lock })
 }
 
 fn observers(setting: &Setting) -> Observers {
@@ -88,13 +98,13 @@ fn observers(setting: &Setting) -> Observers {
     observers
 }
 
-/// The store of a target, without a lock and without a word to the target.
-pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(Store, Connection), Failure> {
+/// The store of a target and the target's name, without a lock and without a word to the target.
+pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(Store, String), Failure> {
     let (connection, _) = connection(setting, args)?;
     let name = connection.project_ref().map_or_else(|| connection.name(), str::to_owned);
     let store = Store::open(&config(setting, None)?.state_dir, &crate::target::folder_name(&name))
         .map_err(failed(Exit::Error))?;
-    Ok((store, connection))
+    Ok((store, name))
 }
 
 /// The connection that the arguments and the environment mean.
@@ -103,12 +113,14 @@ pub(super) fn connection(
     args: &TargetArgs,
 ) -> Result<(Connection, EndpointKind), Failure> {
     if args.local {
-        return Ok((Connection::local_stack(LOCAL_PORT), EndpointKind::Local));
+        let local_port =
+            super::project(setting).ok().and_then(|project| project.local_port()).unwrap_or(LOCAL_PORT);
+        return Ok((Connection::local_stack(local_port), EndpointKind::Local));
     }
     let url = args
         .db_url
         .clone()
-        .or_else(|| args.remote.clone().flatten())
+        .or_else(|| args.remote.clone())
         .or_else(|| setting.surroundings.variable("SUPA_SAFE_DB_URL"));
     let Some(url) = url else {
         return Err(Failure::message(Exit::Usage, "no target was given, and this version cannot resolve a linked project")
@@ -139,7 +151,7 @@ fn connection_notes(args: &TargetArgs, connection: &Connection) -> Vec<Event> {
     let in_url = |url: &Option<String>| {
         url.as_deref().is_some_and(|url| url::Url::parse(url).is_ok_and(|url| url.password().is_some()))
     };
-    if args.password.is_some() || in_url(&args.db_url) || args.remote.as_ref().is_some_and(in_url) {
+    if args.password.is_some() || in_url(&args.db_url) || in_url(&args.remote) {
         notes.push(Event::Warning {
             text:
                 "other users of this machine can see the password in the command line; set PGPASSWORD instead"
@@ -157,7 +169,7 @@ fn connection_notes(args: &TargetArgs, connection: &Connection) -> Vec<Event> {
 impl Opened {
     /// Says how the run ended, to people, scripts, and the record.
     pub(super) fn close(&self, setting: &Setting, outcome: Result<Done, Broken>) -> Result<Exit, Failure> {
-        let (summary, ended) = match outcome {
+        let (mut summary, ended) = match outcome {
             Ok(done) => {
                 let mut summary = done.summary;
                 summary.exit = done.exit.code();
@@ -173,9 +185,11 @@ impl Opened {
                 summary.exit = failure.exit.code();
                 summary.target_touched |= (20..100).contains(&failure.exit.code());
                 summary.error.clone_from(&failure.chain);
-                (summary, Err(failure))
+                (*summary, Err(failure))
             }
         };
+        summary.timings = self.timings.seconds();
+        self.context.store.remove_frozen(&self.run).map_err(failed(Exit::Error))?;
         self.record.summary(&summary).map_err(failed(Exit::Error))?;
         if setting.global.json {
             Json::summary(&summary).map_err(failed(Exit::Error))?;
@@ -224,7 +238,7 @@ async fn sweep(context: &Context) -> Result<(), Failure> {
             Ok(_) => context
                 .note(format!("removed the scratch server that a dead run left in {}", swept.dir.display())),
             Err(error) => {
-                context.warn(format!("cannot remove the scratch folder {}: {error}", swept.dir.display()))
+                context.warn(format!("cannot remove the scratch folder {}: {error}", swept.dir.display()));
             }
         }
     }
@@ -232,7 +246,7 @@ async fn sweep(context: &Context) -> Result<(), Failure> {
 }
 
 /// A snapshot by name, or the newest one.
-pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, Failure> {
+pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, Broken> {
     let id = match id {
         Some(id) => id.clone(),
         None => store.ids().map_err(failed(Exit::Error))?.into_iter().next().ok_or_else(|| {
@@ -240,11 +254,11 @@ pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, F
                 .hint("Run `supa-safe snapshot`")
         })?,
     };
-    store.load(&id).map_err(|error| match error {
-        store::Error::Unreadable { .. } => Failure::new(Exit::Refused, &error)
-            .detail("[SS005] the manifest is damaged")
-            .hint("Run `supa-safe snapshot` to take fresh evidence"),
-        _ => Failure::new(Exit::Error, &error).hint("Run `supa-safe list` for the snapshots of this target"),
+    store.load(&id).map_err(|error| match error.damage() {
+        Some(what) => damaged(&id, &[what]),
+        None => Failure::new(Exit::Error, &error)
+            .hint("Run `supa-safe list` for the snapshots of this target")
+            .into(),
     })
 }
 
@@ -261,7 +275,7 @@ impl Opened {
     }
 
     /// A snapshot of this target by name, or the newest one.
-    pub(super) fn snapshot(&self, id: Option<&SnapshotId>) -> Result<Snapshot, Failure> {
+    pub(super) fn snapshot(&self, id: Option<&SnapshotId>) -> Result<Snapshot, Broken> {
         pick(&self.context.store, id)
     }
 }

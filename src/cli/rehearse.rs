@@ -27,7 +27,7 @@ pub(super) struct RehearseArgs {
 pub(super) async fn run(setting: &Setting, args: RehearseArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
     let opened = signals.guard(open::open(setting, &args.target, None)).await?;
-    let outcome = signals.guard(rehearse(setting, &opened, &args)).await;
+    let outcome = signals.guard(Box::pin(rehearse(setting, &opened, &args))).await;
     opened.close(setting, outcome)
 }
 

@@ -27,7 +27,7 @@ pub(super) struct VerifyArgs {
 pub(super) async fn run(setting: &Setting, args: VerifyArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
     let opened = signals.guard(open::open(setting, &args.target, None)).await?;
-    let outcome = signals.guard(prove(&opened, &args)).await;
+    let outcome = signals.guard(Box::pin(prove(&opened, &args))).await;
     opened.close(setting, outcome)
 }
 

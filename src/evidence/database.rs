@@ -201,6 +201,12 @@ impl Capture<'_> {
             free_bytes: free,
             minutes: estimate.time.as_secs_f64() / 60.0,
         });
+        if estimate.time > self.context.max_age.unsigned_abs() {
+            self.context.warn(format!(
+                "this snapshot may take longer than the {} that it may be old: raise `max_age` for this target, or run closer to it",
+                crate::policy::in_words(self.context.max_age)
+            ));
+        }
         // A third of the estimate is what well compressible rows take.
         if free < estimate.disk_bytes / 3 {
             return Err(Error::Disk {

@@ -36,6 +36,14 @@ impl Project {
         names.map(|name| self.supabase_dir.join(name)).filter(|path| path.is_file()).collect()
     }
 
+    /// The port of the local stack's database, when `config.toml` says it.
+    pub fn local_port(&self) -> Option<u16> {
+        let text = fs::read_to_string(self.supabase_dir.join("config.toml")).ok()?;
+        let config: toml::Table = text.parse().ok()?;
+        let port = config.get("db")?.get("port")?.as_integer()?;
+        u16::try_from(port).ok()
+    }
+
     /// The configuration file that a CLI of this major reads.
     pub fn config_file(&self, major: u32) -> Result<PathBuf, Error> {
         let found = self.config_files();

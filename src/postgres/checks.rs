@@ -26,11 +26,23 @@ impl Found {
     }
 }
 
-/// Runs every check in a read-only transaction of its own.
-pub async fn run(client: &Client, checks: &[(String, String)]) -> Result<Vec<Found>, Error> {
+/// Takes the search path that the server gives to a role in this database, until the transaction ends.
+const SEARCH_PATH: &str = "select pg_catalog.set_config('search_path', coalesce(
+        (select pg_catalog.substr(setting, pg_catalog.length('search_path=') + 1)
+         from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) setting
+         where setting like 'search\\_path=%'
+           and s.setrole in (0, (select oid from pg_catalog.pg_roles where rolname = $1))
+           and s.setdatabase in
+               (0, (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+         order by s.setrole = 0, s.setdatabase = 0 limit 1),
+        (select boot_val from pg_catalog.pg_settings where name = 'search_path')), true)";
+
+/// Runs every check in a read-only transaction of its own, with the names that a role would see.
+pub async fn run(client: &Client, role: &str, checks: &[(String, String)]) -> Result<Vec<Found>, Error> {
     let mut found = Vec::with_capacity(checks.len());
     for (check, sql) in checks {
         client.batch_execute("begin isolation level repeatable read read only").await?;
+        client.query(SEARCH_PATH, &[&role]).await?;
         let what = match client.simple_query(sql).await {
             Ok(messages) => {
                 Ok(messages.iter().filter(|message| matches!(message, SimpleQueryMessage::Row(_))).count())

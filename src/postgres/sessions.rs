@@ -1,9 +1,7 @@
 //! Other sessions on the target, and the lock that two runs of ours share.
 
+use crate::tools::supabase::APPLICATION_NAME;
 use tokio_postgres::{Client, Error};
-
-/// What the CLI calls itself from version 2.110 on.
-const CLI_APPLICATION: &str = "@effect/sql-pg";
 
 /// A session of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,19 +14,17 @@ pub struct Other {
 
 /// Sessions during which a push must not begin: dumps hold locks on every table, and every reader
 /// queues behind the push that waits for them; two pushes at once both run their files.
-///
-/// `ours` are backends that belong to this run.
-pub async fn in_the_way(client: &Client, ours: &[i32]) -> Result<Vec<Other>, Error> {
+pub async fn in_the_way(client: &Client) -> Result<Vec<Other>, Error> {
     let rows = client
         .query(
             "select pid, application_name, coalesce(usename::text, '?'),
                     extract(epoch from pg_catalog.clock_timestamp() - xact_start)::int8
              from pg_catalog.pg_stat_activity
              where datname = pg_catalog.current_database() and xact_start is not null
-               and pid <> pg_catalog.pg_backend_pid() and pid <> all($1)
-               and (application_name in ('pg_dump', 'pg_dumpall', 'pg_restore') or application_name = $2)
+               and pid <> pg_catalog.pg_backend_pid()
+               and (application_name in ('pg_dump', 'pg_dumpall', 'pg_restore') or application_name = $1)
              order by xact_start",
-            &[&ours, &CLI_APPLICATION],
+            &[&APPLICATION_NAME],
         )
         .await?;
     Ok(rows
@@ -36,7 +32,7 @@ pub async fn in_the_way(client: &Client, ours: &[i32]) -> Result<Vec<Other>, Err
         .map(|row| {
             let (pid, name, user, seconds): (i32, String, String, i64) =
                 (row.get(0), row.get(1), row.get(2), row.get(3));
-            let what = if name == CLI_APPLICATION {
+            let what = if name == APPLICATION_NAME {
                 "the Supabase CLI is at work"
             } else {
                 "a dump or restore runs"
@@ -56,7 +52,7 @@ pub async fn cli_backends(client: &Client) -> Result<Vec<i32>, Error> {
             "select pid from pg_catalog.pg_stat_activity
              where datname = pg_catalog.current_database() and application_name = $1
                and (state <> 'idle' or xact_start is not null)",
-            &[&CLI_APPLICATION],
+            &[&APPLICATION_NAME],
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

@@ -2,10 +2,10 @@
 
 use super::Group;
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process, kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group, test_kill_process_group};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a program is asked to end, and how long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +47,15 @@ fn stop_group(handle: &duct::Handle, stop: Stop) {
             let _ = kill_process_group(*group, signal);
         }
     };
+    let until = Instant::now() + stop.grace;
     send(stop.signal);
-    if !matches!(handle.wait_timeout(stop.grace), Ok(Some(_))) {
+    let has_ended = matches!(handle.wait_deadline(until), Ok(Some(_)));
+    // The program may be gone before its children are.
+    let is_left = || groups.iter().any(|group| test_kill_process_group(*group).is_ok());
+    while has_ended && is_left() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    if !has_ended || is_left() {
         send(Signal::KILL);
         drop(handle.wait());
     }

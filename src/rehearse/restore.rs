@@ -35,7 +35,13 @@ pub enum Error {
     Query(#[from] tokio_postgres::Error),
     /// A command failed.
     #[error("the snapshot cannot be restored")]
-    Program(#[from] proc::Error),
+    Program {
+        /// Extensions of the target that this machine lacks: the likely cause when there are any.
+        missing: Vec<String>,
+        /// What Postgres said.
+        #[source]
+        source: proc::Error,
+    },
     /// The archive's table of contents was not understood.
     #[error("the archive cannot be read")]
     Contents(#[from] archive::Error),
@@ -133,7 +139,10 @@ impl Restore<'_> {
         for step in restore_steps(&self.snapshot.manifest, &contents, self.clients.major) {
             let cmd = pg_restore::step(&step, &site);
             self.context.tell(&Event::Program { command: cmd.to_string() });
-            cmd.run().await?;
+            cmd.run().await.map_err(|source| {
+                let missing = self.left_out.names().into_iter().map(str::to_owned).collect();
+                Error::Program { missing, source }
+            })?;
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ impl Human {
         if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed}") {
             bar.set_style(style);
         }
+        // Nothing moves before the first stage.
+        bar.finish_and_clear();
         Self { loudness, bar, compared: Mutex::new(Vec::new()) }
     }
 
@@ -65,11 +67,15 @@ impl Human {
             Event::Note { text } => self.line(&format!("  {text}")),
             Event::Warning { text } => self.line(&format!("{WARNING}warning{WARNING:#}: {text}")),
             Event::Estimate { table_bytes, disk_bytes, free_bytes, minutes } => self.line(&format!(
-                "  estimate: {} of tables, at most {} on disk ({} free), about {}",
+                "  estimate: {} of tables, at most {} on disk ({} free), {}",
                 bytes_in_words(*table_bytes),
                 bytes_in_words(*disk_bytes),
                 bytes_in_words(*free_bytes),
-                if *minutes < 1.0 { "less than a minute".to_owned() } else { format!("{minutes:.0} min") },
+                if *minutes < 1.0 {
+                    "less than a minute".to_owned()
+                } else {
+                    format!("about {minutes:.0} min")
+                },
             )),
             Event::SnapshotTaken { snapshot, folder } => {
                 self.line(&format!("  snapshot {snapshot} in {folder}"));
@@ -85,11 +91,6 @@ impl Human {
             Event::Finding { rule, fact, refuses, .. } if !refuses => {
                 self.line(&format!("{WARNING}warning{WARNING:#}: [{rule}] {fact}"));
             }
-            Event::Delegating { files, .. } => {
-                for file in files {
-                    self.line(&format!("  push {file}"));
-                }
-            }
             Event::Program { command } if self.loudness >= Loudness::Verbose => {
                 self.line(&format!("  $ {command}"));
             }
@@ -97,24 +98,35 @@ impl Human {
             Event::SnapshotProved { .. }
             | Event::Finding { .. }
             | Event::Program { .. }
+            | Event::Delegating { .. }
             | Event::Delegated { .. }
             | Event::DelegatePid { .. } => {}
         }
     }
 
-    /// The tables of the copy beside those of the snapshot, in columns.
+    /// The tables of the copy beside those of the snapshot, in columns. The empty ones, of which the
+    /// platform has many, share a line.
     fn flush_compared(&self) {
         let mut compared = std::mem::take(&mut *self.compared.lock().unwrap_or_else(PoisonError::into_inner));
         if compared.is_empty() {
             return;
         }
         compared.sort();
-        let wide = compared.iter().map(|(table, ..)| table.chars().count()).max().unwrap_or(0).max(5);
+        let all = compared.len();
+        if self.loudness < Loudness::Verbose {
+            compared.retain(|(_, recorded, restored, equal)| *recorded > 0 || *restored > 0 || !equal);
+        }
+        let empty = all - compared.len();
+        let wide = compared.iter().map(|(table, ..)| table.chars().count()).max().unwrap_or(0).max(20);
         self.line(&format!("  {:<wide$}  {:>12}  {:>12}  content", "table", "snapshot", "copy"));
         for (table, recorded, restored, equal) in compared {
             let content =
                 if equal { format!("{DONE}equal{DONE:#}") } else { format!("{WARNING}DIFFERENT{WARNING:#}") };
             self.line(&format!("  {table:<wide$}  {recorded:>12}  {restored:>12}  {content}"));
+        }
+        if empty > 0 {
+            let text = format!("and {empty} empty tables");
+            self.line(&format!("  {text:<wide$}  {0:>12}  {0:>12}  {DONE}equal{DONE:#}", 0));
         }
     }
 

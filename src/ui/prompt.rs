@@ -13,9 +13,15 @@ pub enum Asked {
     Cancelled,
 }
 
+/// Whether there is a terminal to ask on: dialoguer draws on stderr and reads from the terminal
+/// itself, so that stdin may be a pipe.
+pub fn has_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
 /// Asks for words to be typed; there is no default for danger.
 pub async fn ask_words(question: String) -> io::Result<Asked> {
-    if !io::stderr().is_terminal() {
+    if !has_terminal() {
         return Ok(Asked::NoTerminal);
     }
     let typed = tokio::task::spawn_blocking(move || {

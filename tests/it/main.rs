@@ -5,11 +5,17 @@
     clippy::disallowed_methods,
     reason = "a test fails by panicking, starts programs to disturb, and is told by variables what to use"
 )]
+#![expect(clippy::needless_raw_string_hashes, reason = "snapbox writes expected texts so")]
 
+mod architecture;
 mod clients;
+mod confirm;
+mod connect;
 mod consistency;
 mod fingerprint;
+mod migrate;
+mod rules;
 mod runbook;
 mod scratch;
-#[expect(dead_code, reason = "the tests that use it come one by one")]
+mod terminal;
 mod world;

@@ -1,23 +1,30 @@
 //! A world of its own for each test: folders, environment, project, and database, around the real
 //! program. Nothing of the developer's machine gets in but the programs that `tests/run` names.
 
+mod ran;
+mod session;
+
+pub(crate) use ran::Ran;
+pub(crate) use session::Session;
+
 use fs_err as fs;
 use regex::Regex;
 use serde_json::Value;
+use session::Place;
 use snapbox::Redactions;
 use std::ffi::OsString;
-use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use supa_safe::disk;
+use supa_safe::fingerprint::{Class, Fingerprint};
+use supa_safe::postgres::{catalog, rows};
 use supa_safe::scratch::{self, Scratch, Wanted};
 use supa_safe::tools::installs::{self, Search};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, SimpleQueryMessage};
 
 const HOSTED_ROLES: &str = include_str!("../../src/demo/hosted/roles.sql");
 const HOSTED_PLATFORM: &str = include_str!("../../src/demo/hosted/platform.sql");
@@ -99,72 +106,6 @@ impl Template {
     }
 }
 
-/// A server, and how to reach a database of it.
-#[derive(Clone, Debug)]
-struct Place {
-    host: String,
-    port: u16,
-    password: String,
-    database: String,
-}
-
-impl Place {
-    fn session(&self, role: &str) -> Session {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let client = runtime.block_on(async {
-            let (client, session) = tokio_postgres::Config::new()
-                .host(&self.host)
-                .port(self.port)
-                .user(role)
-                .password(&self.password)
-                .dbname(&self.database)
-                .application_name("test")
-                .connect(tokio_postgres::NoTls)
-                .await
-                .unwrap();
-            tokio::spawn(session);
-            client
-        });
-        Session { client, runtime }
-    }
-}
-
-/// A session that a test keeps open, for a lock or a transaction.
-pub(crate) struct Session {
-    client: Client,
-    runtime: Runtime,
-}
-
-impl Session {
-    /// Runs statements and returns the rows of all of them, columns apart by `|`, NULL as `~`.
-    pub(crate) fn run(&self, sql: &str) -> Vec<String> {
-        self.try_run(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
-    }
-
-    /// The same, when it may fail.
-    pub(crate) fn try_run(&self, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
-        let messages = self.runtime.block_on(self.client.simple_query(sql))?;
-        let rows = messages.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                let values: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or("~")).collect();
-                Some(values.join("|"))
-            }
-            _ => None,
-        });
-        Ok(rows.collect())
-    }
-
-    /// Starts statements that may wait, and does not.
-    pub(crate) fn start(
-        self,
-        sql: &str,
-    ) -> std::thread::JoinHandle<Result<Vec<String>, tokio_postgres::Error>> {
-        let sql = sql.to_owned();
-        std::thread::spawn(move || self.try_run(&sql))
-    }
-}
-
 /// A server of a test's own, for tests that make or alter roles.
 struct OwnServer {
     scratch: Option<Scratch>,
@@ -176,8 +117,10 @@ impl OwnServer {
         let runtime = Runtime::new().unwrap();
         let scratch = runtime.block_on(async {
             let search = Search { explicit: vec![major.hosted_programs().into()], ..Search::default() };
+            let mut installation = installs::installations(&search).await.swap_remove(0);
+            installation.bin_dir = with_movable_clock(&installation.bin_dir, base_dir);
             let wanted = Wanted {
-                installation: installs::installations(&search).await.swap_remove(0),
+                installation,
                 superuser: ADMIN.to_owned(),
                 max_connections: 30,
                 max_locks_per_transaction: 64,
@@ -202,6 +145,32 @@ impl OwnServer {
         admin.run("alter database hosted is_template true allow_connections false");
         (Self { scratch: Some(scratch), runtime }, place)
     }
+}
+
+/// Programs that run the real ones, the server by the clock that the file `clock` beside them says.
+fn with_movable_clock(bin_dir: &Path, base_dir: &Path) -> PathBuf {
+    let dir = base_dir.join("bin");
+    fs::create_dir(&dir).unwrap();
+    let clock = dir.join("clock");
+    let by_clock = format!(
+        "export LD_PRELOAD='{}' FAKETIME_TIMESTAMP_FILE='{}' FAKETIME_NO_CACHE=1",
+        told("SUPA_SAFE_TEST_FAKETIME"),
+        clock.display()
+    );
+    for (name, before) in [("initdb", ":"), ("postgres", by_clock.as_str())] {
+        script(&dir.join(name), &format!("{before}\nexec '{}' \"$@\"", bin_dir.join(name).display()));
+    }
+    disk::write(&clock, b"+0").unwrap();
+    for path in [&dir, &clock] {
+        fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    dir
+}
+
+/// Writes a shell script that everybody may run.
+pub(crate) fn script(path: &Path, text: &str) {
+    disk::write(path, format!("#!/bin/sh\n{text}\n").as_bytes()).unwrap();
+    fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 impl Drop for OwnServer {
@@ -281,6 +250,15 @@ impl World {
         world
     }
 
+    /// Moves the clock of this world's own server, such as by `+1h`.
+    pub(crate) fn server_clock(&self, offset: &str) {
+        use std::io::Write as _;
+        // In place: the server reads it at every look at the clock.
+        let path = self.path("server/bin/clock");
+        let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+        file.write_all(offset.as_bytes()).unwrap();
+    }
+
     /// Copies the sample project.
     pub(crate) fn with_sample_project(self) -> Self {
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("supabase"), &self.path("app/supabase"));
@@ -299,17 +277,17 @@ impl World {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let database = format!("t_{}_{count}", std::process::id());
         let server = self.server();
-        server
-            .session(ADMIN)
-            .run(&format!("create database {database} owner {OWNER} template {}", template.name()));
-        // What a copy of a template does not have.
-        server.session(ADMIN).run(&format!(
-            "grant create on database {database} to supabase_auth_admin, supabase_storage_admin; \
-             alter database {database} set \"app.settings.jwt_exp\" to '3600'"
-        ));
+        make_database(&server, &database, template);
         let place = Place { database, ..server };
         self.set("SUPA_SAFE_DB_URL", place_url(&place));
         self.place = Some(place);
+    }
+
+    /// Drops the database and makes an empty one of the same name, as a careless reset does.
+    pub(crate) fn recreate_database(&self) {
+        let name = self.database_name();
+        self.server().session(ADMIN).run(&format!("drop database {name} with (force)"));
+        make_database(&self.server(), name, Template::Hosted);
     }
 
     /// The server's maintenance database.
@@ -387,6 +365,7 @@ impl World {
     }
 
     /// Runs the program to its end.
+    #[must_use = "look at its code or its text"]
     pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Ran {
         self.finish(self.command().args(args))
     }
@@ -404,6 +383,7 @@ impl World {
     }
 
     /// Runs `migrate`, confirmed by its flag.
+    #[must_use = "look at its code or its text"]
     pub(crate) fn migrate(&self, args: &[&str]) -> Ran {
         let target = self.target();
         self.run([&["migrate", "--confirm", &target], args].concat())
@@ -425,6 +405,37 @@ impl World {
             return Vec::new();
         }
         self.sql(ADMIN, "select version from supabase_migrations.schema_migrations order by version")
+    }
+
+    /// Everything that a failed run must leave as it is: the owned fingerprint, and count and content
+    /// of every table of the project.
+    pub(crate) fn state(&self) -> Vec<String> {
+        let fingerprint = self.fingerprint();
+        let owned = fingerprint.lines().iter().filter(|line| line.class == Class::Owned);
+        let mut state: Vec<String> =
+            owned.map(|line| format!("{} {}: {}", line.kind, line.identity, line.definition)).collect();
+        let tables = self.sql(
+            ADMIN,
+            "select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
+             where relkind = 'r' and nspname in ('public', 'auth', 'storage', 'supabase_migrations') order by 1",
+        );
+        let session = self.session(ADMIN);
+        for table in tables {
+            let measured =
+                format!("select count(*), sum(hashtextextended((t.*)::text, 0)::numeric) from {table} t");
+            state.push(format!("{table} {}", session.run(&measured).concat()));
+        }
+        state
+    }
+
+    /// The catalog fingerprint of the target, read as the program does.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let Session { client, runtime } = self.session(OWNER);
+        runtime.block_on(async {
+            client.batch_execute(rows::PINNED).await.unwrap();
+            client.batch_execute("begin isolation level repeatable read read only").await.unwrap();
+            catalog::fingerprint(&client).await.unwrap()
+        })
     }
 
     /// The state folder of this target.
@@ -490,82 +501,6 @@ impl Drop for World {
     }
 }
 
-/// How a program ended and what it said.
-#[must_use = "look at its code or its text"]
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-    redactions: Redactions,
-}
-
-impl Ran {
-    /// Demands an exit code.
-    #[track_caller]
-    pub(crate) fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{self}");
-        self
-    }
-
-    /// Everything, with what differs from run to run replaced by names in brackets.
-    pub(crate) fn text(&self) -> String {
-        self.redacted(&self.to_string())
-    }
-
-    /// stderr in the same way.
-    pub(crate) fn talk(&self) -> String {
-        self.redacted(&self.stderr)
-    }
-
-    /// The error at its end, from the line `error: ` on.
-    pub(crate) fn failure(&self) -> String {
-        let at = self.stderr.find("error: ").unwrap_or_else(|| panic!("no error: {self}"));
-        self.redacted(self.stderr.get(at..).unwrap())
-    }
-
-    /// Lines of stderr that begin so, redacted.
-    pub(crate) fn lines(&self, begin: &str) -> Vec<String> {
-        let talk = self.talk();
-        talk.lines().map(str::trim_start).filter(|line| line.starts_with(begin)).map(str::to_owned).collect()
-    }
-
-    fn redacted(&self, text: &str) -> String {
-        self.redactions.redact(text)
-    }
-
-    /// The lines of `--json`, parsed.
-    pub(crate) fn events(&self) -> Vec<Value> {
-        let parse =
-            |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{self}"));
-        self.stdout.lines().map(parse).collect()
-    }
-
-    /// The events of a type.
-    pub(crate) fn events_of(&self, name: &str) -> Vec<Value> {
-        self.events().into_iter().filter(|event| event["type"] == name).collect()
-    }
-
-    /// The last line of `--json`.
-    #[track_caller]
-    pub(crate) fn summary(&self) -> Value {
-        let last = self.events().pop().unwrap_or_else(|| panic!("no line: {self}"));
-        assert_eq!(last["type"], "summary", "{self}");
-        assert_eq!(last["exit"], self.code, "{self}");
-        last
-    }
-
-    /// stdout as one JSON document.
-    pub(crate) fn document(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
-    }
-}
-
-impl fmt::Display for Ran {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit {}\n---- stdout\n{}---- stderr\n{}", self.code, self.stdout, self.stderr)
-    }
-}
-
 /// The exit code as a shell sees it.
 pub(crate) fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
@@ -581,6 +516,16 @@ pub(crate) fn list(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
+}
+
+fn make_database(server: &Place, database: &str, template: Template) {
+    let session = server.session(ADMIN);
+    session.run(&format!("create database {database} owner {OWNER} template {}", template.name()));
+    // What a copy of a template does not have.
+    session.run(&format!(
+        "grant create on database {database} to supabase_auth_admin, supabase_storage_admin; \
+         alter database {database} set \"app.settings.jwt_exp\" to '3600'"
+    ));
 }
 
 fn place_url(place: &Place) -> String {

@@ -1,0 +1,311 @@
+//! `supa-safe demo`: plays a whole migration on this machine, with nothing of the person's in it.
+
+use super::fail::failed;
+use super::signals::Signals;
+use super::{Cli, Command, Global, Setting, migrate, open};
+use crate::config::{Config, Flags, Surroundings};
+use crate::demo::{self, Hosted};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::proc::shell_word;
+use crate::runbook;
+use crate::scratch::Kept;
+use crate::store::{self, Snapshot, Store};
+use crate::tools::Machine;
+use crate::tools::installs::{self, Installation};
+use crate::tools::supabase::{self, Search, Supabase};
+use crate::ui;
+use clap::{Args, Parser as _};
+use fs_err as fs;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Programs for the server that stands for the hosted project.
+const HOSTED_BIN: &str = "SUPA_SAFE_DEMO_HOSTED_BIN";
+/// Programs for the copy, and clients.
+const PG_BIN: &str = "SUPA_SAFE_DEMO_PG_BIN";
+/// The majors that a hosted project may have, best first.
+const MAJORS: [u32; 3] = [17, 16, 15];
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Leave the database and the snapshot there, and say how to reach and how to end them
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What this machine gives to the demo.
+struct Props {
+    machine: Machine,
+    server: Installation,
+    cli: Supabase,
+}
+
+pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Failure> {
+    let mut signals = Signals::take()?;
+    let story = Story { told: !setting.global.json && !setting.global.quiet };
+    let props = signals.guard(props(setting)).await?;
+    story.act("1/5", "A database that looks like a hosted Supabase project");
+    let hosted = signals
+        .guard(async {
+            Hosted::start(props.server.clone(), &props.machine).await.map_err(|error| broken(&error))
+        })
+        .await?;
+    let played = signals.guard(set_up(setting, &hosted, &props, story)).await;
+    let played = match played {
+        Ok(()) => Box::pin(play(setting, &hosted, &props, story)).await,
+        Err(failure) => Err(failure),
+    };
+    let interrupted =
+        matches!(&played, Err(failure) if matches!(failure.exit, Exit::Interrupted | Exit::Terminated));
+    if args.keep && !interrupted {
+        let (project, password, folder) =
+            (hosted.project(), hosted.password_file(), hosted.folder().to_owned());
+        let kept = hosted.keep().map_err(|error| broken(&error))?;
+        story.kept(&kept, &project, &password, &state_dir(&folder));
+    } else {
+        let folder = hosted.folder().to_owned();
+        // What went wrong in the story is worth more than what went wrong in clearing up.
+        let stopped = hosted.stop().await.map_err(|error| broken(&error));
+        if played.is_ok() {
+            stopped?;
+        }
+        story.act("end", "Nothing stays behind");
+        story.line(&format!("the server is stopped, and {} is removed", folder.display()));
+        if played.is_ok() {
+            story.line("`supa-safe demo --keep` keeps them, to look around in");
+        }
+    }
+    played
+}
+
+/// Finds the programs before anything is started.
+async fn props(setting: &Setting) -> Result<Props, Failure> {
+    // Asked for its version, the CLI would leave a file in the person's home.
+    let telemetry = [("SUPABASE_TELEMETRY_DISABLED", Some("1".into()))];
+    let surroundings = &setting.surroundings.clone().with(telemetry);
+    let named = |name| surroundings.variable(name).map(|dir| surroundings.cwd.join(dir));
+    let hosted_bin = named(HOSTED_BIN);
+    let flags = Flags { config: None, max_age: None, pg_bin: setting.global.pg_bin.clone() };
+    let mut config = Config::load(surroundings, flags, None).map_err(failed(Exit::Usage))?;
+    config.pg_bins.extend(named(PG_BIN));
+    config.pg_bins.extend(hosted_bin.clone());
+    let cli = find_cli(surroundings, &config).await?;
+    let machine = open::machine(setting, &config).await?;
+    let server = server(&machine, hosted_bin.as_deref())?;
+    installs::client_for(server.major, &machine.installations).map_err(|error| no_postgres(&error))?;
+    Ok(Props { machine, server, cli })
+}
+
+async fn find_cli(surroundings: &Surroundings, config: &Config) -> Result<Supabase, Failure> {
+    let search = Search {
+        explicit: config.supabase_bin.clone(),
+        project_root: surroundings.cwd.clone(),
+        env: surroundings.env().clone(),
+    };
+    supabase::find(&search).await.map_err(|error| {
+        Failure::new(Exit::Error, &error)
+            .hint("Install the Supabase CLI with `npm install --save-dev supabase`, or name it in SUPA_SAFE_SUPABASE_BIN")
+            .hint("`./install.sh --demo` in the source of supa-safe gets everything that the demo needs")
+    })
+}
+
+fn server(machine: &Machine, hosted_bin: Option<&Path>) -> Result<Installation, Failure> {
+    let all = &machine.installations;
+    let Some(dir) = hosted_bin else {
+        let found = MAJORS.iter().find_map(|major| installs::server_for(*major, all).ok());
+        return match found {
+            Some(found) => Ok(found.clone()),
+            None => installs::server_for(MAJORS[0], all).cloned().map_err(|error| no_postgres(&error)),
+        };
+    };
+    let real = fs::canonicalize(dir).map_err(failed(Exit::Usage))?;
+    all.iter()
+        .find(|one| one.bin_dir == real && one.server && MAJORS.contains(&one.major))
+        .cloned()
+        .ok_or_else(|| {
+            Failure::message(
+                Exit::Usage,
+                format!(
+                    "`{}` (from {HOSTED_BIN}) holds no Postgres server of version 15 to 17",
+                    dir.display()
+                ),
+            )
+        })
+}
+
+fn no_postgres(error: &installs::Error) -> Failure {
+    error.hints().into_iter().fold(Failure::new(Exit::Error, error), Failure::hint)
+}
+
+fn broken(error: &demo::Error) -> Failure {
+    Failure::new(Exit::Error, error)
+}
+
+async fn set_up(setting: &Setting, hosted: &Hosted, props: &Props, story: Story) -> Result<(), Failure> {
+    let (applied, pending) = demo::migrations();
+    let server = &props.server.version;
+    let address = hosted.connection().address();
+    story.line(&format!(
+        "Postgres {server} on {address}, with the roles, schemas, and privileges of the platform"
+    ));
+    story.line(&format!(
+        "the real supabase {} pushes the first {} migrations of a small shop …",
+        props.cli.version,
+        applied.len()
+    ));
+    // Found again, so that it leaves nothing outside of the demo's folder.
+    let inner = inner(setting, hosted, props).surroundings;
+    let config = Config::load(&inner, Flags::default(), None).map_err(failed(Exit::Usage))?;
+    let cli = find_cli(&inner, &config).await?;
+    hosted.push_applied(&cli).await.map_err(|error| broken(&error))?;
+    story.line("about 50,000 rows are loaded …");
+    hosted.load().await.map_err(|error| broken(&error))?;
+    story.act("2/5", "Somebody has written new migrations");
+    for file in pending {
+        story.line(file);
+    }
+    Ok(())
+}
+
+/// Runs `supa-safe migrate` on the pending files, and shows what is left of it.
+async fn play(setting: &Setting, hosted: &Hosted, props: &Props, story: Story) -> Result<Exit, Failure> {
+    let target = hosted.connection();
+    let url = format!("postgresql://{}@{}", target.user, target.name());
+    let words = ["supa-safe", "migrate", "--db-url", &url, "--confirm", &target.name()].map(str::to_owned);
+    story.act("3/5", "They are pushed with supa-safe instead of `supabase db push`");
+    story.line(&format!("$ {}", words.join(" ")));
+    story.line("(--confirm stands for you, who would type the name of the target when asked)");
+    let cli = Cli::try_parse_from(&words).map_err(failed(Exit::Error))?;
+    let Command::Migrate(args) = cli.command else {
+        return Err(Failure::message(Exit::Error, "the demo has lost its command"));
+    };
+    let exit = Box::pin(migrate::run(&inner(setting, hosted, props), args)).await?;
+    if exit == Exit::Done {
+        if let Some(snapshot) = newest(hosted).map_err(failed(Exit::Error))? {
+            story.snapshot(&snapshot).map_err(failed(Exit::Error))?;
+        }
+        story.own_project();
+    }
+    Ok(exit)
+}
+
+fn newest(hosted: &Hosted) -> Result<Option<Snapshot>, store::Error> {
+    let folder = crate::target::folder_name(&hosted.connection().name());
+    let store = Store::open(&state_dir(hosted.folder()), &folder)?;
+    store.ids()?.first().map(|id| store.load(id)).transpose()
+}
+
+/// The setting of the run inside: the demo's own project, state, programs, and password.
+fn inner(setting: &Setting, hosted: &Hosted, props: &Props) -> Setting {
+    let password = hosted.connection().password.as_ref().map(|password| OsString::from(password.expose()));
+    let dirs = |dir: PathBuf| Some(dir.into_os_string());
+    let mut changes = vec![
+        ("PGPASSWORD", password),
+        ("PGSSLMODE", None),
+        ("PGSSLROOTCERT", None),
+        ("SUPA_SAFE_DB_URL", None),
+        ("SUPA_SAFE_STATE_DIR", dirs(state_dir(hosted.folder()))),
+        ("SUPA_SAFE_SUPABASE_BIN", dirs(props.cli.path.clone())),
+        ("SUPABASE_HOME", dirs(hosted.cli_home())),
+        ("SUPABASE_TELEMETRY_DISABLED", Some("1".into())),
+        // The CLI's runtime unpacks a library of its own there.
+        ("BUN_TMPDIR", dirs(hosted.cli_home())),
+    ];
+    let bin = setting.surroundings.variable(PG_BIN).or_else(|| setting.surroundings.variable(HOSTED_BIN));
+    if let Some(bin) = bin {
+        changes.push(("SUPA_SAFE_PG_BIN", dirs(setting.surroundings.cwd.join(bin))));
+    }
+    Setting {
+        global: Global { config: None, workdir: Some(hosted.project()), ..setting.global.clone() },
+        surroundings: setting.surroundings.clone().with(changes),
+        clock: setting.clock,
+        exempt: true,
+    }
+}
+
+fn state_dir(folder: &Path) -> PathBuf {
+    folder.join("state")
+}
+
+/// The one who tells it.
+#[derive(Clone, Copy)]
+struct Story {
+    told: bool,
+}
+
+impl Story {
+    fn act(self, number: &str, title: &str) {
+        if self.told {
+            ui::heading(number, title);
+        }
+    }
+
+    fn line(self, text: &str) {
+        if self.told {
+            ui::tell(text);
+        }
+    }
+
+    fn snapshot(self, snapshot: &Snapshot) -> io::Result<()> {
+        let database = &snapshot.manifest.database;
+        let rows: u64 = database.tables.iter().map(|table| table.count).sum();
+        self.act("4/5", "What stands on disk now");
+        self.line(&format!("{}", snapshot.dir.display()));
+        let tables = format!(
+            "the dump, and count and content hash of {} tables with {rows} rows",
+            database.tables.len()
+        );
+        for (name, what) in [
+            ("manifest.json", "what was captured of which database, and when; written last"),
+            ("SHA256SUMS", "a digest of every file"),
+            ("database/", &tables),
+            (runbook::FILE, "how to restore it with `psql` and `pg_restore`, without supa-safe"),
+        ] {
+            self.line(&format!("  {name:<14} {what}"));
+        }
+        self.line("from that folder, among other commands of restore.md, as the rehearsal ran them:");
+        let text = fs::read_to_string(snapshot.dir.join(runbook::FILE))?;
+        let is_short = |line: &&str| line.len() < 140;
+        let is_command =
+            |line: &&str| ["sha256sum", "psql", "pg_restore"].iter().any(|name| line.starts_with(name));
+        for command in text.lines().filter(is_command).filter(is_short) {
+            self.line(&format!("  {command}"));
+        }
+        Ok(())
+    }
+
+    fn own_project(self) {
+        self.act("5/5", "The same on a project of yours, from the folder that holds `supabase/`");
+        for line in [
+            "read -rs PGPASSWORD && export PGPASSWORD    # the database password; it stays out of the command line",
+            "export SUPA_SAFE_DB_URL=postgresql://postgres@db.<ref>.supabase.co:5432/postgres",
+            "supa-safe migrate --dry-run                 # prints the plan, and touches nothing",
+            "supa-safe snapshot                          # only a proved snapshot",
+            "supa-safe rehearse                          # and a rehearsal of the pending files on a copy of it",
+            "supa-safe migrate                           # all of it: it asks before it pushes",
+            "supa-safe show                              # the snapshot, and the folder with restore.md",
+        ] {
+            self.line(line);
+        }
+    }
+
+    fn kept(self, kept: &Kept, project: &Path, password: &Path, state: &Path) {
+        let word = |path: &Path| shell_word(&path.to_string_lossy());
+        let at = &kept.connection;
+        self.act("kept", "Everything is still there");
+        for line in [
+            format!("export SUPA_SAFE_STATE_DIR={}", word(state)),
+            format!("export SUPA_SAFE_DB_URL=postgresql://postgres@{}/postgres", at.address()),
+            format!("export PGPASSWORD=$(cat {})", word(password)),
+            format!("cd {}", word(project)),
+            "supa-safe status".to_owned(),
+            format!("psql -h {} -p {} -U postgres postgres", at.host, at.port),
+            format!("kill {}    # ends the server and removes {}", kept.keeper_pid, kept.dir.display()),
+        ] {
+            self.line(&line);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Sessions of a test on a server.
+
+use tokio::runtime::Runtime;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+/// A server, and how to reach a database of it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) password: String,
+    pub(super) database: String,
+}
+
+impl Place {
+    pub(super) fn session(&self, role: &str) -> Session {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let client = runtime.block_on(async {
+            let (client, session) = tokio_postgres::Config::new()
+                .host(&self.host)
+                .port(self.port)
+                .user(role)
+                .password(&self.password)
+                .dbname(&self.database)
+                .application_name("test")
+                .connect(tokio_postgres::NoTls)
+                .await
+                .unwrap();
+            tokio::spawn(session);
+            client
+        });
+        Session { client, runtime }
+    }
+}
+
+/// A session that a test keeps open, for a lock or a transaction.
+pub(crate) struct Session {
+    pub(super) client: Client,
+    pub(super) runtime: Runtime,
+}
+
+impl Session {
+    /// Runs statements and returns the rows of all of them, columns apart by `|`, NULL as `~`.
+    pub(crate) fn run(&self, sql: &str) -> Vec<String> {
+        self.try_run(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// The same, when it may fail.
+    pub(crate) fn try_run(&self, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+        let messages = self.runtime.block_on(self.client.simple_query(sql))?;
+        let rows = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                let values: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or("~")).collect();
+                Some(values.join("|"))
+            }
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+
+    /// Starts statements that may wait, and does not.
+    pub(crate) fn start(
+        self,
+        sql: &str,
+    ) -> std::thread::JoinHandle<Result<Vec<String>, tokio_postgres::Error>> {
+        let sql = sql.to_owned();
+        std::thread::spawn(move || self.try_run(&sql))
+    }
+}
