@@ -115,7 +115,7 @@ fn one_moment(seed: u64) -> u64 {
     let world = World::new(Major::Pg17, Cli::V3).with_database(Template::Hosted);
     world.sql(OWNER, SCHEMA);
     let (snapshot, rate) = while_writing(&world, seed, || {
-        let _ = world.run(["snapshot", "--only", "database"]).exits(0);
+        world.run(["snapshot", "--only", "database"]).exits(0);
         let snapshot = world.snapshots().remove(0);
         // Counts and hashes of the manifest against those of the copy.
         let ran = world.run(["verify", "--restore", "-v"]).exits(0);
@@ -135,6 +135,7 @@ fn one_moment(seed: u64) -> u64 {
     rate
 }
 
+#[expect(clippy::print_stderr, reason = "the figures are for whoever runs it by hand")]
 #[test]
 fn a_snapshot_under_writes_holds_one_moment() {
     let soak = std::env::var("SUPA_SAFE_TEST_SEEDS").ok();
