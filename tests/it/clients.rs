@@ -49,7 +49,7 @@ fn a_newer_client_serves_an_older_server() {
     let server = server.to_str().unwrap();
     let run =
         |args: &[&str]| run_without_system_installations(&world, &[args, &["--pg-bin", server]].concat());
-    let _ = run(&["snapshot"]).exits(0);
+    run(&["snapshot"]).exits(0);
     let ran = run(&["verify", "--restore", "-v"]).exits(0);
     let restore = ran.stderr.lines().find(|line| line.contains("pg_restore --file=-")).unwrap();
     assert!(restore.contains(" | LC_ALL=C sed ") && restore.contains("/psql --no-password"), "{restore}");

@@ -115,7 +115,7 @@ fn one_moment(seed: u64) -> u64 {
     let world = World::new(Major::Pg17, Cli::V3).with_database(Template::Hosted);
     world.sql(OWNER, SCHEMA);
     let (snapshot, rate) = while_writing(&world, seed, || {
-        let _ = world.run(["snapshot", "--only", "database"]).exits(0);
+        world.run(["snapshot", "--only", "database"]).exits(0);
         let snapshot = world.snapshots().remove(0);
         // Counts and hashes of the manifest against those of the copy.
         let ran = world.run(["verify", "--restore", "-v"]).exits(0);

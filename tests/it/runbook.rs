@@ -56,7 +56,7 @@ fn copy_for_postgres(snapshot: &Path, copy: &Path) {
 
 fn restores_by_hand(major: Major, bin: &str) {
     let world = World::new(major, Cli::V3).with_sample_project().with_database(Template::Shop);
-    let _ = world.run(["rehearse"]).exits(0);
+    world.run(["rehearse"]).exits(0);
     let snapshot = world.snapshots().remove(0);
     let copy = world.path("copy of the snapshot");
     copy_for_postgres(&snapshot, &copy);
