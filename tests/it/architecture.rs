@@ -4,6 +4,7 @@ use fs_err as fs;
 use regex::Regex;
 use std::path::Path;
 use supa_safe::disk;
+use supa_safe::exit::Exit;
 use supa_safe::policy::Rule;
 
 /// Longer files are about more than one thing.
@@ -190,4 +191,18 @@ fn every_rule_has_a_page() {
     pages.sort();
     let known = Rule::ALL.map(|rule| format!("{}.md", rule.code()));
     assert_eq!(pages, known.map(std::path::PathBuf::from), "a page without a rule is never shown");
+}
+
+#[test]
+fn the_readme_lists_every_exit_code() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, section) = readme.split_once("\n## Exit codes\n").unwrap();
+    let rows: Vec<&str> = section
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .collect();
+    let expected = Exit::TABLE.map(|(exit, meaning)| format!("| {} | {meaning} |", exit.code()));
+    assert_eq!(rows, expected);
 }

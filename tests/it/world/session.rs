@@ -58,13 +58,4 @@ impl Session {
         });
         Ok(rows.collect())
     }
-
-    /// Starts statements that may wait, and does not.
-    pub(crate) fn start(
-        self,
-        sql: &str,
-    ) -> std::thread::JoinHandle<Result<Vec<String>, tokio_postgres::Error>> {
-        let sql = sql.to_owned();
-        std::thread::spawn(move || self.try_run(&sql))
-    }
 }
