@@ -95,6 +95,7 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
         evidence::Error::Database(Database::Resolve(error)) => resolve_failed(error),
         evidence::Error::Database(Database::Installs(error)) => installs_failed(error),
         evidence::Error::Database(Database::Disk { .. }) => Failure::new(Exit::Error, error)
+            .detail("the target was not touched; no snapshot was kept")
             .hint("Free space, or choose another place with SUPA_SAFE_STATE_DIR"),
         evidence::Error::Database(Database::SearchPath) => {
             Failure::new(Exit::Error, error).hint("Use the session pooler or the direct host of the database")
