@@ -196,17 +196,20 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// A harm to a file, and its name.
+type Harm = (&'static str, fn(&Path));
+
 /// Ways to harm a file.
-const HARMS: [(&str, fn(&Path)); 3] = [
+const HARMS: [Harm; 3] = [
     ("flip", |path| {
         let mut bytes = fs::read(path).unwrap();
         let middle = bytes.len() / 2;
-        *bytes.get_mut(middle).unwrap() ^= 1;
+        bytes[middle] ^= 1;
         disk::write(path, &bytes).unwrap();
     }),
     ("cut", |path| {
         let bytes = fs::read(path).unwrap();
-        disk::write(path, bytes.get(..bytes.len() - 1).unwrap()).unwrap();
+        disk::write(path, &bytes[..bytes.len() - 1]).unwrap();
     }),
     ("remove", |path| fs::remove_file(path).unwrap()),
 ];

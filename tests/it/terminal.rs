@@ -47,7 +47,7 @@ impl Terminal {
 
     /// What came since.
     fn rest(&mut self) -> String {
-        let mut bytes = [0; 1 << 16];
+        let mut bytes = [0; 1 << 12];
         let read = self.session.try_read(&mut bytes).unwrap_or(0);
         String::from_utf8_lossy(bytes.get(..read).unwrap()).into_owned()
     }
