@@ -135,6 +135,7 @@ pub enum Stream {
 }
 
 type OnLine = Arc<dyn Fn(Stream, &str) + Send + Sync>;
+type OnBytes = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// A program to run, as data.
 #[derive(Clone)]
@@ -152,6 +153,7 @@ pub struct Cmd {
     user: Option<User>,
     log: Option<PathBuf>,
     on_line: Option<OnLine>,
+    on_bytes: Option<OnBytes>,
     source: Option<Box<Self>>,
 }
 
@@ -193,6 +195,7 @@ impl Cmd {
             user: None,
             log: None,
             on_line: None,
+            on_bytes: None,
             source: None,
         }
     }
@@ -301,6 +304,13 @@ impl Cmd {
         self
     }
 
+    /// Hands standard output on as bytes, which are neither kept nor logged: for what is too large.
+    #[must_use]
+    pub fn on_bytes(mut self, call: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.on_bytes = Some(Arc::new(call));
+        self
+    }
+
     /// Runs the program to its end; anything but code 0 is an error with its last lines.
     pub async fn run(self) -> Result<Output, Error> {
         let shown = self.to_string();
@@ -357,7 +367,10 @@ impl Cmd {
         Ok(Running {
             shown,
             pid: handle.pids().first().copied(),
-            stdout: drain(Stream::Stdout, out_reader, usize::MAX, Arc::clone(&sink)),
+            stdout: match self.on_bytes {
+                Some(call) => drain::drain_bytes(out_reader, call),
+                None => drain(Stream::Stdout, out_reader, usize::MAX, Arc::clone(&sink)),
+            },
             stderr: drain(Stream::Stderr, err_reader, TAIL_BYTES, sink),
             guard: Guard { handle: Some(handle), group: self.group, stop: self.stop },
         })

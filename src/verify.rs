@@ -1,7 +1,7 @@
 //! Reads evidence back and proves it: digests from disk, the archive decoded to its end, every
 //! table of the manifest in its table of contents.
 
-use crate::archive::{self, Contents};
+use crate::archive::{self, Contents, Counts, RowCounter};
 use crate::context::Context;
 use crate::disk;
 use crate::event::{Event, Stage};
@@ -12,6 +12,7 @@ use crate::tools::installs::{self, Installation};
 use crate::tools::pg_restore;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a snapshot could not be proved.
 #[derive(Debug, thiserror::Error)]
@@ -111,16 +112,17 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
     let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
     let installation =
         installs::client_for(snapshot.manifest.server.major(), &context.machine.installations)?;
-    let (standing, ()) = tokio::try_join!(inspect(context, &snapshot), decode(&snapshot, installation))?;
+    let (standing, counts) = tokio::try_join!(inspect(context, &snapshot), decode(&snapshot, installation))?;
     let mut broken = standing.broken;
     broken.extend(missing_tables(&snapshot)?);
+    broken.extend(wrong_counts(&snapshot, &counts));
     if !broken.is_empty() {
         return Err(Error::Damaged { id: snapshot.id().clone(), what: broken });
     }
     let strength = standing.strength.max(Strength::Decoded);
     record(context, &snapshot, Stronger { strength, successor_of: None, limits: standing.limits })?;
     watch.done(format!(
-        "{} files match their digests, the archive decodes to its end",
+        "{} files match their digests, the archive decodes with every row",
         snapshot.manifest.files.len()
     ));
     Ok(Verified { snapshot, strength })
@@ -155,8 +157,9 @@ fn altered(dir: &Path, files: &[FileDigest]) -> Vec<String> {
     files.iter().zip(disk::sha256_files(&paths)).filter_map(check).collect()
 }
 
-/// Decodes the archive to its end, in two halves side by side.
-async fn decode(snapshot: &Snapshot, installation: &Installation) -> Result<(), Error> {
+/// Decodes the rows of the archive to their end, in two halves side by side, and counts them. The
+/// rest of an archive is its table of contents, which `pg_restore` reads whole each time.
+async fn decode(snapshot: &Snapshot, installation: &Installation) -> Result<Counts, Error> {
     let archive = snapshot.archive();
     let failed = |source| Error::Undecodable { id: snapshot.id().clone(), source };
     let listed = pg_restore::list(installation, &archive).run().await.map_err(failed)?;
@@ -165,12 +168,39 @@ async fn decode(snapshot: &Snapshot, installation: &Installation) -> Result<(), 
     let half = async |name: &str, list: &str| {
         let path: PathBuf = folder.path().join(name);
         disk::write(&path, list.as_bytes())?;
-        pg_restore::decode_listed(installation, &archive, &path).run().await.map_err(failed)?;
-        Ok::<(), Error>(())
+        let counter = Arc::new(Mutex::new(RowCounter::default()));
+        let counting = Arc::clone(&counter);
+        pg_restore::decode_rows(installation, &archive, &path)
+            .on_bytes(move |bytes| counting.lock().unwrap_or_else(PoisonError::into_inner).feed(bytes))
+            .run()
+            .await
+            .map_err(failed)?;
+        let counts = counter.lock().unwrap_or_else(PoisonError::into_inner).counts().clone();
+        Ok::<Counts, Error>(counts)
     };
     let [left, right] = &lists;
-    tokio::try_join!(half("left", left), half("right", right))?;
-    Ok(())
+    let (mut counts, more) = tokio::try_join!(half("left", left), half("right", right))?;
+    counts.extend(more);
+    Ok(counts)
+}
+
+/// Tables of which the archive holds other numbers of rows than were counted in its snapshot.
+///
+/// Of an extension's tables it may hold a part: what the extension marks as the user's.
+fn wrong_counts(snapshot: &Snapshot, counts: &Counts) -> Vec<String> {
+    let tables = snapshot.manifest.database.tables.iter().filter(|table| table.extension.is_none());
+    tables
+        .filter_map(|table| {
+            let found = counts.get(&(table.schema.clone(), table.name.clone()))?;
+            (*found != table.count).then(|| {
+                format!(
+                    "the archive holds {found} rows of table {} instead of {}",
+                    table.qualified(),
+                    table.count
+                )
+            })
+        })
+        .collect()
 }
 
 /// Bytes of an entry's file in a directory archive, whatever its compression; 0 when it has none.

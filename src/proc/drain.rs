@@ -1,10 +1,10 @@
 //! Reads what programs print: masked, logged, handed on, and the end of it kept.
 
-use super::{OnLine, Stream};
+use super::{OnBytes, OnLine, Stream};
 use crate::secret::Masker;
 use fs_err as fs;
 use std::collections::VecDeque;
-use std::io::{self, BufRead as _, BufReader, PipeReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, PipeReader, Read as _, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -75,6 +75,17 @@ pub(super) fn drain(stream: Stream, reader: PipeReader, limit: usize, sink: Arc<
         }
     });
     Drain { kept, thread }
+}
+
+/// Hands a stream on in a thread of its own and keeps nothing.
+pub(super) fn drain_bytes(mut reader: PipeReader, call: OnBytes) -> Drain {
+    let thread = std::thread::spawn(move || {
+        let mut buffer = vec![0_u8; 64 << 10];
+        while let Ok(read @ 1..) = reader.read(&mut buffer) {
+            call(buffer.get(..read).unwrap_or_default());
+        }
+    });
+    Drain { kept: Arc::default(), thread }
 }
 
 /// Masks a line, logs it, and calls back; returns the masked line.

@@ -12,15 +12,13 @@ pub fn list(installation: &Installation, archive: &Path) -> Cmd {
     plain(installation).arg("--list").arg(archive)
 }
 
-/// The command that decodes an archive to its end; `--list` reads only its head and accepts a
-/// file that was cut in half.
-pub fn decode(installation: &Installation, archive: &Path) -> Cmd {
-    plain(installation).arg("--file=/dev/null").arg(archive)
-}
-
-/// The command that decodes the entries of a list.
-pub fn decode_listed(installation: &Installation, archive: &Path, list: &Path) -> Cmd {
-    plain(installation).arg("--file=/dev/null").arg(format!("--use-list={}", list.display())).arg(archive)
+/// The command that decodes the rows of a list and prints them; `--list` reads only the head of an
+/// archive and accepts a file that was cut in half.
+pub fn decode_rows(installation: &Installation, archive: &Path, list: &Path) -> Cmd {
+    plain(installation)
+        .args(["--section=data", "--file=-"])
+        .arg(format!("--use-list={}", list.display()))
+        .arg(archive)
 }
 
 /// The command that prints the entries of a list as SQL.
