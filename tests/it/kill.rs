@@ -131,7 +131,7 @@ fn a_snapshot_that_was_killed_is_none() {
 fn a_rehearsal_that_was_killed_leaves_no_server() {
     let world = world();
     let mut run = Going::start(&world, &["rehearse"]);
-    run.until_text("pending files to the copy");
+    run.until_text("to the copy with supabase");
     let scratches = || {
         let folders = list(&world.path("tmp"));
         folders.into_iter().filter(|path| path.to_str().unwrap().contains("supa-safe-scratch-")).count()

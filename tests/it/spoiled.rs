@@ -42,7 +42,7 @@ fn a_dump_that_died_or_lies_is_no_snapshot() {
         assert!(ran.stderr.contains("the target was not touched"), "{harm}: {ran}");
         nothing_kept(&world, &ran);
     }
-    // `pg_restore` takes a zstd file that ends too early for its end, so this shows only on the copy.
+    // `pg_restore` takes a zstd file that ends too early for its end, so only the count of rows shows it.
     let folder = spoiling(&world, "cut");
     let folder = folder.to_str().unwrap();
     let ran = world.run(["migrate", "--confirm", &world.target(), "--pg-bin", folder]).exits(3);
