@@ -89,7 +89,7 @@ pub enum Strength {
     Recorded,
     /// Every file was read back from disk and has its digest.
     Digested,
-    /// The archive was decoded to its end, and its table of contents holds every table.
+    /// The archive was decoded, with as many rows of every table as its snapshot had.
     Decoded,
     /// Decoded, and equal in shape to a snapshot that was restored.
     Succeeded,

@@ -1,4 +1,4 @@
-//! Reads evidence back and proves it: digests from disk, the archive decoded to its end, every
+//! Reads evidence back and proves it: digests from disk, the archive decoded with every row, every
 //! table of the manifest in its table of contents.
 
 use crate::archive::{self, Contents, Counts, RowCounter};
