@@ -6,14 +6,11 @@ pub mod estimate;
 use crate::context::Context;
 use crate::disk;
 use crate::event::{Event, Stage};
-use crate::manifest::{Component, ComponentState, FORMAT, FileDigest, Manifest, SUMS_FILE, SnapshotId};
+use crate::manifest::{Component, ComponentName, FORMAT, FileDigest, Manifest, SUMS_FILE, SnapshotId};
 use crate::store::{self, Draft, Snapshot};
 use crate::target::Target;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// Components that a database given by URL does not have.
-const CLOUD_COMPONENTS: [&str; 4] = ["storage", "functions", "secrets", "config"];
 
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +47,7 @@ pub async fn collect(target: &Target, context: &Context, label: Option<String>) 
         taken: captured.taken,
         tools: captured.tools,
         database: captured.database,
-        components: CLOUD_COMPONENTS
-            .map(|name| Component { name: name.to_owned(), state: ComponentState::NotApplicable })
-            .to_vec(),
+        components: ComponentName::ALL.map(Component::not_applicable).to_vec(),
         files,
         limits,
     };

@@ -136,7 +136,7 @@ pub struct Manifest {
     pub tools: Vec<Tool>,
     /// The database component.
     pub database: Database,
-    /// The other components, by name.
+    /// The other components.
     pub components: Vec<Component>,
     /// Every file of the snapshot but the manifest itself.
     pub files: Vec<FileDigest>,
@@ -178,10 +178,56 @@ pub struct Tool {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
-    /// Storage, functions, secrets, or config.
-    pub name: String,
+    /// Which one.
+    pub name: ComponentName,
     /// Whether it was captured.
     pub state: ComponentState,
+    /// What was captured, in words, such as `2 functions`.
+    pub summary: String,
+    /// What is missing when it is incomplete, in words.
+    pub missing: Vec<String>,
+}
+
+impl Component {
+    /// A component that the target does not have.
+    pub fn not_applicable(name: ComponentName) -> Self {
+        Self { name, state: ComponentState::NotApplicable, summary: String::new(), missing: Vec::new() }
+    }
+}
+
+/// The components beside the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComponentName {
+    /// Buckets and their objects.
+    Storage,
+    /// Edge Functions.
+    Functions,
+    /// Names and digests of the secrets.
+    Secrets,
+    /// The `supabase` folder, and the project's own settings where the token allows.
+    Config,
+}
+
+impl ComponentName {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Storage, Self::Functions, Self::Secrets, Self::Config];
+
+    /// The word of the policy file and of `--only`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Storage => "storage",
+            Self::Functions => "functions",
+            Self::Secrets => "secrets",
+            Self::Config => "config",
+        }
+    }
+}
+
+impl fmt::Display for ComponentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Whether a component was captured.
@@ -190,6 +236,10 @@ pub struct Component {
 pub enum ComponentState {
     /// Everything of it is there.
     Complete,
+    /// Something of it is missing.
+    Incomplete,
+    /// The person left it out with `--only`.
+    LeftOut,
     /// The target cannot have it: a database given by URL.
     NotApplicable,
 }

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::evidence;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::{SnapshotId, Strength};
+use crate::manifest::{Component, ComponentState, SnapshotId, Strength};
 use crate::policy::{Facts, Finding, Policy, Rule, SnapshotFacts, judge};
 use crate::postgres::identity;
 use crate::resolve;
@@ -32,9 +32,19 @@ pub(super) fn snapshot_facts(verified: &Verified) -> SnapshotFacts {
         taken_at: manifest.taken.target_clock,
         strength: verified.strength(),
         broken: Vec::new(),
-        missing: Vec::new(),
+        missing: missing(&manifest.components),
         gaps: manifest.database.gaps.clone(),
     }
+}
+
+/// What components lack, in words.
+fn missing(components: &[Component]) -> Vec<String> {
+    let lacks = |component: &Component| match component.state {
+        ComponentState::Complete | ComponentState::NotApplicable => Vec::new(),
+        ComponentState::LeftOut => vec![format!("the component `{}`", component.name)],
+        ComponentState::Incomplete => component.missing.clone(),
+    };
+    components.iter().flat_map(lacks).collect()
 }
 
 /// The facts about evidence, before anything is rehearsed.
