@@ -4,9 +4,10 @@
 //! unquoted, so a name with a blank cannot be told from two names: entries are matched by object
 //! id, or against names that are known, never taken apart.
 
+mod row_hash;
 mod rows;
 
-pub use rows::{Counts, RowCounter};
+pub use rows::{RowReader, Rows, RowsByTable};
 
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;

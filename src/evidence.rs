@@ -3,6 +3,7 @@
 pub mod database;
 pub mod estimate;
 
+use crate::archive::RowsByTable;
 use crate::context::Context;
 use crate::disk;
 use crate::event::{Event, Stage};
@@ -26,8 +27,17 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// A snapshot that was collected a moment ago.
+#[derive(Debug)]
+pub struct Collected {
+    /// The snapshot.
+    pub(crate) snapshot: Snapshot,
+    /// What its archive held when it was decoded.
+    pub(crate) rows: RowsByTable,
+}
+
 /// Takes a snapshot of the target.
-pub async fn collect(target: &Target, context: &Context, label: Option<String>) -> Result<Snapshot, Error> {
+pub async fn collect(target: &Target, context: &Context, label: Option<String>) -> Result<Collected, Error> {
     let watch = context.stage(Stage::Collect, format!("take a snapshot of {}", target.name()));
     let local_clock = (context.clock)();
     let draft = context.store.begin(SnapshotId::new(local_clock, u32::from_le_bytes(disk::random()?)))?;
@@ -62,7 +72,7 @@ pub async fn collect(target: &Target, context: &Context, label: Option<String>) 
         snapshot: manifest.id.clone(),
         folder: snapshot.dir.display().to_string(),
     });
-    Ok(snapshot)
+    Ok(Collected { snapshot, rows: captured.rows })
 }
 
 /// Digests every file of the draft, and writes them down in the form of `sha256sum -c`.

@@ -58,6 +58,8 @@ pub mod resolve;
 
 pub mod frozen;
 
+pub mod decode;
+
 pub mod evidence;
 
 pub mod verify;

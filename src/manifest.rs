@@ -284,6 +284,9 @@ pub struct TableRows {
     pub count: u64,
     /// Content hash.
     pub content: Content,
+    /// Whether the rows in the archive give this hash, so that decoding it proves them; else the
+    /// server worked it out.
+    pub is_hashed_in_archive: bool,
     /// The extension that the table belongs to.
     pub extension: Option<String>,
 }

@@ -1,18 +1,17 @@
 //! Reads evidence back and proves it: digests from disk, the archive decoded with every row, every
 //! table of the manifest in its table of contents.
 
-use crate::archive::{self, Contents, Counts, RowCounter};
+use crate::archive::{self, Contents, RowsByTable};
 use crate::context::Context;
+use crate::decode;
 use crate::disk;
 use crate::event::{Event, Stage};
+use crate::evidence::Collected;
 use crate::manifest::{FileDigest, Proof, SnapshotId, Strength};
-use crate::proc;
 use crate::store::{self, Snapshot, Standing};
-use crate::tools::installs::{self, Installation};
-use crate::tools::pg_restore;
+use crate::tools::installs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a snapshot could not be proved.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +31,7 @@ pub enum Error {
         id: SnapshotId,
         /// Why.
         #[source]
-        source: proc::Error,
+        source: decode::Error,
     },
     /// The archive's table of contents was not understood.
     #[error("the archive's table of contents cannot be read")]
@@ -112,19 +111,46 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
     let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
     let installation =
         installs::client_for(snapshot.manifest.server.major(), &context.machine.installations)?;
-    let (standing, counts) = tokio::try_join!(inspect(context, &snapshot), decode(&snapshot, installation))?;
+    let archive = snapshot.archive();
+    let decoding = async {
+        let undecodable = |source| Error::Undecodable { id: snapshot.id().clone(), source };
+        decode::decode(&archive, installation).await.map_err(undecodable)
+    };
+    let (standing, rows) = tokio::try_join!(inspect(context, &snapshot), decoding)?;
+    let verified = prove(snapshot, context, standing, &rows)?;
+    watch.done(decoded_in_words(verified.snapshot()));
+    Ok(verified)
+}
+
+/// The same for a snapshot that was collected a moment ago: what was decoded then is taken, once
+/// the files are read back and are still those.
+pub async fn verify_collected(collected: Collected, context: &Context) -> Result<Verified, Error> {
+    let Collected { snapshot, rows } = collected;
+    let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
+    let standing = inspect(context, &snapshot).await?;
+    let verified = prove(snapshot, context, standing, &rows)?;
+    watch.done(decoded_in_words(verified.snapshot()));
+    Ok(verified)
+}
+
+fn decoded_in_words(snapshot: &Snapshot) -> String {
+    format!("{} files match their digests, the archive decodes with every row", snapshot.manifest.files.len())
+}
+
+fn prove(
+    snapshot: Snapshot,
+    context: &Context,
+    standing: Standing,
+    rows: &RowsByTable,
+) -> Result<Verified, Error> {
     let mut broken = standing.broken;
     broken.extend(missing_tables(&snapshot)?);
-    broken.extend(wrong_counts(&snapshot, &counts));
+    broken.extend(wrong_rows(&snapshot, rows));
     if !broken.is_empty() {
         return Err(Error::Damaged { id: snapshot.id().clone(), what: broken });
     }
     let strength = standing.strength.max(Strength::Decoded);
     record(context, &snapshot, Stronger { strength, successor_of: None, limits: standing.limits })?;
-    watch.done(format!(
-        "{} files match their digests, the archive decodes with every row",
-        snapshot.manifest.files.len()
-    ));
     Ok(Verified { snapshot, strength })
 }
 
@@ -157,59 +183,26 @@ fn altered(dir: &Path, files: &[FileDigest]) -> Vec<String> {
     files.iter().zip(disk::sha256_files(&paths)).filter_map(check).collect()
 }
 
-/// Decodes the rows of the archive to their end, in two halves side by side, and counts them. The
-/// rest of an archive is its table of contents, which `pg_restore` reads whole each time.
-async fn decode(snapshot: &Snapshot, installation: &Installation) -> Result<Counts, Error> {
-    let archive = snapshot.archive();
-    let failed = |source| Error::Undecodable { id: snapshot.id().clone(), source };
-    let listed = pg_restore::list(installation, &archive).run().await.map_err(failed)?;
-    let lists = Contents::parse(&listed.stdout)?.halves(|entry| file_bytes(&archive, entry.dump_id));
-    let folder = tempfile::tempdir()?;
-    let half = async |name: &str, list: &str| {
-        let path: PathBuf = folder.path().join(name);
-        disk::write(&path, list.as_bytes())?;
-        let counter = Arc::new(Mutex::new(RowCounter::default()));
-        let counting = Arc::clone(&counter);
-        pg_restore::decode_rows(installation, &archive, &path)
-            .on_bytes(move |bytes| counting.lock().unwrap_or_else(PoisonError::into_inner).feed(bytes))
-            .run()
-            .await
-            .map_err(failed)?;
-        let counts = counter.lock().unwrap_or_else(PoisonError::into_inner).counts().clone();
-        Ok::<Counts, Error>(counts)
-    };
-    let [left, right] = &lists;
-    let (mut counts, more) = tokio::try_join!(half("left", left), half("right", right))?;
-    counts.extend(more);
-    Ok(counts)
-}
-
-/// Tables of which the archive holds other numbers of rows than were counted in its snapshot.
+/// Tables of which the archive holds other rows than the snapshot had.
 ///
 /// Of an extension's tables it may hold a part: what the extension marks as the user's.
-fn wrong_counts(snapshot: &Snapshot, counts: &Counts) -> Vec<String> {
+fn wrong_rows(snapshot: &Snapshot, rows: &RowsByTable) -> Vec<String> {
     let tables = snapshot.manifest.database.tables.iter().filter(|table| table.extension.is_none());
     tables
         .filter_map(|table| {
-            let found = counts.get(&(table.schema.clone(), table.name.clone()))?;
-            (*found != table.count).then(|| {
-                format!(
-                    "the archive holds {found} rows of table {} instead of {}",
+            let found = rows.get(&(table.schema.clone(), table.name.clone()))?;
+            if found.count != table.count {
+                return Some(format!(
+                    "the archive holds {} rows of table {} instead of {}",
+                    found.count,
                     table.qualified(),
                     table.count
-                )
-            })
+                ));
+            }
+            let is_other = table.is_hashed_in_archive && found.content() != table.content;
+            is_other.then(|| format!("the archive holds other rows of table {}", table.qualified()))
         })
         .collect()
-}
-
-/// Bytes of an entry's file in a directory archive, whatever its compression; 0 when it has none.
-fn file_bytes(archive: &Path, dump_id: u32) -> u64 {
-    ["", ".gz", ".lz4", ".zst"]
-        .iter()
-        .filter_map(|suffix| fs_err::metadata(archive.join(format!("{dump_id}.dat{suffix}"))).ok())
-        .map(|meta| meta.len())
-        .sum()
 }
 
 /// Tables of the manifest that the archive's table of contents lacks.

@@ -1,73 +1,112 @@
-//! Counts the rows of each table in a script of `pg_restore`, as it streams by.
+//! Counts and hashes the rows of each table in a script of `pg_restore`, as it streams by.
 //!
 //! A data file that was cut short can decode without an error (`pg_restore` takes a zstd file that
 //! was cut in half for its end), so only the rows themselves tell that an archive is whole.
 
+use super::row_hash::RowHasher;
+use crate::manifest::Content;
 use std::collections::BTreeMap;
 
-/// As much of a line as is needed to know it: the head of a `COPY`, or the two bytes of its end.
-const KEPT: usize = 64 << 10;
+/// As much of a line as is needed to know it for the head of a `COPY`.
+const KEPT: usize = 256 << 10;
+/// The line behind the last row.
+const END: &[u8] = b"\\.";
 
-/// Rows by schema and table.
-pub type Counts = BTreeMap<(String, String), u64>;
-
-/// Counts rows in bytes that come in pieces.
-#[derive(Debug, Default)]
-pub struct RowCounter {
-    counts: Counts,
-    table: Option<(String, String)>,
-    line: Vec<u8>,
+/// What is known of the rows of one table in an archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// How many.
+    pub count: u64,
+    sum: i128,
+    /// Why the sum is not whole, if it is not.
+    unhashed: Option<String>,
+    has_columns: bool,
 }
 
-impl RowCounter {
+impl Rows {
+    /// The content hash.
+    pub fn content(&self) -> Content {
+        match &self.unhashed {
+            None => Content::Sum(self.sum.to_string()),
+            Some(why) => Content::Unhashed(why.clone()),
+        }
+    }
+
+    fn add(&mut self, hash: Result<i64, String>) {
+        self.count += 1;
+        match hash {
+            Ok(hash) => self.sum += i128::from(hash),
+            Err(why) => self.unhashed = Some(why),
+        }
+    }
+}
+
+/// Rows by schema and table.
+pub type RowsByTable = BTreeMap<(String, String), Rows>;
+
+/// Reads rows in bytes that come in pieces.
+#[derive(Debug, Default)]
+pub struct RowReader {
+    tables: RowsByTable,
+    copying: Option<((String, String), Rows)>,
+    /// The beginning of a line that is not over.
+    line: Vec<u8>,
+    hasher: RowHasher,
+}
+
+impl RowReader {
     /// Takes the next piece of the script.
     pub fn feed(&mut self, mut bytes: &[u8]) {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            let (line, rest) = bytes.split_at(end);
-            self.keep(line);
-            self.end_line();
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            let (last, rest) = bytes.split_at(end);
+            self.end_line(last);
             bytes = rest.get(1..).unwrap_or_default();
         }
-        self.keep(bytes);
+        if self.copying.is_some() {
+            self.keep(bytes, END.len() + 1);
+            self.hasher.keep(bytes);
+        } else {
+            self.keep(bytes, KEPT);
+        }
     }
 
-    /// The counts so far.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
+    /// The tables so far.
+    pub fn into_tables(mut self) -> RowsByTable {
+        self.tables.extend(self.copying);
+        self.tables
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        let room = if self.table.is_some() { 3 } else { KEPT };
+    fn keep(&mut self, bytes: &[u8], room: usize) {
         let room = room.saturating_sub(self.line.len()).min(bytes.len());
         self.line.extend_from_slice(bytes.get(..room).unwrap_or_default());
     }
 
-    fn end_line(&mut self) {
-        match self.table.take() {
-            Some(_) if self.line == b"\\." => {}
-            Some(table) => {
-                if let Some(count) = self.counts.get_mut(&table) {
-                    *count += 1;
-                }
-                self.table = Some(table);
-            }
-            None => {
-                self.table = copied_table(&String::from_utf8_lossy(&self.line));
-                if let Some(table) = &self.table {
-                    self.counts.entry(table.clone()).or_default();
-                }
-            }
-        }
+    fn end_line(&mut self, last: &[u8]) {
+        let Some((table, mut rows)) = self.copying.take() else {
+            self.keep(last, KEPT);
+            self.copying = copied_table(&String::from_utf8_lossy(&self.line));
+            self.line.clear();
+            return;
+        };
+        // The beginning was kept for this question only; the hasher has all of it.
+        let is_end = if self.line.is_empty() { last == END } else { [&self.line, last].concat() == END };
         self.line.clear();
+        let hash = self.hasher.end(last);
+        if is_end {
+            self.tables.insert(table, rows);
+            return;
+        }
+        rows.add(if rows.has_columns { hash } else { Ok(self.hasher.no_columns()) });
+        self.copying = Some((table, rows));
     }
 }
 
 /// Schema and table of the first line of a `COPY … FROM stdin;`.
-fn copied_table(line: &str) -> Option<(String, String)> {
+fn copied_table(line: &str) -> Option<((String, String), Rows)> {
     let rest = line.strip_prefix("COPY ")?.strip_suffix(" FROM stdin;")?;
     let (schema, rest) = identifier(rest)?;
-    let (table, _) = identifier(rest.strip_prefix('.')?)?;
-    Some((schema, table))
+    let (table, columns) = identifier(rest.strip_prefix('.')?)?;
+    Some(((schema, table), Rows { has_columns: columns.contains('('), ..Rows::default() }))
 }
 
 /// The identifier that a text begins with, without its quotes, and the rest.
@@ -96,25 +135,27 @@ mod tests {
     use proptest::prelude::*;
 
     const SCRIPT: &str = "SET x = 1;\n\nCOPY public.\"Gift \"\"Cards\"\"\" (id, a) FROM stdin;\n1\tx\n2\t\\.\n3\t\n\\.\n\n\
-        COPY auth.users (id) FROM stdin;\n\\.\nCOPY public.t (id) FROM stdin;\n\n\n\\.\n";
+        COPY auth.users (id) FROM stdin;\n\\.\nCOPY public.t (id) FROM stdin;\n\n\n\\.\nCOPY public.none  FROM stdin;\n\n\\.\n";
 
-    fn counts(pieces: impl Iterator<Item = Vec<u8>>) -> Vec<(String, u64)> {
-        let mut counter = RowCounter::default();
-        pieces.for_each(|piece| counter.feed(&piece));
-        counter
-            .counts()
-            .iter()
-            .map(|((schema, table), count)| (format!("{schema}.{table}"), *count))
+    fn read(pieces: impl Iterator<Item = Vec<u8>>) -> Vec<(String, u64, i128)> {
+        let mut reader = RowReader::default();
+        pieces.for_each(|piece| reader.feed(&piece));
+        reader
+            .into_tables()
+            .into_iter()
+            .map(|((schema, table), rows)| (format!("{schema}.{table}"), rows.count, rows.sum))
             .collect()
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn rows_are_counted_however_the_bytes_come(size in 1_usize..80) {
-            let found = counts(SCRIPT.as_bytes().chunks(size).map(<[u8]>::to_vec));
-            let expected = [("auth.users", 0), ("public.Gift \"Cards\"", 3), ("public.t", 2)];
-            prop_assert_eq!(found, expected.map(|(table, count)| (table.to_owned(), count)).to_vec());
+        fn rows_are_read_however_the_bytes_come(size in 1_usize..80) {
+            let found = read(SCRIPT.as_bytes().chunks(size).map(<[u8]>::to_vec));
+            prop_assert_eq!(&found, &read(std::iter::once(SCRIPT.as_bytes().to_vec())));
+            let counts = found.iter().map(|(table, count, _)| (table.as_str(), *count));
+            let expected = [("auth.users", 0), ("public.Gift \"Cards\"", 3), ("public.none", 1), ("public.t", 2)];
+            prop_assert_eq!(counts.collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -94,10 +94,10 @@ pub(super) async fn choose(
 
 /// Takes and verifies a fresh snapshot.
 pub(super) async fn take(opened: &Opened) -> Result<Verified, Broken> {
-    let snapshot = evidence::collect(&opened.target, &opened.context, None)
+    let collected = evidence::collect(&opened.target, &opened.context, None)
         .await
         .map_err(|error| fail::evidence_failed(&error))?;
-    verify::verify(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))
+    verify::verify_collected(collected, &opened.context).await.map_err(|error| fail::verify_failed(&error))
 }
 
 /// Passes a snapshot on, or refuses with the rules that it does not satisfy.

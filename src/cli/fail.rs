@@ -97,6 +97,9 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
         evidence::Error::Database(Database::Disk { .. }) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; no snapshot was kept")
             .hint("Free space, or choose another place with SUPA_SAFE_STATE_DIR"),
+        evidence::Error::Database(Database::Locked { .. }) => Failure::new(Exit::Error, error)
+            .detail("the target was not touched; no snapshot was kept")
+            .hint("Wait until that session has ended, or end it, then run again"),
         evidence::Error::Database(Database::SearchPath) => {
             Failure::new(Exit::Error, error).hint("Use the session pooler or the direct host of the database")
         }
@@ -109,7 +112,8 @@ pub(super) fn verify_failed(error: &verify::Error) -> Broken {
     match error {
         verify::Error::Damaged { id, what } => damaged(id, what),
         verify::Error::Undecodable { id, source } => {
-            damaged(id, &[format!("the archive cannot be decoded: {source}")])
+            let causes = Failure::new(Exit::Refused, source).chain.join(": ");
+            damaged(id, &[causes])
         }
         verify::Error::Installs(error) => installs_failed(error).into(),
         _ => Failure::new(Exit::Error, error).into(),

@@ -31,16 +31,17 @@ enum Only {
 pub(super) async fn run(setting: &Setting, args: SnapshotArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
     let opened = open::open(setting, &args.target, None, &mut signals).await?;
-    let outcome = signals.guard(take(&opened, args.label)).await;
+    let outcome = signals.guard(Box::pin(take(&opened, args.label))).await;
     opened.close(setting, outcome)
 }
 
 async fn take(opened: &Opened, label: Option<String>) -> Result<Done, Broken> {
-    let snapshot = evidence::collect(&opened.target, &opened.context, label)
+    let collected = evidence::collect(&opened.target, &opened.context, label)
         .await
         .map_err(|error| fail::evidence_failed(&error))?;
-    let verified =
-        verify::verify(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
+    let verified = verify::verify_collected(collected, &opened.context)
+        .await
+        .map_err(|error| fail::verify_failed(&error))?;
     Ok(Done::of(&verified)
         .closing("Next: `supa-safe migrate` pushes on the strength of it, as long as it is young enough"))
 }

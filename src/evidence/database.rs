@@ -1,8 +1,12 @@
 //! Captures the database: one exported snapshot serves the dump, the fingerprint, and the exact
-//! counts and hashes of every table, so that they cannot differ by a commit in between.
+//! counts of every table, so that they cannot differ by a commit in between.
+//!
+//! The content hashes are worked out on this machine from the dump itself wherever its text is the
+//! server's own, so that hashing costs the target nothing.
 
-use crate::archive::{self, Contents};
+use crate::archive::{self, Contents, Rows, RowsByTable};
 use crate::context::Context;
+use crate::decode;
 use crate::disk;
 use crate::event::{Event, Stage};
 use crate::evidence::estimate::{self, bytes_in_words};
@@ -12,11 +16,11 @@ use crate::manifest::{
 };
 use crate::postgres::catalog::{self, Table, TableKind};
 use crate::postgres::connect::Session;
-use crate::postgres::{history, identity, rows, settings};
+use crate::postgres::{history, identity, rows, sessions, settings};
 use crate::proc::{self, Stream};
 use crate::resolve;
 use crate::store::Draft;
-use crate::target::Target;
+use crate::target::{EndpointKind, Target};
 use crate::tools::installs::{self, Installation};
 use crate::tools::pg_dump::{self, Compression, Dump};
 use crate::tools::{Login, pg_restore};
@@ -24,12 +28,13 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio_postgres::error::SqlState;
 
-/// Connections that copy rows. With the one that hashes and the leader of `pg_dump` that makes
+/// Connections that copy rows. With the one that counts and the leader of `pg_dump` that makes
 /// four, the most that a run may hold (DESIGN 3.1).
 const JOBS: u32 = 2;
-/// Hashing with one process of the server takes about as long as the dump beside it: more would only
-/// take turns with the dump, and with the users of the target.
+/// Counting with one process of the server takes less than the dump beside it: more would only take
+/// turns with the dump, and with the users of the target.
 const ALONE: &str = "set max_parallel_workers_per_gather = 0";
 /// How often the growth of the archive is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -61,9 +66,21 @@ pub enum Error {
     /// The archive's table of contents was not understood.
     #[error("the archive cannot be read")]
     Contents(#[from] archive::Error),
+    /// The archive could not be decoded.
+    #[error(transparent)]
+    Decode(#[from] decode::Error),
     /// The dump went through something that changes sessions.
     #[error("the archive holds names without their schema: the dump went through a transaction pooler")]
     SearchPath,
+    /// A table was locked against readers.
+    #[error("a table of the target is locked against readers: {}", .holders.join("; "))]
+    Locked {
+        /// Who holds such locks.
+        holders: Vec<String>,
+        /// What waited for it in vain.
+        #[source]
+        source: Box<Self>,
+    },
     /// The disk is too small.
     #[error("the archive may take {}, and only {} are free at `{path}`", bytes_in_words(*.needed), bytes_in_words(*.free))]
     Disk {
@@ -77,6 +94,18 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot write the database evidence")]
     Io(#[from] io::Error),
+}
+
+impl Error {
+    /// Whether it may be that a lock was waited for in vain. Of `pg_dump` only the exit code is known.
+    fn may_be_a_lock(&self) -> bool {
+        let of = |error: &tokio_postgres::Error| error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+        match self {
+            Self::Query { source, .. } | Self::Catalog(catalog::Error::Query(source)) => of(source),
+            Self::Program(_) => true,
+            _ => false,
+        }
+    }
 }
 
 fn doing(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Error {
@@ -95,6 +124,8 @@ pub struct Captured {
     pub tools: Vec<Tool>,
     /// What was not captured.
     pub limits: Vec<String>,
+    /// What the archive holds, decoded to its end.
+    pub rows: RowsByTable,
 }
 
 /// Captures the database into a draft.
@@ -103,9 +134,24 @@ pub async fn capture(target: &Target, context: &Context, draft: &Draft) -> Resul
     let dir = draft.dir.join("database");
     let session = resolve::reopen(target).await?;
     let capture = Capture { target, context, installation, dir: &dir, logs: &draft.dir.join("logs") };
-    let outcome = capture.run(&session).await;
+    let outcome = match capture.run(&session).await {
+        Err(error) if error.may_be_a_lock() => Err(locked(&session, error).await),
+        outcome => outcome,
+    };
     session.close().await;
     outcome
+}
+
+/// Names whoever holds a lock that a reader waits for, if anybody does.
+async fn locked(session: &Session, error: Error) -> Error {
+    let looked = async {
+        session.client.batch_execute("rollback").await?;
+        sessions::exclusive(&session.client).await
+    };
+    match looked.await {
+        Ok(holders) if !holders.is_empty() => Error::Locked { holders, source: Box::new(error) },
+        Ok(_) | Err(_) => error,
+    }
 }
 
 struct Capture<'a> {
@@ -119,6 +165,7 @@ struct Capture<'a> {
 impl Capture<'_> {
     async fn run(&self, session: &Session) -> Result<Captured, Error> {
         let client = &session.client;
+        let defaults = rows::defaults(client).await.map_err(doing("read the settings of a session"))?;
         client.batch_execute(rows::PINNED).await.map_err(doing("prepare the session"))?;
         client.batch_execute(ALONE).await.map_err(doing("prepare the session"))?;
         let line = estimate::bytes_per_second(client).await.map_err(doing("measure the line"))?;
@@ -145,8 +192,19 @@ impl Capture<'_> {
 
         let compression = self.compression().await?;
         let archive = self.archive();
-        let dump = Dump { snapshot: &exported, folder: &archive, jobs: JOBS, compression, without: &without };
-        let (measured, ()) = tokio::try_join!(self.measure(session, &readable), self.dump(&dump))?;
+        // A pooler may not know the setting by which a tool asks for UTC.
+        let may_ask_for_utc = self.target.kind != EndpointKind::SessionPooler;
+        let dump = Dump {
+            snapshot: &exported,
+            folder: &archive,
+            jobs: JOBS,
+            compression,
+            without: &without,
+            in_utc: !defaults.is_utc && may_ask_for_utc,
+        };
+        let as_read = defaults.is_hex && (defaults.is_utc || may_ask_for_utc);
+        let (mut measured, ()) =
+            tokio::try_join!(self.measure(session, &readable, as_read), self.dump(&dump))?;
         let large_objects = rows::large_objects(client).await.map_err(doing("hash the large objects"))?;
         client.batch_execute("commit").await.map_err(doing("close the consistency point"))?;
 
@@ -154,7 +212,9 @@ impl Capture<'_> {
             let contents = self.contents().await?;
             Ok((self.sequences(&contents).await?, contents))
         };
-        let ((sequences, contents), ()) = tokio::try_join!(read_back, self.roles())?;
+        let decoding = async { Ok(decode::decode(&archive, self.installation).await?) };
+        let ((sequences, contents), (), rows) = tokio::try_join!(read_back, self.roles(), decoding)?;
+        take_hashes(&mut measured, &rows);
         disk::write(&self.dir.join("fingerprint.tsv"), fingerprint.to_text().as_bytes())?;
         disk::write_json(&self.dir.join("extensions.json"), &extensions)?;
         disk::write(&self.dir.join("rows.tsv"), rows_file(&measured).as_bytes())?;
@@ -180,6 +240,7 @@ impl Capture<'_> {
             taken: Taken { target_clock, local_clock },
             tools: vec![Tool { name: "pg_dump".to_owned(), version: self.installation.version.clone() }],
             limits,
+            rows,
         })
     }
 
@@ -226,18 +287,36 @@ impl Capture<'_> {
         Ok(if pg_dump::has_zstd(&probe.stderr) { Compression::Zstd } else { Compression::Gzip })
     }
 
-    async fn measure(&self, session: &Session, tables: &[&Table]) -> Result<Vec<TableRows>, Error> {
+    /// Counts every table; hashes those whose text in the dump is not the server's own. The hashes
+    /// of the others are still to come.
+    async fn measure(
+        &self,
+        session: &Session,
+        tables: &[&Table],
+        as_read: bool,
+    ) -> Result<Vec<TableRows>, Error> {
+        let client = &session.client;
         let mut measured = Vec::with_capacity(tables.len());
         for table in tables.iter().filter(|table| table.kind != TableKind::UnpopulatedMaterializedView) {
-            let found = rows::measure(&session.client, &table.schema, &table.name, &[])
-                .await
-                .map_err(doing(format!("count and hash table {}", qualified(&table.schema, &table.name))))?;
+            let (schema, name) = (&table.schema, &table.name);
+            let failed = || doing(format!("count table {}", qualified(schema, name)));
+            let is_hashed_in_archive = as_read
+                && table.is_dumped_as_read
+                && table.kind == TableKind::Table
+                && table.extension.is_none();
+            let (count, content) = if is_hashed_in_archive {
+                (rows::count(client, schema, name).await.map_err(failed())?, Content::Sum(String::new()))
+            } else {
+                let found = rows::measure(client, schema, name, &[]).await.map_err(failed())?;
+                (found.count, found.content)
+            };
             measured.push(TableRows {
-                schema: table.schema.clone(),
-                name: table.name.clone(),
+                schema: schema.clone(),
+                name: name.clone(),
                 class: table.class,
-                count: found.count,
-                content: found.content,
+                count,
+                content,
+                is_hashed_in_archive,
                 extension: table.extension.clone(),
             });
         }
@@ -305,6 +384,17 @@ impl Capture<'_> {
             .await
             .map_err(doing("read the settings of the database"))?;
         Ok(statements.into_iter().map(|statement| statement + ";\n").collect())
+    }
+}
+
+/// Fills in the hashes that the archive's rows give. A table that the archive lacks stays without
+/// one, and verification names it.
+fn take_hashes(tables: &mut [TableRows], rows: &RowsByTable) {
+    for table in tables.iter_mut().filter(|table| table.is_hashed_in_archive) {
+        table.content = rows.get(&(table.schema.clone(), table.name.clone())).map_or_else(
+            || Content::Unhashed("the archive does not hold its rows".to_owned()),
+            Rows::content,
+        );
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Table {
     pub estimated_rows: Option<u64>,
     /// Whether this session can read all of it; a hidden row counts as one it cannot.
     pub is_readable: bool,
+    /// Whether a line of a dump holds all that the text of a row does, in the same words.
+    pub is_dumped_as_read: bool,
     /// The extension that it is a member of.
     pub extension: Option<String>,
     /// The columns in order, not quoted.
@@ -181,6 +183,7 @@ fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
         bytes: row.try_get::<_, i64>("bytes")?.unsigned_abs(),
         estimated_rows: estimated_rows.map(i64::unsigned_abs),
         is_readable: row.try_get("is_readable")?,
+        is_dumped_as_read: row.try_get("is_dumped_as_read")?,
         extension,
         columns: row.try_get("columns")?,
     })

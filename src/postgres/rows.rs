@@ -9,11 +9,29 @@ use crate::manifest::{Content, LargeObjects, quote_identifier};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
-/// Settings that make the text of a row the same in every session.
+/// Settings that make the text of a row the same in every session. A lock is waited for as long as
+/// `pg_dump` is told to.
 pub const PINNED: &str = "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; \
      set bytea_output = 'hex'; set extra_float_digits = 1; set search_path = ''; \
      set quote_all_identifiers = off; set lc_monetary = 'C'; set xmloption = 'content'; set row_security = off; \
-     set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0";
+     set statement_timeout = 0; set lock_timeout = '10s'; set idle_in_transaction_session_timeout = 0";
+
+/// Settings of a fresh session that `pg_dump` leaves alone and that change the text of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Whether the time zone is UTC.
+    pub is_utc: bool,
+    /// Whether bytes come as hexadecimal digits.
+    pub is_hex: bool,
+}
+
+/// Reads them; the session must be as it was opened.
+pub async fn defaults(client: &Client) -> Result<Defaults, Error> {
+    let sql = "select pg_catalog.current_setting('TimeZone') in ('UTC', 'Etc/UTC', 'GMT', 'Etc/GMT', 'Zulu'), \
+         pg_catalog.current_setting('bytea_output') = 'hex'";
+    let row = client.query_one(sql, &[]).await?;
+    Ok(Defaults { is_utc: row.get(0), is_hex: row.get(1) })
+}
 
 /// Count and content of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +90,12 @@ pub async fn measure_named(client: &Client, table: &str, columns: &[String]) -> 
         }
         Err(error) => Err(error),
     }
+}
+
+/// Counts the rows of one table.
+pub async fn count(client: &Client, schema: &str, name: &str) -> Result<u64, Error> {
+    let sql = format!("select count(*) from only {}.{}", quote_identifier(schema), quote_identifier(name));
+    Ok(unsigned(client.query_one(&sql, &[]).await?.get(0)))
 }
 
 /// Errors of the row's text rather than of the connection or the table.

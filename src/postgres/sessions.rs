@@ -45,6 +45,34 @@ pub async fn in_the_way(client: &Client) -> Result<Vec<Other>, Error> {
         .collect())
 }
 
+/// Sessions that hold a lock on a relation that stops even its readers, in words.
+pub async fn exclusive(client: &Client) -> Result<Vec<String>, Error> {
+    let rows = client
+        .query(
+            "select distinct on (a.pid) a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, '?'),
+                    extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::int8,
+                    l.relation::pg_catalog.regclass::text, pg_catalog.left(coalesce(a.query, ''), 80)
+             from pg_catalog.pg_locks l
+             join pg_catalog.pg_stat_activity a using (pid)
+             join pg_catalog.pg_class c on c.oid = l.relation and c.relkind in ('r', 'm', 'p')
+             where l.mode = 'AccessExclusiveLock' and l.granted and a.pid <> pg_catalog.pg_backend_pid()
+               and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+             order by a.pid, l.relation",
+            &[],
+        )
+        .await?;
+    let words = |row: &tokio_postgres::Row| {
+        let (pid, name, user, seconds): (i32, String, String, Option<i64>) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        let (table, query): (String, String) = (row.get(4), row.get(5));
+        format!(
+            "backend {pid} (`{name}` as {user}) has held {table} since {} s: `{query}`",
+            seconds.unwrap_or_default()
+        )
+    };
+    Ok(rows.iter().map(words).collect())
+}
+
 /// Backends of the CLI that are inside a transaction or a statement.
 pub async fn cli_backends(client: &Client) -> Result<Vec<i32>, Error> {
     let rows = client

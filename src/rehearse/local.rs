@@ -2,8 +2,8 @@
 //! list and the comparison leave it out. Everything left out is a limit that people are told.
 
 use crate::archive::{Contents, Entry};
-use crate::fingerprint::{Fingerprint, Line};
-use crate::manifest::{ExtensionVersion, TableRows};
+use crate::fingerprint::{Class, Fingerprint, Line};
+use crate::manifest::{ExtensionVersion, Gap, TableRows};
 use crate::postgres::catalog::Extension;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -16,14 +16,21 @@ const LIBRARY_SETTINGS: [&str; 2] = ["session_preload_libraries", "local_preload
 #[serde(deny_unknown_fields)]
 pub struct LeftOut {
     extensions: Vec<Extension>,
+    /// Tables that the dump could not read, and so does not even define.
+    unread: Vec<String>,
 }
 
 impl LeftOut {
-    /// Compares a snapshot's extensions with those that the scratch can have.
-    pub fn new(extensions: Vec<Extension>, available: &[ExtensionVersion]) -> Self {
+    /// Compares a snapshot's extensions with those that the scratch can have, and adds the tables
+    /// that could not be read. Those of the platform are defined by what defines the platform.
+    pub fn new(extensions: Vec<Extension>, available: &[ExtensionVersion], gaps: &[Gap]) -> Self {
         let missing =
             |extension: &Extension| !available.iter().any(|candidate| candidate.name == extension.name);
-        Self { extensions: extensions.into_iter().filter(missing).collect() }
+        let owned = gaps.iter().filter(|gap| gap.class != Class::Platform);
+        Self {
+            extensions: extensions.into_iter().filter(missing).collect(),
+            unread: owned.map(Gap::qualified).collect(),
+        }
     }
 
     /// Names of the extensions that the scratch cannot have.
@@ -33,12 +40,14 @@ impl LeftOut {
 
     /// The limits, for people.
     pub fn limits(&self) -> Vec<String> {
-        self.names()
+        let extensions = self.names().into_iter().map(|name| {
+            format!("extension {name} cannot be had on this machine: it and its rows are not in the copy")
+        });
+        let unread = self
+            .unread
             .iter()
-            .map(|name| {
-                format!("extension {name} cannot be had on this machine: it and its rows are not in the copy")
-            })
-            .collect()
+            .map(|table| format!("table {table} could not be read: it and its rows are not in the copy"));
+        extensions.chain(unread).collect()
     }
 
     /// The part of the archive that the scratch can hold.
@@ -75,6 +84,9 @@ impl LeftOut {
         if line.is_beyond_dump() {
             return true;
         }
+        if self.unread.iter().any(|table| is_about(line, table)) {
+            return true;
+        }
         let named = |word: &str| line.identity.split([' ', '.', ':', '"']).any(|part| part == word);
         match line.kind.as_str() {
             "extension" | "extension version" | "member privileges" => {
@@ -95,6 +107,14 @@ impl LeftOut {
                 .any(|schema| line.kind == "schema" && line.identity == *schema),
         }
     }
+}
+
+/// Whether a line describes a table or something of it.
+fn is_about(line: &Line, table: &str) -> bool {
+    line.identity == table
+        || line.identity.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
+        || line.identity.ends_with(&format!(" on {table}"))
+        || (line.kind == "index" && line.definition.contains(&format!(" ON {table} ")))
 }
 
 fn belongs(extension: &Extension, entry: &Entry) -> bool {
@@ -182,12 +202,12 @@ mod tests {
         );
         let cron = extension("pg_cron", Some("cron"), &[(16620, "sequence cron.jobid_seq")]);
         let contents = Contents::parse(LIST).unwrap();
-        let kept = LeftOut::new(vec![vault.clone(), cron], &[]).list(&contents);
+        let kept = LeftOut::new(vec![vault.clone(), cron], &[], &[]).list(&contents);
         let kept: Vec<&str> = kept.lines().filter_map(|line| line.split(';').next()).collect();
         assert_eq!(kept, ["215", "3344", "3345"]);
         let available = ["supabase_vault", "pg_cron"]
             .map(|name| ExtensionVersion { name: name.to_owned(), version: "1".to_owned() });
-        let kept = LeftOut::new(vec![vault], &available).list(&contents);
+        let kept = LeftOut::new(vec![vault], &available, &[]).list(&contents);
         assert_eq!(kept.lines().count(), 11);
     }
 }

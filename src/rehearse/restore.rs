@@ -86,7 +86,7 @@ pub async fn restore(snapshot: &Snapshot, context: &Context) -> Result<Restored,
     let extensions =
         serde_json::from_slice::<Vec<Extension>>(&fs_err::read(snapshot.database_file("extensions.json"))?)
             .map_err(|source| Error::Record("extensions.json", source))?;
-    let left_out = LeftOut::new(extensions, &available(&scratch).await?);
+    let left_out = LeftOut::new(extensions, &available(&scratch).await?, &snapshot.manifest.database.gaps);
     let restore = Restore { snapshot, context, clients, scratch: &scratch, left_out: &left_out };
     restore.run().await?;
     Ok(Restored { database, left_out, seconds: started.elapsed().as_secs_f64(), scratch })

@@ -40,6 +40,8 @@ pub struct Dump<'a> {
     pub compression: Compression,
     /// Tables that cannot be read, as quoted patterns.
     pub without: &'a [String],
+    /// Whether to ask for times in UTC: the target's sessions have another time zone by themselves.
+    pub in_utc: bool,
 }
 
 /// The command that dumps the whole database in directory format.
@@ -47,9 +49,9 @@ pub struct Dump<'a> {
 /// `--lock-wait-timeout`: without it `pg_dump` waits for ever behind a lock, and every statement
 /// that wants a stronger lock queues behind it.
 pub fn dump(installation: &Installation, login: &Login<'_>, dump: &Dump<'_>) -> Cmd {
-    login
-        .cmd(installation.bin_dir.join("pg_dump"))
-        .arg("--no-password")
+    let cmd = login.cmd(installation.bin_dir.join("pg_dump"));
+    let cmd = if dump.in_utc { cmd.env("PGTZ", "UTC") } else { cmd };
+    cmd.arg("--no-password")
         .arg("--verbose")
         .arg("--format=directory")
         .arg(format!("--file={}", dump.folder.display()))

@@ -149,3 +149,63 @@ fn a_snapshot_under_writes_holds_one_moment() {
         assert!(soak.is_none() || rate >= 500, "{rate} commits a second");
     }
 }
+
+/// Rows in whose text something is peculiar, with the columns of each kind.
+const PECULIAR: &str = r#"
+    create type public.pair as (a int, b text);
+    create table public.peculiar (
+        id int primary key, t text, b bytea, ts timestamptz, f float8, n numeric, j jsonb, x xml, p public.pair,
+        texts text[], r tstzrange, bits bit(5), c "char", ch char(5), iv interval, d date, u uuid, tsv tsvector);
+    insert into public.peculiar
+    select i, v, convert_to(v, 'UTF8'), '2026-11-22 20:03:12.5+00'::timestamptz + i * interval '1 day', i / 3.0,
+        i / 7.0, jsonb_build_object('v', v), xmlelement(name v, i::text), row(i, v)::public.pair, array[v, null, ''],
+        tstzrange('2026-01-01 00:00+00', null), b'10110', 'x', 'ab', interval '1 month -2 days 3.5 s',
+        '0044-03-15 BC', '00000000-0000-0000-0000-00000000000a', to_tsvector('simple', v)
+    from unnest(array['', ' ', 'a b', E'tab\there', E'line\nbreak', E'\r', E'\\', E'\\N', E'\\.', '"', '(', ')', ',',
+        '''', 'Zürich 日本', E'\x01', E'\b\f\x0b', 'null', '{}', 'ends with \']) with ordinality as peculiar_text (v, i);
+    insert into public.peculiar (id) select generate_series(100, 103);
+    create table public.none ();
+    insert into public.none default values;
+    insert into public.none default values;
+    create table public.one (t text);
+    insert into public.one values (null), (''), ('\.'), ('\N');
+    create table public.large (id int, t text);
+    alter table public.large alter t set storage external;
+    insert into public.large values (1, repeat(E'x\\"', 1500000)), (2, repeat('a', 4500000)), (3, null);
+    create table public.parent (id int, t text);
+    create table public.child (extra text) inherits (public.parent);
+    insert into public.parent values (1, 'p');
+    insert into public.child values (2, 'c', 'e');
+    alter table public.child drop column extra, add column later text default 'l';
+    create table public.generated (id int, twice int generated always as (id * 2) stored);
+    insert into public.generated values (1), (2);
+    create table public.prices (price money);
+    insert into public.prices values (12.5), (-3);
+    create materialized view public.seen as select id, t from public.one, generate_series(1, 2) id;
+"#;
+
+#[test]
+fn hashes_of_the_dump_are_those_of_the_server() {
+    let world = World::new(Major::Pg17, Cli::V3).with_database(Template::Hosted);
+    world.sql(OWNER, PECULIAR);
+    let database = world.database_name();
+    let by_server = |settings: &str| {
+        world.sql(ADMIN, settings);
+        world.run(["snapshot"]).exits(0);
+        let manifest = read_json(&world.snapshots().remove(0).join("manifest.json"));
+        world.run(["verify", "--restore"]).exits(0);
+        let tables = manifest["database"]["tables"].as_array().unwrap().clone();
+        let ours = tables.iter().filter(|table| table["schema"] == "public");
+        let (by_dump, by_server): (Vec<_>, Vec<_>) =
+            ours.partition(|table| table["is_hashed_in_archive"] == true);
+        let is_hashed = |table: &&serde_json::Value| table["content"]["sum"].is_string();
+        assert!(by_dump.iter().chain(&by_server).all(is_hashed), "{tables:?}");
+        by_server.iter().map(|table| table["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(by_server("select"), ["generated", "prices", "seen"]);
+    let berlin = format!("alter database {database} set timezone = 'Europe/Berlin'");
+    assert_eq!(by_server(&berlin), ["generated", "prices", "seen"]);
+    // Bytes in another form make every text another one.
+    let escape = format!("alter database {database} set bytea_output = 'escape'");
+    assert_eq!(by_server(&escape).len(), 9);
+}

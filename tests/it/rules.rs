@@ -274,7 +274,10 @@ fn ss006_a_table_whose_rows_cannot_be_read() {
     world.sql(
         ADMIN,
         "revoke pg_read_all_data from postgres;
-         create table public.hidden (id int); insert into public.hidden values (1);
+         create table public.hidden (id int primary key, t text default 'x'); insert into public.hidden values (1);
+         create index by_text on public.hidden (t);
+         alter table public.hidden enable row level security;
+         create policy nobody on public.hidden using (false);
          revoke all on public.hidden from public, postgres, anon, authenticated, service_role",
     );
     let migrate = ["migrate", "--confirm", &world.target()];
@@ -301,6 +304,9 @@ fn ss006_a_table_whose_rows_cannot_be_read() {
             .any(|found| found["rule"] == "SS006" && found["refuses"] == false),
         "{ran}"
     );
+    let ran = world.migrate(&["--json"]).exits(0);
+    let limit = "table public.hidden could not be read: it and its rows are not in the copy";
+    assert!(ran.summary()["limits"].as_array().unwrap().contains(&limit.into()), "{ran}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::world::{ADMIN, OWNER, Ran, World, list, told};
 use fs_err as fs;
+use regex::Regex;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -82,4 +83,25 @@ fn a_disk_that_is_full() {
         nothing_kept(&world, &ran);
     }
     fs::remove_dir_all(disk.join("state")).unwrap();
+}
+
+#[test]
+fn a_table_that_is_locked_against_readers() {
+    let world = World::hosted(&[("20260101000000_notes", "create table public.notes (id int);")]);
+    world.sql(OWNER, "create table public.busy (id int)");
+    let holder = world.session(OWNER);
+    holder.run("begin");
+    holder.run("lock table public.busy in access exclusive mode");
+    let pid = holder.run("select pg_backend_pid()").remove(0);
+    let ran = world.run(["snapshot"]).exits(1);
+    let first = ran.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    let since = Regex::new("since [0-9]+ s").unwrap().replace(first, "since N s").into_owned();
+    assert_eq!(
+        since.replace(&pid, "PID"),
+        "error: a table of the target is locked against readers: backend PID (`test` as postgres) has held public.busy \
+         since N s: `select pg_backend_pid()`"
+    );
+    nothing_kept(&world, &ran);
+    holder.run("rollback");
+    world.run(["snapshot"]).exits(0);
 }

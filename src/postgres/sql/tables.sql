@@ -1,4 +1,4 @@
--- Every relation that holds rows. `readable` is false where a dump, or the hash of the
+-- Every relation that holds rows. `is_readable` is false where a dump, or the hash of the
 -- rows, would fail or would see only a part of them.
 select
     n.nspname::text as schema_name,
@@ -13,6 +13,12 @@ select
         false
     ) as is_readable,
     e.extname::text as extension,
+    -- A generated column is in the row and not in the dump; the text of money follows lc_monetary.
+    not exists (
+        select from pg_attribute a
+        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            and (a.attgenerated <> '' or a.atttypid in ('money'::regtype, 'money[]'::regtype))
+    ) as is_dumped_as_read,
     array(
         select a.attname::text
         from pg_attribute a

@@ -1,0 +1,403 @@
+//! The content hash of a row, worked out on this side from a line of `COPY`.
+//!
+//! It is the hash that `hashtextextended((t.*)::text, 0)` gives on the server, so the sum over a table can
+//! be compared there, by anybody, with SQL alone; and a snapshot costs the server nothing beyond its
+//! dump. The line is taken apart as `COPY` writes it (`src/backend/commands/copyto.c`,
+//! `CopyAttributeOutText`), put together as a row's text is (`src/backend/utils/adt/rowtypes.c`,
+//! `record_out`), and hashed as Postgres does (`src/common/hashfn.c`, `hash_bytes_extended` with seed 0).
+
+use std::fs::File;
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+
+/// Bytes of a line that are kept in memory; what is longer waits in a file, since the hash begins
+/// with the length of the whole row.
+const IN_MEMORY: usize = 4 << 20;
+
+/// Hashes lines of `COPY`, which may come in pieces.
+#[derive(Debug, Default)]
+pub(super) struct RowHasher {
+    line: Vec<u8>,
+    spilled: Option<File>,
+    broken: Option<String>,
+    text: Vec<u8>,
+    field: Vec<u8>,
+}
+
+impl RowHasher {
+    /// Takes a piece of a line that does not end in it.
+    pub(super) fn keep(&mut self, piece: &[u8]) {
+        self.line.extend_from_slice(piece);
+        if self.line.len() > IN_MEMORY
+            && let Err(error) = self.spill()
+        {
+            self.broken.get_or_insert_with(|| error.to_string());
+            self.line.clear();
+        }
+    }
+
+    /// Ends a line with its last piece; returns the row's hash, or why there is none.
+    pub(super) fn end(&mut self, last: &[u8]) -> Result<i64, String> {
+        if self.line.is_empty() && self.spilled.is_none() && self.broken.is_none() {
+            return Ok(self.hash_line(last));
+        }
+        self.keep(last);
+        if let Some(why) = self.broken.take() {
+            self.spilled = None;
+            return Err(why);
+        }
+        if self.spilled.is_some() {
+            return self.hash_spilled().map_err(|error| error.to_string());
+        }
+        let line = std::mem::take(&mut self.line);
+        let hash = self.hash_line(&line);
+        self.line = line;
+        self.line.clear();
+        Ok(hash)
+    }
+
+    /// The hash of a row of a table without columns, whose line is as empty as that of an empty text.
+    pub(super) fn no_columns(&mut self) -> i64 {
+        self.hash_line(NULL)
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        let file = match &mut self.spilled {
+            Some(file) => file,
+            None => self.spilled.insert(tempfile::tempfile()?),
+        };
+        file.write_all(&self.line)?;
+        self.line.clear();
+        Ok(())
+    }
+
+    fn hash_line(&mut self, line: &[u8]) -> i64 {
+        self.text.clear();
+        self.text.push(b'(');
+        for (index, raw) in line.split(|byte| *byte == b'\t').enumerate() {
+            if index > 0 {
+                self.text.push(b',');
+            }
+            if raw == NULL {
+                continue;
+            }
+            let value = if memchr::memchr(b'\\', raw).is_some() {
+                self.field.clear();
+                let mut unescape = Unescape::default();
+                self.field.extend(raw.iter().filter_map(|byte| unescape.next(*byte)));
+                self.field.as_slice()
+            } else {
+                raw
+            };
+            if needs_quotes(value) {
+                self.text.push(b'"');
+                for byte in value {
+                    if is_doubled(*byte) {
+                        self.text.push(*byte);
+                    }
+                    self.text.push(*byte);
+                }
+                self.text.push(b'"');
+            } else {
+                self.text.extend_from_slice(value);
+            }
+        }
+        self.text.push(b')');
+        let mut hash = Hash::new(self.text.len());
+        hash.feed(&self.text);
+        hash.end()
+    }
+
+    /// A line of any length: once through for the lengths, once more for the hash.
+    fn hash_spilled(&mut self) -> io::Result<i64> {
+        self.spill()?;
+        let Some(mut file) = self.spilled.take() else { return Ok(0) };
+        let mut fields = vec![Field::default()];
+        walk(&mut file, |event| match (event, fields.last_mut()) {
+            (Walked::End, _) => fields.push(Field::default()),
+            (Walked::Byte(byte), Some(field)) => field.take(byte),
+            (Walked::Null, Some(field)) => field.is_null = true,
+            (_, None) => {}
+        })?;
+        let commas = fields.len() - 1;
+        let mut hash = Hash::new(2 + commas + fields.iter().map(Field::text_length).sum::<usize>());
+        let mut fields = fields.iter();
+        let mut field = fields.next();
+        let quote = |hash: &mut Hash, field: Option<&Field>| {
+            if field.is_some_and(Field::is_quoted) {
+                hash.feed(b"\"");
+            }
+        };
+        hash.feed(b"(");
+        quote(&mut hash, field);
+        walk(&mut file, |event| match event {
+            Walked::End => {
+                quote(&mut hash, field);
+                hash.feed(b",");
+                field = fields.next();
+                quote(&mut hash, field);
+            }
+            Walked::Byte(byte) if is_doubled(byte) => hash.feed(&[byte, byte]),
+            Walked::Byte(byte) => hash.feed(&[byte]),
+            Walked::Null => {}
+        })?;
+        quote(&mut hash, field);
+        hash.feed(b")");
+        Ok(hash.end())
+    }
+}
+
+const NULL: &[u8] = b"\\N";
+
+/// Whether a row's text puts the value in quotes.
+fn needs_quotes(value: &[u8]) -> bool {
+    value.is_empty() || value.iter().any(|byte| asks_for_quotes(*byte))
+}
+
+fn asks_for_quotes(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\' | b'(' | b')' | b',' | b' ' | b'\t'..=b'\r')
+}
+
+/// Whether it is doubled between quotes.
+fn is_doubled(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\')
+}
+
+/// Takes the backslashes of `COPY` away.
+#[derive(Debug, Default)]
+struct Unescape {
+    is_escaped: bool,
+}
+
+impl Unescape {
+    fn next(&mut self, byte: u8) -> Option<u8> {
+        if !std::mem::take(&mut self.is_escaped) {
+            self.is_escaped = byte == b'\\';
+            return (!self.is_escaped).then_some(byte);
+        }
+        Some(match byte {
+            b'b' => 0x08,
+            b'f' => 0x0c,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 0x0b,
+            other => other,
+        })
+    }
+}
+
+/// What is known of a field of a line that is too long for memory.
+#[derive(Debug, Default)]
+struct Field {
+    bytes: usize,
+    doubled: usize,
+    asks_for_quotes: bool,
+    is_null: bool,
+}
+
+impl Field {
+    fn take(&mut self, byte: u8) {
+        self.bytes += 1;
+        self.doubled += usize::from(is_doubled(byte));
+        self.asks_for_quotes |= asks_for_quotes(byte);
+    }
+
+    fn is_quoted(&self) -> bool {
+        !self.is_null && (self.bytes == 0 || self.asks_for_quotes)
+    }
+
+    fn text_length(&self) -> usize {
+        self.bytes + self.doubled + if self.is_quoted() { 2 } else { 0 }
+    }
+}
+
+/// What is met on the way through a line.
+enum Walked {
+    /// A byte of a value.
+    Byte(u8),
+    /// The field is null.
+    Null,
+    /// The field is over, and another one follows.
+    End,
+}
+
+fn walk(file: &mut File, mut see: impl FnMut(Walked)) -> io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut unescape = Unescape::default();
+    for byte in BufReader::with_capacity(1 << 20, file).bytes() {
+        let byte = byte?;
+        // The only letter behind a backslash that is no byte of a value.
+        if unescape.is_escaped && byte == b'N' {
+            unescape.is_escaped = false;
+            see(Walked::Null);
+        } else if byte == b'\t' {
+            see(Walked::End);
+        } else if let Some(byte) = unescape.next(byte) {
+            see(Walked::Byte(byte));
+        }
+    }
+    Ok(())
+}
+
+/// Postgres's hash of bytes (Jenkins's lookup3, on little-endian machines as on big-endian ones).
+struct Hash {
+    a: u32,
+    b: u32,
+    c: u32,
+    held: [u8; 12],
+    held_len: usize,
+}
+
+impl Hash {
+    /// Begins the hash of that many bytes.
+    fn new(length: usize) -> Self {
+        // The length is counted in 32 bits there too.
+        let length = u32::try_from(length & 0xffff_ffff).unwrap_or_default();
+        let start = 0x9e37_79b9_u32.wrapping_add(length).wrapping_add(3_923_095);
+        Self { a: start, b: start, c: start, held: [0; 12], held_len: 0 }
+    }
+
+    fn feed(&mut self, mut bytes: &[u8]) {
+        if self.held_len > 0 {
+            let take = bytes.len().min(12 - self.held_len);
+            let (head, rest) = bytes.split_at(take);
+            for (held, byte) in self.held.iter_mut().skip(self.held_len).zip(head) {
+                *held = *byte;
+            }
+            self.held_len += take;
+            bytes = rest;
+            if self.held_len < 12 {
+                return;
+            }
+            let block = self.held;
+            self.mix(block);
+            self.held_len = 0;
+        }
+        let (blocks, rest) = bytes.as_chunks::<12>();
+        for block in blocks {
+            self.mix(*block);
+        }
+        for (held, byte) in self.held.iter_mut().zip(rest) {
+            *held = *byte;
+        }
+        self.held_len = rest.len();
+    }
+
+    fn add(&mut self, words: [u32; 3]) {
+        self.a = self.a.wrapping_add(words[0]);
+        self.b = self.b.wrapping_add(words[1]);
+        self.c = self.c.wrapping_add(words[2]);
+    }
+
+    fn mix(&mut self, block: [u8; 12]) {
+        self.add(words(block));
+        let Self { mut a, mut b, mut c, .. } = *self;
+        a = a.wrapping_sub(c) ^ c.rotate_left(4);
+        c = c.wrapping_add(b);
+        b = b.wrapping_sub(a) ^ a.rotate_left(6);
+        a = a.wrapping_add(c);
+        c = c.wrapping_sub(b) ^ b.rotate_left(8);
+        b = b.wrapping_add(a);
+        a = a.wrapping_sub(c) ^ c.rotate_left(16);
+        c = c.wrapping_add(b);
+        b = b.wrapping_sub(a) ^ a.rotate_left(19);
+        a = a.wrapping_add(c);
+        c = c.wrapping_sub(b) ^ b.rotate_left(4);
+        b = b.wrapping_add(a);
+        (self.a, self.b, self.c) = (a, b, c);
+    }
+
+    fn end(mut self) -> i64 {
+        self.held.iter_mut().skip(self.held_len).for_each(|byte| *byte = 0);
+        let [first, second, third] = words(self.held);
+        // The lowest byte of `c` is kept for the length.
+        self.add([first, second, third << 8]);
+        let Self { mut a, mut b, mut c, .. } = self;
+        c = (c ^ b).wrapping_sub(b.rotate_left(14));
+        a = (a ^ c).wrapping_sub(c.rotate_left(11));
+        b = (b ^ a).wrapping_sub(a.rotate_left(25));
+        c = (c ^ b).wrapping_sub(b.rotate_left(16));
+        a = (a ^ c).wrapping_sub(c.rotate_left(4));
+        b = (b ^ a).wrapping_sub(a.rotate_left(14));
+        c = (c ^ b).wrapping_sub(b.rotate_left(24));
+        ((u64::from(b) << 32) | u64::from(c)).cast_signed()
+    }
+}
+
+fn words(block: [u8; 12]) -> [u32; 3] {
+    let (words, _) = block.as_chunks::<4>();
+    let mut words = words.iter().map(|word| u32::from_le_bytes(*word));
+    [(); 3].map(|()| words.next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hash_of(text: &[u8]) -> i64 {
+        let mut hash = Hash::new(text.len());
+        hash.feed(text);
+        hash.end()
+    }
+
+    /// As `select hashtextextended(t, 0)` gives on PostgreSQL 15 and 17.
+    #[test]
+    fn the_hash_is_that_of_postgres() {
+        let expected = [
+            ("", -6_939_563_903_564_495_251),
+            ("a", 3_591_986_179_850_072_241),
+            ("abcdefghijk", 3_112_909_444_737_856_467),
+            ("abcdefghijkl", -7_556_637_188_122_330_412),
+            ("abcdefghijklm", 8_871_624_171_452_417_744),
+            ("(1,Zürich)", -5_193_041_613_840_078_799),
+            (&"abcdefghijklmnopqrstuvwx".repeat(3), -1_289_376_676_711_004_501),
+        ];
+        for (text, hash) in expected {
+            assert_eq!(hash_of(str::as_bytes(text)), hash, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_put_together_as_the_server_does() {
+        let mut hasher = RowHasher::default();
+        let rows: [(&[u8], &[u8]); 6] = [
+            (b"1\tx", b"(1,x)"),
+            (b"\\N\t", b"(,\"\")"),
+            (b"a b\t\\\\x61\tq\"q", b"(\"a b\",\"\\\\x61\",\"q\"\"q\")"),
+            (b"\\\\N\t(\t,", b"(\"\\\\N\",\"(\",\",\")"),
+            (b"\\n\\t\\v\\f\\r\tl\\b", b"(\"\n\t\x0b\x0c\r\",l\x08)"),
+            (b"", b"(\"\")"),
+        ];
+        for (line, text) in rows {
+            assert_eq!(hasher.end(line), Ok(hash_of(text)), "{}", String::from_utf8_lossy(line));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn pieces_and_a_file_give_the_same_hash(
+            line in "(\\\\[Nnt\\\\]|[a-c\"(, \t]){0,40}",
+            cut in 0_usize..40,
+        ) {
+            let line = line.as_bytes();
+            let whole = RowHasher::default().end(line);
+            let cut = cut.min(line.len());
+            let (head, tail) = line.split_at(cut);
+            let mut pieces = RowHasher::default();
+            pieces.keep(head);
+            prop_assert_eq!(pieces.end(tail), whole.clone());
+            // `\N` among other letters is nothing that `COPY` writes.
+            let is_copy = line.split(|byte| *byte == b'\t').all(|field| {
+                field == NULL || !field.windows(2).any(|two| two == NULL)
+            });
+            if is_copy {
+                let mut spilled = RowHasher::default();
+                spilled.keep(head);
+                spilled.spill().unwrap();
+                prop_assert_eq!(spilled.end(tail), whole);
+            }
+        }
+    }
+}
