@@ -24,6 +24,7 @@ use crate::exit::{self, Exit};
 use crate::failure::Failure;
 use crate::frozen::{self, Project};
 use crate::manifest::SnapshotId;
+use crate::secret::without_url_passwords;
 use crate::ui::{self, Loudness};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use done::Broken;
@@ -162,8 +163,13 @@ fn end(outcome: Result<Exit, Failure>) -> Exit {
 }
 
 fn usage(error: &clap::Error) -> Exit {
+    let text = error.render().to_string();
     // A reader that went away needs no help.
-    drop(error.print());
+    if text.contains('@') {
+        drop(ui::print_error(&without_url_passwords(&text)));
+    } else {
+        drop(error.print());
+    }
     if error.use_stderr() { Exit::Usage } else { Exit::Done }
 }
 

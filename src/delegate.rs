@@ -7,19 +7,28 @@ use crate::clearance::Clearance;
 use crate::context::Context;
 use crate::event::Event;
 use crate::postgres::connect::Session;
+use crate::postgres::sessions::Backend;
 use crate::postgres::{history, sessions};
 use crate::proc::{self, Ended, Group};
 use crate::resolve;
 use crate::target::Target;
 use crate::tools::supabase::{self, Answer, Problem};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 /// How often the server is asked whether the push goes on.
 const POLL: Duration = Duration::from_millis(250);
+/// How often the backends of the CLI are noticed. It reads the history before its first file, so one
+/// look falls before a file can rename its session.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often a lost session is opened anew, after the first time, and the pause before each.
+const ATTEMPTS: u32 = 20;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
 /// Why a push did not start, or why its outcome is not known.
 #[derive(Debug, thiserror::Error)]
@@ -109,13 +118,14 @@ pub async fn push(
     interrupts: &Interrupts,
 ) -> Result<Outcome, Error> {
     let client = &held.session.client;
+    let mut eye = Eye::new(clearance.subject().target, client);
     if crate::postgres::identity::clock(client).await? > clearance.expires_at() {
         return Err(Error::Expired);
     }
     let subject = clearance.subject();
     let before: Vec<String> =
         history::read(client).await?.into_iter().map(|applied| applied.version).collect();
-    let empty = tempfile::tempdir()?;
+    let empty = subject.frozen.empty_dir()?;
     let variables = subject.frozen.settings().vault_variables();
     let cmd = subject
         .cli
@@ -141,20 +151,22 @@ pub async fn push(
     let mut interrupted = false;
     let wait = running.wait();
     tokio::pin!(wait);
+    let mut tick = tokio::time::interval(LOOK);
     let output = loop {
         tokio::select! {
             output = &mut wait => break output?,
+            // What is missed now is asked again when the program has ended.
+            _ = tick.tick() => drop(eye.notice(context).await),
             () = interrupts.0.notified() => {
-                on_interrupt(client, context, std::mem::replace(&mut interrupted, true)).await?;
+                on_interrupt(&mut eye, context, std::mem::replace(&mut interrupted, true)).await?;
             }
         }
     };
     for line in output.stderr.lines() {
         context.tell(&Event::ProgramLine { line: line.to_owned() });
     }
-    settle(client, context, interrupts, &mut interrupted).await?;
-    let after: Vec<String> =
-        history::read(client).await?.into_iter().map(|applied| applied.version).collect();
+    settle(&mut eye, context, interrupts, &mut interrupted).await?;
+    let after = eye.history().await?;
     let (applied, not_applied) = subject.applied(&after);
     context.tell(&Event::Delegated { applied: applied.clone(), not_applied: not_applied.clone() });
     let problem = match supabase::answer(&output.stdout) {
@@ -164,16 +176,89 @@ pub async fn push(
     Ok(Outcome { applied, not_applied, ended: output.ended, problem, interrupted })
 }
 
+/// Looks at the target beside a push. A session that is lost meanwhile is opened anew: the push goes on
+/// without it, and only the server knows what became of it.
+pub struct Eye<'a> {
+    target: &'a Target,
+    held: &'a Client,
+    anew: Option<Session>,
+    seen: BTreeSet<Backend>,
+}
+
+impl<'a> Eye<'a> {
+    /// Looks through a session that is there.
+    pub fn new(target: &'a Target, held: &'a Client) -> Self {
+        Self { target, held, anew: None, seen: BTreeSet::new() }
+    }
+
+    /// Knows a backend of the push from its record.
+    pub fn know(&mut self, backend: Backend) {
+        self.seen.insert(backend);
+    }
+
+    fn client(&self) -> &Client {
+        self.anew.as_ref().map_or(self.held, |session| &session.client)
+    }
+
+    /// Asks the target; in a new session when the old one is lost.
+    async fn ask<T>(
+        &mut self,
+        question: impl AsyncFn(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Error> {
+        match question(self.client()).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if !is_lost(&error) => return Err(error.into()),
+            Err(_) => {}
+        }
+        let mut left = ATTEMPTS;
+        loop {
+            match resolve::reopen(self.target).await {
+                Ok(session) => break self.anew = Some(session),
+                Err(error) if left == 0 => return Err(error.into()),
+                Err(_) => left -= 1,
+            }
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        }
+        Ok(question(self.client()).await?)
+    }
+
+    /// Notices which backends work for the push, as long as they bear the CLI's name.
+    async fn notice(&mut self, context: &Context) -> Result<(), Error> {
+        for backend in self.ask(sessions::cli_backends).await? {
+            if self.seen.insert(backend) {
+                context.tell(&Event::DelegateBackend { pid: backend.pid, started: backend.started });
+            }
+        }
+        Ok(())
+    }
+
+    async fn at_work(&mut self) -> Result<Vec<i32>, Error> {
+        let seen = self.seen.clone();
+        self.ask(async |client: &Client| sessions::at_work(client, &seen).await).await
+    }
+
+    /// Versions in the target's history.
+    pub async fn history(&mut self) -> Result<Vec<String>, Error> {
+        let applied = self.ask(history::read).await?;
+        Ok(applied.into_iter().map(|applied| applied.version).collect())
+    }
+}
+
+/// Whether an error means that the session is gone.
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || error.code().is_none_or(|code| *code == SqlState::ADMIN_SHUTDOWN)
+}
+
 /// Waits until no backend of the CLI is at work any more; the second interrupt cancels its statement.
 pub async fn settle(
-    client: &Client,
+    eye: &mut Eye<'_>,
     context: &Context,
     interrupts: &Interrupts,
     interrupted: &mut bool,
-) -> Result<(), tokio_postgres::Error> {
+) -> Result<(), Error> {
     let mut told = false;
     loop {
-        let backends = sessions::cli_backends(client).await?;
+        let backends = eye.at_work().await?;
         if backends.is_empty() {
             return Ok(());
         }
@@ -187,7 +272,7 @@ pub async fn settle(
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             () = interrupts.0.notified() => {
-                on_interrupt(client, context, std::mem::replace(interrupted, true)).await?;
+                on_interrupt(eye, context, std::mem::replace(interrupted, true)).await?;
             }
         }
     }
@@ -195,16 +280,16 @@ pub async fn settle(
 
 /// The first interrupt changes nothing, whether the CLI is still there or only its backend; the
 /// next one cancels what the backend does.
-async fn on_interrupt(client: &Client, context: &Context, again: bool) -> Result<(), tokio_postgres::Error> {
+async fn on_interrupt(eye: &mut Eye<'_>, context: &Context, again: bool) -> Result<(), Error> {
     if !again {
         context.warn(
             "waiting for supabase; the target may be half migrated. Interrupt again to cancel its statement",
         );
         return Ok(());
     }
-    for pid in sessions::cli_backends(client).await? {
+    for pid in eye.at_work().await? {
         context.warn(format!("canceling the statement of backend {pid}"));
-        sessions::cancel(client, pid).await?;
+        eye.ask(async |client: &Client| sessions::cancel(client, pid).await).await?;
     }
     Ok(())
 }

@@ -47,3 +47,22 @@ impl LockHeld {
         self.mode == "AccessExclusiveLock"
     }
 }
+
+impl TableEffect {
+    /// What happened to the table, for people.
+    pub fn in_words(&self) -> String {
+        let counts = [(self.inserted, "inserted"), (self.updated, "updated"), (self.deleted, "deleted")];
+        let mut parts: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, word)| format!("{count} {word}"))
+            .collect();
+        if self.rewritten {
+            parts.push("rewritten".to_owned());
+        }
+        if !self.columns.is_empty() {
+            parts.push(format!("columns {}", self.columns.join(", ")));
+        }
+        format!("{}: {}", self.table, parts.join(", "))
+    }
+}

@@ -146,6 +146,13 @@ pub enum Event {
         /// Whether counts and hashes are equal.
         equal: bool,
     },
+    /// What a person, or a script for a person, confirms.
+    Confirmation {
+        /// A title and a text each.
+        lines: Vec<(&'static str, String)>,
+        /// Whether a person is asked now.
+        is_asked: bool,
+    },
     /// What one pending file did to the copy.
     FileRehearsed(crate::effect::FileEffect),
     /// A rule that does not hold.
@@ -183,6 +190,13 @@ pub enum Event {
         applied: Vec<String>,
         /// Files that do not.
         not_applied: Vec<String>,
+    },
+    /// A server process works for the real CLI.
+    DelegateBackend {
+        /// Its process id.
+        pid: i32,
+        /// When it started, in microseconds since 1970 by the server's clock.
+        started: i64,
     },
     /// The process id of the push, for a later run that looks for it.
     DelegatePid {

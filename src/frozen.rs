@@ -239,6 +239,19 @@ impl Frozen {
         &self.checks
     }
 
+    /// An empty folder for the CLI to run in, beside the copy: what a dead run leaves there is
+    /// removed with it.
+    pub fn empty_dir(&self) -> io::Result<tempfile::TempDir> {
+        tempfile::tempdir_in(self.dir.parent().unwrap_or(&self.dir))
+    }
+
+    /// Digest of the user's own checks.
+    pub fn checks_digest(&self) -> String {
+        let digests =
+            self.checks.iter().map(|(name, query)| format!("{} {name}\n", disk::sha256(query.as_bytes())));
+        disk::sha256(digests.collect::<String>().as_bytes())
+    }
+
     /// The settings that the copy was made from.
     pub fn settings(&self) -> &Settings {
         &self.settings

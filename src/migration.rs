@@ -177,6 +177,26 @@ impl Pending {
         self.migrations.is_empty() && self.seeds.is_empty() && self.roles.is_none() && !self.flags.with_vault
     }
 
+    /// Everything that runs, in order, for people. Whether a seed ran before is known to the CLI alone.
+    pub fn names(&self) -> Vec<String> {
+        let roles = self.roles.iter().map(|_| "supabase/roles.sql".to_owned());
+        let migrations = self.migrations.iter().map(|file| file.file_name.clone());
+        let seeds = self.seeds.iter().map(|(path, _)| format!("{path} (a seed: runs unless it ran before)"));
+        roles.chain(migrations).chain(seeds).collect()
+    }
+
+    /// How much runs, such as `roles.sql and 2 files`.
+    pub fn in_words(&self) -> String {
+        let roles = self.roles.iter().map(|_| "roles.sql".to_owned());
+        let counted = |count: usize, word: &str| {
+            (count > 0).then(|| format!("{count} {word}{}", if count == 1 { "" } else { "s" }))
+        };
+        let files = counted(self.migrations.len(), "file");
+        let seeds = counted(self.seeds.len(), "seed");
+        let parts: Vec<String> = roles.chain(files).chain(seeds).collect();
+        if parts.is_empty() { "the vault secrets".to_owned() } else { parts.join(" and ") }
+    }
+
     /// SHA-256 over an encoding in which every text carries its length and every list its count, so that
     /// two different values never have the same bytes.
     pub fn digest(&self) -> String {
@@ -215,11 +235,6 @@ impl Encoder {
         self.count(text.len());
         self.0.extend(text.as_bytes());
     }
-}
-
-/// A number of files for people.
-pub fn files_in_words(count: usize) -> String {
-    format!("{count} file{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

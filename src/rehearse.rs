@@ -12,7 +12,7 @@ use crate::event::{Event, Stage};
 use crate::fingerprint::Fingerprint;
 use crate::frozen::Frozen;
 use crate::manifest::{Content, Strength};
-use crate::migration::{Pending, files_in_words};
+use crate::migration::Pending;
 use crate::postgres::{catalog, checks, rows};
 use crate::scratch;
 use crate::store;
@@ -83,6 +83,7 @@ impl Subject<'_> {
         Key {
             owned_digest: base.snapshot().manifest.database.owned_digest.clone(),
             pending_digest: self.pending.digest(),
+            checks_digest: self.frozen.checks_digest(),
             cli: format!("{} {}", self.cli.version, self.cli.sha256),
             server_version: self.target.server.version_num,
         }
@@ -148,11 +149,7 @@ pub async fn rehearse(
     let (base, restored, equal) = restore_and_compare(base, context).await?;
     let watch = context.stage(
         Stage::Rehearse,
-        format!(
-            "apply {} to the copy with supabase {}",
-            files_in_words(subject.pending.migrations.len()),
-            subject.cli.version
-        ),
+        format!("apply {} to the copy with supabase {}", subject.pending.in_words(), subject.cli.version),
     );
     let mut applied = apply::apply(&restored, subject, context).await?;
     let (_, missing) = subject.applied(&applied.history);
@@ -160,7 +157,7 @@ pub async fn rehearse(
         return Err(Error::History(missing));
     }
     let after = look_again(&restored, subject, &equal, &mut applied).await?;
-    watch.done(format!("{} applied to the copy", files_in_words(subject.pending.migrations.len())));
+    watch.done(format!("{} applied to the copy", subject.pending.in_words()));
     for effect in &applied.effects {
         context.tell(&Event::FileRehearsed(effect.clone()));
     }

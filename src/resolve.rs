@@ -61,7 +61,7 @@ async fn pin(
     if identity::shares_sessions(first, second).await? {
         return Err(Error::TransactionPooler(connection.address()));
     }
-    let name = connection.project_ref().map_or_else(|| connection.name(), str::to_owned);
+    let name = connection.target_name();
     let seen = identity::look(&first.client, &name).await?;
     if seen.in_recovery {
         return Err(Error::Replica(connection.address()));

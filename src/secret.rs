@@ -35,6 +35,21 @@ impl fmt::Display for Secret {
     }
 }
 
+/// A text without what may be a password in a URL: whatever stands between a colon and an `@` in one
+/// word.
+pub fn without_url_passwords(text: &str) -> String {
+    let mask = |word: &str| {
+        let Some(at) = word.rfind('@') else { return word.to_owned() };
+        let (before, after) = word.split_at(at);
+        let start = before.find("://").map_or(0, |scheme| scheme + 3);
+        match before.get(start..).and_then(|rest| rest.find(':')) {
+            Some(colon) => format!("{}:{MASK}{after}", before.get(..start + colon).unwrap_or_default()),
+            None => word.to_owned(),
+        }
+    };
+    text.split_inclusive(char::is_whitespace).map(mask).collect::<Vec<_>>().concat()
+}
+
 /// Replaces secrets, in every encoding in which a program may print them.
 #[derive(Clone, Default)]
 pub struct Masker(Vec<Zeroizing<String>>);
@@ -93,6 +108,17 @@ impl Masker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_loses_its_password_wherever_it_stands() {
+        for (text, masked) in [
+            ("argument 'postgresql://u:p:w@h/d' found\n", "argument 'postgresql://u:****@h/d' found\n"),
+            ("u:p@h", "u:****@h"),
+            ("postgresql://u@h:5432/d a: b@c", "postgresql://u@h:5432/d a: b@c"),
+        ] {
+            assert_eq!(without_url_passwords(text), masked);
+        }
+    }
 
     #[test]
     fn a_secret_never_shows() {

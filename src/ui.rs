@@ -95,6 +95,11 @@ pub fn print(text: &str) -> io::Result<()> {
     quiet_pipe(anstream::stdout().write_all(text.as_bytes()).and_then(|()| anstream::stdout().flush()))
 }
 
+/// Prints a text on stderr.
+pub fn print_error(text: &str) -> io::Result<()> {
+    quiet_pipe(anstream::stderr().write_all(text.as_bytes()))
+}
+
 /// Prints a value as one line of JSON on stdout.
 pub fn print_json<T: Serialize>(value: &T) -> io::Result<()> {
     print(&format!("{}\n", serde_json::to_string(value)?))

@@ -5,11 +5,14 @@ use super::migrate::Ready;
 use super::open::Opened;
 use super::prepare::Prepared;
 use crate::clearance::{Confirmation, EXTRA_PHRASE, NotConfirmed, Said};
+use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::policy::in_words;
+use crate::rehearse::record::Record;
 use crate::ui::{self, Asked};
 use jiff::SignedDuration;
+use std::collections::BTreeSet;
 
 /// Who is asked, and how.
 pub(super) struct Question<'a> {
@@ -37,7 +40,7 @@ pub(super) async fn ask(
     ready: &Ready,
     question: Question<'_>,
 ) -> Result<Confirmation, Broken> {
-    show(opened, prepared, ready).await?;
+    show(opened, prepared, ready, question.flag.is_none()).await?;
     let said = match &question.flag {
         Some(words) => Said::Flag(words.clone()),
         None => typed(&question).await?,
@@ -46,43 +49,56 @@ pub(super) async fn ask(
         .map_err(|error| not_confirmed(&error, question.target).into())
 }
 
-async fn show(opened: &Opened, prepared: &Prepared, ready: &Ready) -> Result<(), Failure> {
-    let context = &opened.context;
+async fn show(opened: &Opened, prepared: &Prepared, ready: &Ready, is_asked: bool) -> Result<(), Failure> {
     let now = super::evidence::target_clock(opened).await?;
     let manifest = &ready.base.snapshot().manifest;
-    context.note(format!("target     {}", opened.target.name()));
-    for file in &prepared.pending.migrations {
-        context.note(format!("will push  {}", file.file_name));
-    }
-    for fact in prepared.not_atomic() {
-        context.warn(fact);
-    }
-    context.note(format!(
-        "snapshot   {} (strength: {}), {} old; a push may begin until it is {} old",
-        manifest.id,
-        ready.base.strength(),
-        in_words(now.duration_since(manifest.taken.target_clock)),
-        in_words(opened.policy.max_age)
+    let mut lines = vec![("target", opened.target.name().to_owned())];
+    lines.extend(prepared.pending.names().into_iter().map(|name| ("will push", name)));
+    lines.extend(prepared.not_atomic().into_iter().map(|fact| ("WARNING", fact)));
+    lines.push((
+        "snapshot",
+        format!(
+            "{} (strength: {}), {} old; a push may begin until it is {} old",
+            manifest.id,
+            ready.base.strength(),
+            in_words(now.duration_since(manifest.taken.target_clock)),
+            in_words(opened.policy.max_age)
+        ),
     ));
     match &ready.rehearsed {
-        None => context.warn("NOT REHEARSED: nobody knows what these files do to this data"),
-        Some(rehearsed) => {
-            let record = rehearsed.record();
-            let took = SignedDuration::try_from_secs_f64(record.push_seconds.ceil()).unwrap_or_default();
-            let restore =
-                SignedDuration::try_from_secs_f64(record.restore_seconds.ceil()).unwrap_or_default();
-            context.note(format!(
-                "rehearsed  the push took {}, and restoring the snapshot into a new database {}",
-                in_words(took),
-                in_words(restore)
-            ));
+        None => {
+            lines
+                .push(("WARNING", "NOT REHEARSED: nobody knows what these files do to this data".to_owned()));
         }
+        Some(rehearsed) => lines.extend(rehearsed_lines(rehearsed.record())),
     }
-    context.note("not in it  what is written after it, passwords of roles, and what the limits name");
-    for limit in &manifest.limits {
-        context.note(format!("limit      {limit}"));
-    }
+    let left_out = "what is written after it, passwords of roles, and what the limits name";
+    lines.push(("not in it", left_out.to_owned()));
+    lines.extend(manifest.limits.iter().map(|limit| ("limit", limit.clone())));
+    opened.context.tell(&Event::Confirmation { lines, is_asked });
     Ok(())
+}
+
+fn rehearsed_lines(record: &Record) -> Vec<(&'static str, String)> {
+    let rounded =
+        |seconds: f64| in_words(SignedDuration::try_from_secs_f64(seconds.ceil()).unwrap_or_default());
+    let mut lines = vec![(
+        "rehearsed",
+        format!(
+            "the push took {}, and restoring the snapshot into a new database {}",
+            rounded(record.push_seconds),
+            rounded(record.restore_seconds)
+        ),
+    )];
+    let tables = record.effects.iter().flat_map(|effect| &effect.tables);
+    lines.extend(tables.map(|table| ("did", table.in_words())));
+    let blocking = record.effects.iter().flat_map(|effect| &effect.locks).filter(|lock| lock.blocks_reads());
+    let blocked: BTreeSet<&str> = blocking.map(|lock| lock.table.as_str()).collect();
+    lines.extend(
+        blocked.into_iter().map(|table| ("blocks", format!("readers of {table} wait while it runs"))),
+    );
+    lines.extend(record.limits.iter().map(|limit| ("limit", limit.clone())));
+    lines
 }
 
 async fn typed(question: &Question<'_>) -> Result<Said, Failure> {

@@ -2,11 +2,11 @@
 
 use super::fail::{failed, resolve_failed};
 use super::open::Opened;
-use crate::delegate::{self, Interrupts};
+use crate::delegate::{self, Eye, Interrupts};
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::postgres::history;
+use crate::postgres::sessions::Backend;
 use crate::resolve;
 use serde_json::Value;
 
@@ -31,15 +31,15 @@ pub(super) async fn look(opened: &Opened) -> Result<(), Failure> {
     let context = &opened.context;
     context.warn(format!("run {run} ended before it knew what became of its push; looking for it"));
     let session = resolve::reopen(&opened.target).await.map_err(|error| resolve_failed(&error))?;
-    delegate::settle(&session.client, context, &Interrupts::default(), &mut false)
-        .await
-        .map_err(failed(Exit::Error))?;
-    let now: Vec<String> = history::read(&session.client)
-        .await
-        .map_err(failed(Exit::Error))?
-        .into_iter()
-        .map(|applied| applied.version)
-        .collect();
+    let mut eye = Eye::new(&opened.target, &session.client);
+    for event in events.iter().filter(|event| event["type"] == "delegate-backend") {
+        let number = |name: &str| event.get(name).and_then(Value::as_i64).unwrap_or_default();
+        let pid = i32::try_from(number("pid")).unwrap_or_default();
+        eye.know(Backend { pid, started: number("started") });
+    }
+    let settled = delegate::settle(&mut eye, context, &Interrupts::default(), &mut false).await;
+    settled.map_err(failed(Exit::Error))?;
+    let now = eye.history().await.map_err(failed(Exit::Error))?;
     session.close().await;
     let texts = |name: &str| -> Vec<String> {
         let list = delegating.get(name).and_then(Value::as_array);
@@ -52,6 +52,9 @@ pub(super) async fn look(opened: &Opened) -> Result<(), Failure> {
         for file in files {
             context.note(format!("`{file}` of that run {stands}"));
         }
+    }
+    if !applied.is_empty() {
+        context.warn("that push was never compared with its rehearsal; run your own checks on the target");
     }
     context.tell(&Event::PushSettled { run, applied, not_applied });
     Ok(())

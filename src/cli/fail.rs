@@ -35,6 +35,8 @@ pub(super) fn url_failed(error: &target::Error) -> Failure {
             .hint("Use the session pooler: the same host with port 5432")
             .hint("Or the direct host `db.<ref>.supabase.co:5432`"),
         target::Error::Plaintext(_) => failure.hint("Use `sslmode=require`, or better `sslmode=verify-full`"),
+        target::Error::Redirects(name) => failure
+            .hint(format!("Put it in its place (`postgresql://USER@HOST:PORT/DATABASE`), and leave `{name}=` out")),
         target::Error::Scheme(_) | target::Error::Missing(_) | target::Error::Setting { .. } => {
             failure.hint("Copy the URL from the project's dashboard under Connect, session mode")
         }
@@ -103,6 +105,9 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
         evidence::Error::Database(Database::SearchPath) => {
             Failure::new(Exit::Error, error).hint("Use the session pooler or the direct host of the database")
         }
+        evidence::Error::Database(Database::Program(_)) => Failure::new(Exit::Error, error)
+            .detail("the target was not touched; no snapshot was kept")
+            .hint("If a permission is missing, sign in as the role that owns the project (`postgres`)"),
         _ => Failure::new(Exit::Error, error).detail("the target was not touched; no snapshot was kept"),
     }
 }
@@ -140,6 +145,9 @@ pub(super) fn rehearse_failed(error: &rehearse::Error) -> Failure {
     use rehearse::{compare, restore};
     match error {
         rehearse::Error::Restore(restore::Error::Installs(error)) => installs_failed(error),
+        rehearse::Error::Restore(restore::Error::Full { .. }) => Failure::new(Exit::Error, error)
+            .detail("the target was not touched; the snapshot was kept")
+            .hint("Free space there, or choose another place for scratch servers with TMPDIR"),
         rehearse::Error::Restore(restore::Error::Program { missing, .. }) => {
             let failure = Failure::new(Exit::RehearsalFailed, error)
                 .detail("the target was not touched; the snapshot was kept");
@@ -207,6 +215,12 @@ pub(super) fn rehearsal_broken(error: &rehearse::Error) -> Broken {
             broken.failure = broken.failure.detail(detail.clone());
         }
         broken.failure = broken.failure.detail(stands(&failed.applied, "on the copy"));
+        if !failed.missing.is_empty() {
+            broken.failure = broken.failure.detail(format!(
+                "the copy lacks the extensions {}: if the file needs one of them, the file may be right",
+                failed.missing.join(", ")
+            ));
+        }
     }
     broken
 }
@@ -247,6 +261,13 @@ pub(super) fn push_failed(outcome: &Outcome, signal: Option<Exit>, summary: Summ
         (None, None) => format!("supabase {} without saying why", outcome.ended),
     };
     let mut failure = Failure::message(signal.unwrap_or(Exit::DelegateFailed), text);
+    let statement = outcome.problem.as_ref().and_then(|problem| problem.sql.as_ref()?.statement.as_ref());
+    if let (Some(file), Some(statement)) = (outcome.not_applied.first(), statement) {
+        failure = failure.detail(format!("in `{file}`:"));
+        for line in statement.lines().take(12) {
+            failure = failure.detail(format!("  {line}"));
+        }
+    }
     for file in &outcome.applied {
         failure = failure.detail(format!("applied      {file}"));
     }
@@ -258,7 +279,21 @@ pub(super) fn push_failed(outcome: &Outcome, signal: Option<Exit>, summary: Summ
     } else {
         "the target was changed"
     });
-    let failure = failure.hint("Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand");
+    if let Some(id) = &summary.snapshot {
+        failure = failure.detail(format!("the state before the push is in snapshot {id}"));
+    }
+    failure = failure.hint("Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand");
+    if let Some(runbook) = &summary.runbook {
+        failure = failure
+            .hint(format!("To restore the state before the push into a new database, follow {runbook}"));
+    }
+    Broken::new(failure, summary)
+}
+
+/// A post-check that somebody interrupted.
+pub(super) fn postcheck_interrupted(exit: Exit, summary: Summary) -> Broken {
+    let failure = Failure::message(exit, "interrupted after the push; the target was changed")
+        .detail("whether it is as rehearsed was not compared to the end");
     Broken::new(failure, summary)
 }
 

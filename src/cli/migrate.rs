@@ -14,7 +14,6 @@ use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{SnapshotId, Strength};
-use crate::migration::files_in_words;
 use crate::policy::{Facts, PushFacts, Rehearsal, Rule, judge};
 use crate::postcheck::{self, rows::Traffic};
 use crate::postgres::{identity, sessions};
@@ -89,10 +88,12 @@ async fn migrate(
     let mut traffic = signals.guard(watch(&ready, &held)).await?;
     let clearance = signals.guard(grant(opened, &prepared, &ready, (&said, &held))).await?;
     traffic.look(&held.session().client).await.map_err(failed(Exit::Error))?;
-    let outcome = delegate(opened, clearance, &held, signals).await;
+    let outcome = delegate((opened, &prepared), clearance, &held, signals).await;
     tell_surprises(opened, &traffic, &held, &outcome).await;
     held.release().await;
-    finish(opened, &prepared, &ready, outcome).await
+    let done = finish(opened, &prepared, &ready, outcome, signals).await?;
+    prove_successor(opened, &ready.base, signals).await;
+    Ok(done)
 }
 
 /// The pending files, or `None` when there is nothing to do.
@@ -109,8 +110,8 @@ async fn prepare_push(
     if prepared.pending.migrations.is_empty() && prepare::dry_run(opened, &prepared).await?.up_to_date {
         return Ok(None);
     }
-    for file in &prepared.pending.migrations {
-        opened.context.note(format!("pending {}", file.file_name));
+    for name in prepared.pending.names() {
+        opened.context.note(format!("pending {name}"));
     }
     for fact in prepared.not_atomic() {
         opened.context.tell(&Event::Finding {
@@ -329,7 +330,7 @@ async fn grant<'a>(
 
 /// Pushes; from here on a signal is told to the push instead of ending the run.
 async fn delegate(
-    opened: &Opened,
+    (opened, prepared): (&Opened, &Prepared),
     clearance: Clearance<'_>,
     held: &TargetLock,
     signals: &mut Signals,
@@ -349,7 +350,7 @@ async fn delegate(
         }
     };
     if outcome.is_success() {
-        watch.done(format!("{} applied", files_in_words(outcome.applied.len())));
+        watch.done(format!("{} applied", prepared.pending.in_words()));
     }
     Ok((outcome, signal))
 }
@@ -359,11 +360,15 @@ async fn finish(
     prepared: &Prepared,
     ready: &Ready,
     outcome: Pushed,
+    signals: &mut Signals,
 ) -> Result<Done, Broken> {
-    let (outcome, signal) = outcome.map_err(|error| fail::delegate_failed(&error))?;
     let mut done = Done::of(&ready.base);
-    done.summary.target_touched = true;
     done.summary.runbook = Some(ready.runbook.path().display().to_string());
+    let (outcome, signal) = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => return Err(Broken::new(fail::delegate_failed(&error), done.summary)),
+    };
+    done.summary.target_touched = true;
     done.summary.applied.clone_from(&outcome.applied);
     done.summary.not_applied.clone_from(&outcome.not_applied);
     done.summary.delegate_exit = match outcome.ended {
@@ -379,9 +384,12 @@ async fn finish(
         return Err(fail::push_failed(&outcome, signal, done.summary));
     }
     let watch = opened.context.stage(Stage::PostCheck, "compare the target with the rehearsed copy");
-    let differences = postcheck::compare(&prepared.subject(opened), ready.rehearsed.as_ref())
-        .await
-        .map_err(|error| fail::postcheck_failed(&error, &done.summary))?;
+    let subject = prepared.subject(opened);
+    let comparison = tokio::select! {
+        comparison = postcheck::compare(&subject, ready.rehearsed.as_ref()) => comparison,
+        exit = signals.next() => return Err(fail::postcheck_interrupted(exit, done.summary)),
+    };
+    let differences = comparison.map_err(|error| fail::postcheck_failed(&error, &done.summary))?;
     if !differences.is_empty() {
         return Err(fail::postcheck_differs(&differences, done.summary));
     }
@@ -389,18 +397,26 @@ async fn finish(
         Some(_) => "history, schema, and checks are as rehearsed",
         None => "the checks are healthy; NOT REHEARSED",
     });
-    prove_successor(opened, &ready.base).await;
-    done.closing
-        .insert(0, format!("Pushed {} to {}", files_in_words(outcome.applied.len()), opened.target.name()));
+    let pushed = format!("Pushed {} to {}", prepared.pending.in_words(), opened.target.name());
+    opened.context.note(pushed.clone());
+    done.closing.insert(0, pushed);
     Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
 }
 
-/// A snapshot that stood on another one's restore gets its own proof when the push is over.
-async fn prove_successor(opened: &Opened, base: &Verified) {
+/// A snapshot that stood on another one's restore gets its own proof when the push is over. That may
+/// take long, and nothing depends on it any more: a signal ends it.
+async fn prove_successor(opened: &Opened, base: &Verified, signals: &mut Signals) {
     if base.strength() != Strength::Succeeded {
         return;
     }
-    if let Err(error) = Box::pin(rehearse::prove(base.clone(), &opened.context)).await {
+    let proof = tokio::select! {
+        proof = Box::pin(rehearse::prove(base.clone(), &opened.context)) => proof,
+        _ = signals.next() => {
+            opened.context.warn("the snapshot was not proved by restoring it; `supa-safe verify --restore` does");
+            return;
+        }
+    };
+    if let Err(error) = proof {
         let failure = fail::rehearse_failed(&error);
         opened
             .context

@@ -120,7 +120,7 @@ fn observers(setting: &Setting) -> Observers {
 /// The store of a target and the target's name, without a lock and without a word to the target.
 pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(Store, String), Failure> {
     let (connection, _) = connection(setting, args)?;
-    let name = connection.project_ref().map_or_else(|| connection.name(), str::to_owned);
+    let name = connection.target_name();
     let store = Store::open(&config(setting, None)?.state_dir, &crate::target::folder_name(&name))
         .map_err(failed(Exit::Error))?;
     Ok((store, name))

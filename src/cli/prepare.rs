@@ -108,6 +108,11 @@ pub(super) async fn prepare(
     for pattern in &frozen.unmatched_seeds {
         opened.context.warn(format!("no seed file matches `{pattern}`"));
     }
+    if !frozen.settings().migrations_enabled {
+        opened.context.warn(
+            "`[db.migrations] enabled = false` in the configuration: supabase pushes no migration at all",
+        );
+    }
     let session = resolve::reopen(&opened.target).await.map_err(|error| resolve_failed(&error))?;
     let outcome = compare(&session, &frozen).await;
     session.close().await;
@@ -172,7 +177,7 @@ async fn find_cli(setting: &Setting, opened: &Opened, project: &Project) -> Resu
 
 /// Asks the CLI what a push would do; nothing is changed.
 pub(super) async fn dry_run(opened: &Opened, prepared: &Prepared) -> Result<Report, Failure> {
-    let empty = tempfile::tempdir().map_err(failed(Exit::Error))?;
+    let empty = prepared.frozen.empty_dir().map_err(failed(Exit::Error))?;
     let variables = prepared.frozen.settings().vault_variables();
     let cmd = prepared.cli.dry_run(&Push {
         connection: &opened.target.connection,

@@ -1,6 +1,8 @@
 //! Other sessions on the target, and the lock that two runs of ours share.
 
 use crate::tools::supabase::APPLICATION_NAME;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use tokio_postgres::{Client, Error};
 
 /// A session of somebody else.
@@ -73,14 +75,40 @@ pub async fn exclusive(client: &Client) -> Result<Vec<String>, Error> {
     Ok(rows.iter().map(words).collect())
 }
 
-/// Backends of the CLI that are inside a transaction or a statement.
-pub async fn cli_backends(client: &Client) -> Result<Vec<i32>, Error> {
+/// A server process, told apart from a later one with the same number by when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its process id.
+    pub pid: i32,
+    /// When it started, in microseconds since 1970 by the server's clock.
+    pub started: i64,
+}
+
+/// Backends of the CLI, by its application name.
+pub async fn cli_backends(client: &Client) -> Result<Vec<Backend>, Error> {
+    let rows = client
+        .query(
+            "select pid, (extract(epoch from backend_start) * 1000000)::int8
+             from pg_catalog.pg_stat_activity
+             where datname = pg_catalog.current_database() and application_name = $1",
+            &[&APPLICATION_NAME],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| Backend { pid: row.get(0), started: row.get(1) }).collect())
+}
+
+/// Backends of the CLI that are inside a transaction or a statement: those with its application name,
+/// and those that were seen with it before, since a migration may set another name.
+pub async fn at_work(client: &Client, seen: &BTreeSet<Backend>) -> Result<Vec<i32>, Error> {
+    let (pids, starts): (Vec<i32>, Vec<i64>) =
+        seen.iter().map(|backend| (backend.pid, backend.started)).unzip();
     let rows = client
         .query(
             "select pid from pg_catalog.pg_stat_activity
-             where datname = pg_catalog.current_database() and application_name = $1
-               and (state <> 'idle' or xact_start is not null)",
-            &[&APPLICATION_NAME],
+             where datname = pg_catalog.current_database() and (state <> 'idle' or xact_start is not null)
+               and (application_name = $1 or (pid, (extract(epoch from backend_start) * 1000000)::int8)
+                   in (select * from unnest($2::int4[], $3::int8[])))",
+            &[&APPLICATION_NAME, &pids, &starts],
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

@@ -10,11 +10,12 @@ use crate::proc::{self, Stream};
 use crate::rehearse::Subject;
 use crate::rehearse::restore::Restored;
 use crate::scratch;
-use crate::target::SslMode;
+use crate::target::{Connection, SslMode};
 use crate::tools::supabase::{self, Answer, Problem, Progress};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tokio_postgres::Client;
 
 /// Memberships that `supautils` stands in for on the platform: with them, `postgres` may do on a
 /// plain server what it may do there (facts: policies and triggers on managed tables).
@@ -52,6 +53,8 @@ pub struct Failed {
     pub problem: Problem,
     /// Files that stood on the copy afterwards.
     pub applied: Vec<String>,
+    /// Extensions that the copy lacks.
+    pub missing: Vec<String>,
 }
 
 impl std::fmt::Display for Failed {
@@ -96,20 +99,11 @@ async fn apply_in(
 ) -> Result<Applied, Error> {
     let client = &session.client;
     let role = subject.target.connection.role();
-    let password = scratch::random_password()?;
-    // The password is random hex digits, which need no quoting.
-    client
-        .batch_execute(&format!(
-            "alter role {} login password '{}'",
-            quote_identifier(role),
-            password.expose()
-        ))
-        .await?;
+    let connection = sign_in(client, restored, role).await?;
     let loosened = loosen(session, subject, role).await?;
     measure::begin(client).await?;
 
-    let connection = restored.scratch.connection(role, &restored.database, Some(password));
-    let empty = tempfile::tempdir()?;
+    let empty = subject.frozen.empty_dir()?;
     let last = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&last);
     let settings = subject.frozen.settings().vault_variables();
@@ -143,6 +137,7 @@ async fn apply_in(
             file: last_file(last, subject),
             problem,
             applied: subject.applied(&history).0,
+            missing: restored.left_out.names().into_iter().map(str::to_owned).collect(),
         })));
     }
     let effects = named(measure::end(client).await?, subject);
@@ -150,6 +145,20 @@ async fn apply_in(
         client.batch_execute(&statement).await?;
     }
     Ok(Applied { effects, history, seconds })
+}
+
+/// Lets the target's role sign in to the copy. The bootstrap role can already, and our own sessions
+/// are its.
+async fn sign_in(client: &Client, restored: &Restored, role: &str) -> Result<Connection, Error> {
+    let own = restored.scratch.superuser_connection(&restored.database);
+    if own.user == role {
+        return Ok(own);
+    }
+    let password = scratch::random_password()?;
+    // The password is random hex digits, which need no quoting.
+    let sql = format!("alter role {} login password '{}'", quote_identifier(role), password.expose());
+    client.batch_execute(&sql).await?;
+    Ok(restored.scratch.connection(role, &restored.database, Some(password)))
 }
 
 /// Gives the role what the platform gives it by other means; returns the statements that take it back.

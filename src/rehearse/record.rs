@@ -23,6 +23,8 @@ pub struct Key {
     pub owned_digest: String,
     /// Digest of everything that decides what the push does.
     pub pending_digest: String,
+    /// Digest of the user's own checks, which the copy satisfied.
+    pub checks_digest: String,
     /// Version and digest of the CLI.
     pub cli: String,
     /// `server_version_num` of the target.
@@ -32,8 +34,8 @@ pub struct Key {
 impl Key {
     /// The key as a file name.
     pub fn name(&self) -> String {
-        let text =
-            format!("{}\n{}\n{}\n{}", self.owned_digest, self.pending_digest, self.cli, self.server_version);
+        let Self { owned_digest, pending_digest, checks_digest, cli, server_version } = self;
+        let text = format!("{owned_digest}\n{pending_digest}\n{checks_digest}\n{cli}\n{server_version}");
         disk::sha256(text.as_bytes())
     }
 }
@@ -88,8 +90,10 @@ impl Record {
     /// Whether there is a record of other files on the same schema, server, and CLI.
     pub(super) fn any_of_other_files(store: &Store, key: &Key) -> Result<bool, store::Error> {
         let records = store.rehearsals()?;
-        let same_but_files =
-            |record: &Self| Key { pending_digest: key.pending_digest.clone(), ..record.key.clone() } == *key;
+        let same_but_files = |record: &Self| {
+            let (pending_digest, checks_digest) = (key.pending_digest.clone(), key.checks_digest.clone());
+            Key { pending_digest, checks_digest, ..record.key.clone() } == *key
+        };
         Ok(records
             .iter()
             .filter_map(|bytes| serde_json::from_slice::<Self>(bytes).ok())

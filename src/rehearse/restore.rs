@@ -42,6 +42,17 @@ pub enum Error {
         #[source]
         source: proc::Error,
     },
+    /// The disk of the scratch is full.
+    #[error("the disk is full at `{path}`, where the copy stands: {free} bytes are free")]
+    Full {
+        /// The folder.
+        path: String,
+        /// Bytes that are free.
+        free: u64,
+        /// What failed.
+        #[source]
+        source: proc::Error,
+    },
     /// The archive's table of contents was not understood.
     #[error("the archive cannot be read")]
     Contents(#[from] archive::Error),
@@ -52,6 +63,10 @@ pub enum Error {
     #[error("cannot prepare the restore")]
     Io(#[from] io::Error),
 }
+
+/// With less than one segment of the write-ahead log free, a server cannot go on (PostgreSQL
+/// documentation, `wal_segment_size`).
+const FULL: u64 = 16 << 20;
 
 /// A snapshot in a scratch.
 #[derive(Debug)]
@@ -139,11 +154,19 @@ impl Restore<'_> {
         for step in restore_steps(&self.snapshot.manifest, &contents, self.clients.major) {
             let cmd = pg_restore::step(&step, &site);
             self.context.tell(&Event::Program { command: cmd.to_string() });
-            cmd.run().await.map_err(|source| {
-                let missing = self.left_out.names().into_iter().map(str::to_owned).collect();
-                Error::Program { missing, source }
-            })?;
+            cmd.run().await.map_err(|source| self.failed(source))?;
         }
         Ok(())
+    }
+
+    fn failed(&self, source: proc::Error) -> Error {
+        let dir = self.scratch.dir();
+        match disk::free_bytes(dir) {
+            Ok(free) if free < FULL => Error::Full { path: dir.display().to_string(), free, source },
+            Ok(_) | Err(_) => {
+                let missing = self.left_out.names().into_iter().map(str::to_owned).collect();
+                Error::Program { missing, source }
+            }
+        }
     }
 }

@@ -29,6 +29,9 @@ pub enum Error {
     /// A part that must be there is missing.
     #[error("the connection URL names no {0}")]
     Missing(&'static str),
+    /// A setting that would lead libpq elsewhere than the rest of the URL does.
+    #[error("the URL's `{0}=` would choose another target, or another way to it, than the rest of the URL")]
+    Redirects(String),
     /// A value of a known setting is not valid.
     #[error("`{value}` is not a value for `{name}`; it may be {allowed}")]
     Setting {
@@ -94,6 +97,21 @@ impl FromStr for SslMode {
         }
     }
 }
+
+/// Settings of a URL by which libpq goes elsewhere, or opens another kind of session, than its other
+/// parts say (PostgreSQL documentation, 34.1.2).
+const REDIRECTING: [&str; 10] = [
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "passfile",
+    "password",
+    "port",
+    "service",
+    "target_session_attrs",
+    "user",
+];
 
 /// Where the trusted roots come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +233,7 @@ impl Connection {
             match name.as_ref() {
                 "sslmode" => mode = Some(value.into_owned()),
                 "sslrootcert" => root = Some(value.into_owned()),
+                name if REDIRECTING.contains(&name) => return Err(Error::Redirects(name.to_owned())),
                 _ => self.ignored.push(name.into_owned()),
             }
         }
@@ -261,6 +280,15 @@ impl Connection {
             let (_, project) = self.user.split_once('.')?;
             (self.kind() == EndpointKind::SessionPooler && is_project_ref(project)).then_some(project)
         })
+    }
+
+    /// The name of the target: the project ref for a project's own database, else
+    /// `host:port/database`.
+    pub fn target_name(&self) -> String {
+        match self.project_ref() {
+            Some(project) if self.database == "postgres" => project.to_owned(),
+            _ => self.name(),
+        }
     }
 
     /// The role that statements run as: a pooler's user name carries the project ref behind it.
@@ -357,13 +385,24 @@ fn parse_url(text: &str) -> Result<Url, Error> {
         return Err(Error::Malformed("it has the form `postgresql://user@host:port/database`".to_owned()));
     };
     if scheme != "postgresql" && scheme != "postgres" {
-        return Err(Error::Scheme(scheme.to_owned()));
+        // What is no scheme may be anything, a password too.
+        let is_scheme = scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+        return Err(if is_scheme {
+            Error::Scheme(scheme.to_owned())
+        } else {
+            Error::Malformed("it has the form `postgresql://user@host:port/database`".to_owned())
+        });
+    }
+    if rest.contains("<ref>") {
+        return Err(Error::Missing("project ref: `<ref>` stands in its place"));
     }
     let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, after) = rest.split_at(authority_end);
+    let path = after.split(['?', '#']).next().unwrap_or_default();
     let unencoded = authority.matches('@').count() > 1
+        || path.contains('@')
         || (!authority.contains('@') && after.contains('@'))
-        || after.starts_with('#');
+        || after.contains('#');
     if unencoded {
         return Err(Error::Malformed(
             "its password holds a character (`@`, `/`, `?`, `#`, or `:`) that must be percent-encoded"
@@ -417,6 +456,12 @@ mod tests {
             "the connection URL cannot be read: its password holds a character (`@`, `/`, `?`, `#`, or `:`) that must be percent-encoded"
         );
         assert_eq!(message("postgresql://u:p/q@h/d"), message("postgresql://u:p#q@h/d"));
+        assert_eq!(message("postgresql://u:p@q/r@h/d"), message("postgresql://u:p/q@h/d"));
+        assert_eq!(message("postgres:secret@h://x"), message("db.example.com"));
+        assert_eq!(
+            message("postgresql://u@h/d?dbname=e"),
+            "the URL's `dbname=` would choose another target, or another way to it, than the rest of the URL"
+        );
         assert_eq!(
             message("postgresql://u@h:99999/d"),
             "the connection URL cannot be read: invalid port number"

@@ -88,6 +88,11 @@ impl Human {
                 compared.push((table.clone(), *recorded, *restored, *equal));
             }
             Event::FileRehearsed(effect) => self.file(effect),
+            Event::Confirmation { lines, .. } => {
+                for (title, text) in lines {
+                    self.line(&format!("  {title:<10} {text}"));
+                }
+            }
             Event::Finding { rule, fact, refuses, .. } if !refuses => {
                 self.line(&format!("{WARNING}warning{WARNING:#}: [{rule}] {fact}"));
             }
@@ -101,6 +106,7 @@ impl Human {
             | Event::Delegating { .. }
             | Event::Delegated { .. }
             | Event::PushSettled { .. }
+            | Event::DelegateBackend { .. }
             | Event::DelegatePid { .. } => {}
         }
     }
@@ -134,21 +140,7 @@ impl Human {
     fn file(&self, effect: &FileEffect) {
         self.line(&format!("  {} ({})", effect.file, seconds_in_words(effect.seconds)));
         for table in &effect.tables {
-            let mut parts = Vec::new();
-            for (count, word) in
-                [(table.inserted, "inserted"), (table.updated, "updated"), (table.deleted, "deleted")]
-            {
-                if count > 0 {
-                    parts.push(format!("{count} {word}"));
-                }
-            }
-            if table.rewritten {
-                parts.push("rewritten".to_owned());
-            }
-            if !table.columns.is_empty() {
-                parts.push(format!("columns {}", table.columns.join(", ")));
-            }
-            self.line(&format!("    {}: {}", table.table, parts.join(", ")));
+            self.line(&format!("    {}", table.in_words()));
         }
         let blocking: Vec<&str> =
             effect.locks.iter().filter(|lock| lock.blocks_reads()).map(|lock| lock.table.as_str()).collect();
@@ -163,6 +155,8 @@ impl Observer for Human {
         let least = match event {
             Event::Program { .. } => Loudness::Verbose,
             Event::ProgramLine { .. } => Loudness::VeryVerbose,
+            // Nobody may be asked without being told what about.
+            Event::Confirmation { is_asked: true, .. } => Loudness::Quiet,
             _ => Loudness::Normal,
         };
         if self.loudness >= least {

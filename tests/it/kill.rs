@@ -239,3 +239,37 @@ fn a_second_run_at_once_is_refused() {
     let (code, summary) = run.ends();
     assert_eq!(code, 0, "{summary}");
 }
+
+#[test]
+fn a_push_that_names_its_session_anew_is_still_waited_for() {
+    let world = World::hosted(&[
+        ("20260101000000_first", "create table public.first (id int);"),
+        ("20260102000000_second", "set application_name = 'mine'; insert into public.gate values (1);"),
+    ]);
+    world.sql(OWNER, "create table public.gate (id int)");
+    drop(world.run(["rehearse"]).exits(0));
+    let gate = close_gate(&world);
+    let mut run = Going::start(&world, &["migrate", "--confirm", &world.target()]);
+    run.until_type("delegate-backend");
+    until_push_waits(&world);
+    run.interrupt();
+    run.until_text("still at work");
+    gate.run("commit");
+    let (code, summary) = run.ends();
+    assert_eq!(code, 130, "{summary}");
+    assert_eq!(names(&summary["applied"]).len(), 2, "{summary}");
+    assert_eq!(world.history(), ["20260101000000", "20260102000000"]);
+}
+
+#[test]
+fn a_push_that_ends_our_own_session_is_seen_to_its_end() {
+    let end_all = "select pg_terminate_backend(pid) from pg_stat_activity
+                   where datname = current_database() and usename = current_user and pid <> pg_backend_pid();";
+    let world = World::hosted(&[
+        ("20260101000000_first", "create table public.first (id int);"),
+        ("20260102000000_second", end_all),
+        ("20260103000000_third", "create table public.third (id int);"),
+    ]);
+    let ran = world.migrate(&["--json"]).exits(0);
+    assert_eq!(names(&ran.summary()["applied"]).len(), 3, "{ran}");
+}
