@@ -144,6 +144,9 @@ impl Surroundings {
     }
 }
 
+/// Branches whose pushes the hook judges, unless the policy names others.
+const BRANCHES: [&str; 3] = ["main", "master", "production"];
+
 /// The policy file as written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -158,7 +161,16 @@ struct PolicyFile {
     supabase_bin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     #[serde(default)]
+    hook: HookSection,
+    #[serde(default)]
     targets: BTreeMap<String, TargetSection>,
+}
+
+/// What the git hook looks at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HookSection {
+    branches: Option<Vec<String>>,
 }
 
 /// What one target has of its own.
@@ -222,6 +234,12 @@ impl Config {
         let supabase_bin =
             variable("SUPA_SAFE_SUPABASE_BIN").or_else(|| file.supabase_bin.as_ref().map(relative));
         Ok(Self { file, flags, pg_bins, supabase_bin, state_dir })
+    }
+
+    /// Branches whose pushes the hook judges; `*` in one stands for any text.
+    pub fn hook_branches(&self) -> Vec<String> {
+        let default = || BRANCHES.map(str::to_owned).to_vec();
+        self.file.hook.branches.clone().unwrap_or_else(default)
     }
 
     /// The policy for a target.
@@ -333,9 +351,11 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect::<Vec<_>>()
             .concat()
-            .replace("#[targets", "[targets");
-        let policy = with_file(&switched_on, Flags::default()).unwrap().policy("other").unwrap();
-        assert_eq!(policy, Policy::default());
+            .replace("#[", "[");
+        let config = with_file(&switched_on, Flags::default()).unwrap();
+        assert_eq!(config.policy("other").unwrap(), Policy::default());
+        let nothing = with_file("", Flags::default()).unwrap();
+        assert_eq!(config.hook_branches(), nothing.hook_branches());
     }
 
     #[test]

@@ -37,11 +37,24 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;
     let mut temp = tempfile::NamedTempFile::new_in(dir)?;
     temp.write_all(bytes)?;
+    persist(temp, path)
+}
+
+fn persist(temp: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     temp.as_file().sync_all()?;
     temp.persist(path).map_err(|error| {
         io::Error::new(error.error.kind(), format!("rename to `{}`: {}", path.display(), error.error))
     })?;
-    sync_dir(dir)
+    sync_dir(parent(path)?)
+}
+
+/// Writes a whole program, mode 0755, atomically and durably.
+pub fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = parent(path)?;
+    let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+    temp.write_all(bytes)?;
+    temp.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
+    persist(temp, path)
 }
 
 /// Makes a file or folder another user's (user and group id); only root may.

@@ -79,6 +79,8 @@ pub mod config;
 
 pub mod ui;
 
+pub mod hook;
+
 #[cfg(feature = "demo")]
 pub mod demo;
 

@@ -58,7 +58,7 @@ pub(super) async fn open(
     max_age: Option<SignedDuration>,
     signals: &mut Signals,
 ) -> Result<Opened, Failure> {
-    let opened = signals.guard(pin(setting, args, max_age)).await;
+    let opened = signals.guard(Box::pin(pin(setting, args, max_age))).await;
     if let Err(failure) = &opened
         && setting.global.json
     {

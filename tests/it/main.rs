@@ -13,6 +13,7 @@ mod confirm;
 mod connect;
 mod consistency;
 mod fingerprint;
+mod hook;
 mod json;
 mod kill;
 mod migrate;
