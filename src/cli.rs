@@ -16,6 +16,7 @@ mod migrate;
 mod open;
 mod pre_push;
 mod prepare;
+mod prune;
 mod rehearse;
 mod signals;
 mod snapshot;
@@ -124,6 +125,12 @@ enum Command {
     List(look::ListArgs),
     /// Show one snapshot
     Show(look::ShowArgs),
+    /// Remove snapshots that nothing needs any more, and say why the others stay
+    Prune(prune::PruneArgs),
+    /// Keep a snapshot until it is unpinned
+    Pin(prune::PinArgs),
+    /// Let `prune` decide about a snapshot again
+    Unpin(prune::PinArgs),
     /// Say why a rule exists and how to satisfy it
     Explain(explain::ExplainArgs),
     /// Let git ask before a push that carries migrations
@@ -195,6 +202,9 @@ async fn run(setting: &Setting, command: Command) -> Result<Exit, Failure> {
         Command::Status(args) => look::status(setting, &args),
         Command::List(args) => look::list(setting, &args),
         Command::Show(args) => look::show(setting, &args),
+        Command::Prune(args) => prune::prune(setting, &args),
+        Command::Pin(args) => prune::pin(setting, &args),
+        Command::Unpin(args) => prune::unpin(setting, &args),
         Command::Explain(args) => explain::run(setting, &args),
         Command::Hook(args) => hook::run(setting, &args),
         #[cfg(feature = "demo")]

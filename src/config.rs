@@ -6,7 +6,7 @@ use crate::policy::Policy;
 use crate::secret::Secret;
 use crate::target::Defaults;
 use fs_err as fs;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -144,6 +144,8 @@ impl Surroundings {
     }
 }
 
+/// How long a snapshot is kept, unless the policy says otherwise.
+const KEEP: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// Branches whose pushes the hook judges, unless the policy names others.
 const BRANCHES: [&str; 3] = ["main", "master", "production"];
 
@@ -160,6 +162,7 @@ struct PolicyFile {
     pg_bin: Option<PathBuf>,
     supabase_bin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    keep: Option<String>,
     #[serde(default)]
     hook: HookSection,
     #[serde(default)]
@@ -183,6 +186,7 @@ struct TargetSection {
     allow_unrehearsed: Option<bool>,
     accept_unreadable: Option<Vec<String>>,
     accept_edited: Option<Vec<String>>,
+    keep: Option<String>,
 }
 
 /// Settings that flags give.
@@ -236,6 +240,12 @@ impl Config {
         Ok(Self { file, flags, pg_bins, supabase_bin, state_dir })
     }
 
+    /// How long a snapshot of a target is kept in any case.
+    pub fn keep(&self, target: &str) -> Result<SignedDuration, Error> {
+        let own = self.file.targets.get(target).and_then(|own| own.keep.as_ref());
+        own.or(self.file.keep.as_ref()).map_or(Ok(KEEP), |text| parse_days("keep", text))
+    }
+
     /// Branches whose pushes the hook judges; `*` in one stands for any text.
     pub fn hook_branches(&self) -> Vec<String> {
         let default = || BRANCHES.map(str::to_owned).to_vec();
@@ -284,6 +294,17 @@ fn read_file(flags: &Flags, supabase_dir: Option<&Path>, cwd: &Path) -> Result<(
     Ok((file, base))
 }
 
+/// Reads a length of time such as `14d`, `2w`, or `36h`; a day has 24 hours.
+fn parse_days(name: &str, text: &str) -> Result<SignedDuration, Error> {
+    let span = text.parse::<Span>().ok();
+    let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    duration.filter(SignedDuration::is_positive).ok_or_else(|| Error::Value {
+        name: name.to_owned(),
+        value: text.to_owned(),
+        wanted: "a length of time (such as `14d` or `36h`)",
+    })
+}
+
 /// Reads a length of time such as `15m`, `1h 30m`, or `90s`.
 pub fn parse_duration(name: &str, text: &str) -> Result<SignedDuration, Error> {
     text.parse::<SignedDuration>().ok().filter(SignedDuration::is_positive).ok_or_else(|| Error::Value {
@@ -324,6 +345,20 @@ mod tests {
     }
 
     #[test]
+    fn days_are_read() {
+        let keep = |text: &str| with_file(&format!("keep = \"{text}\""), Flags::default()).unwrap().keep("x");
+        assert_eq!(keep("2w").unwrap(), SignedDuration::from_hours(14 * 24));
+        assert_eq!(keep("1d 12h").unwrap(), SignedDuration::from_hours(36));
+        for wrong in ["", "0d", "-1d", "14", "1 month", "ever"] {
+            assert!(keep(wrong).is_err(), "{wrong}");
+        }
+        let text = "keep = \"30d\"\n[targets.\"h:1/d\"]\nkeep = \"60d\"\n";
+        let config = with_file(text, Flags::default()).unwrap();
+        let days = |target| config.keep(target).unwrap().as_hours() / 24;
+        assert_eq!((days("other"), days("h:1/d")), (30, 60));
+    }
+
+    #[test]
     fn mistakes_in_the_file_are_named() {
         let message = |text: &str| {
             let error = with_file(text, Flags::default()).unwrap_err();
@@ -356,6 +391,7 @@ mod tests {
         assert_eq!(config.policy("other").unwrap(), Policy::default());
         let nothing = with_file("", Flags::default()).unwrap();
         assert_eq!(config.hook_branches(), nothing.hook_branches());
+        assert_eq!(config.keep("other").unwrap(), nothing.keep("other").unwrap());
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub mod policy;
 
 pub mod plan;
 
+pub mod retention;
+
 // Edges: one foreign thing each.
 pub mod tools;
 

@@ -17,6 +17,7 @@ mod hook;
 mod json;
 mod kill;
 mod migrate;
+mod retention;
 mod rules;
 mod runbook;
 mod scratch;
