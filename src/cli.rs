@@ -11,6 +11,7 @@ mod evidence;
 mod explain;
 mod fail;
 mod hook;
+mod init;
 mod look;
 mod migrate;
 mod open;
@@ -133,6 +134,8 @@ enum Command {
     Unpin(prune::PinArgs),
     /// Say why a rule exists and how to satisfy it
     Explain(explain::ExplainArgs),
+    /// Look around and write supabase/supa-safe.toml, with every setting switched off
+    Init(init::InitArgs),
     /// Let git ask before a push that carries migrations
     Hook(hook::HookArgs),
     /// Play a whole migration on a throwaway database of this machine
@@ -202,6 +205,7 @@ async fn run(setting: &Setting, command: Command) -> Result<Exit, Failure> {
         Command::Status(args) => look::status(setting, &args),
         Command::List(args) => look::list(setting, &args),
         Command::Show(args) => look::show(setting, &args),
+        Command::Init(args) => Box::pin(init::run(setting, args)).await,
         Command::Prune(args) => prune::prune(setting, &args),
         Command::Pin(args) => prune::pin(setting, &args),
         Command::Unpin(args) => prune::unpin(setting, &args),

@@ -4,7 +4,7 @@
 use crate::manifest::Strength;
 use crate::policy::Policy;
 use crate::secret::Secret;
-use crate::target::Defaults;
+use crate::target::{Defaults, is_project_ref};
 use fs_err as fs;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::Deserialize;
@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// The policy file's name in the `supabase` folder.
 pub const FILE: &str = "supa-safe.toml";
+
+/// A policy file with every setting switched off.
+pub const SAMPLE: &str = include_str!("../templates/supa-safe.toml");
 
 /// Variables that tell that a coding agent runs the command, as the Supabase CLI knows them.
 const AGENT_VARIABLES: [&str; 16] = [
@@ -294,6 +297,20 @@ fn read_file(flags: &Flags, supabase_dir: Option<&Path>, cwd: &Path) -> Result<(
     Ok((file, base))
 }
 
+/// The sample, and at its end a section for every project that the configuration names.
+pub fn sample(remotes: &[(String, String)]) -> String {
+    let known: Vec<&(String, String)> = remotes.iter().filter(|(_, id)| is_project_ref(id)).collect();
+    if known.is_empty() {
+        return SAMPLE.to_owned();
+    }
+    let head = "\n# The projects that [remotes.*] of the configuration names.\n".to_owned();
+    // A name may hold whatever TOML lets one quote.
+    let sections = known.into_iter().map(|(name, id)| {
+        format!("\n# {name:?}\n#[targets.{id}]\n#max_age = \"15m\"\n#strength = \"decoded\"\n")
+    });
+    [SAMPLE.to_owned(), head].into_iter().chain(sections).collect::<Vec<_>>().concat()
+}
+
 /// Reads a length of time such as `14d`, `2w`, or `36h`; a day has 24 hours.
 fn parse_days(name: &str, text: &str) -> Result<SignedDuration, Error> {
     let span = text.parse::<Span>().ok();
@@ -374,8 +391,7 @@ mod tests {
 
     #[test]
     fn the_sample_is_a_policy_file_with_the_defaults() {
-        let sample = include_str!("../templates/supa-safe.toml");
-        let switched_on: String = sample
+        let switched_on: String = SAMPLE
             .lines()
             .map(|line| {
                 line.strip_prefix('#')
@@ -392,6 +408,21 @@ mod tests {
         let nothing = with_file("", Flags::default()).unwrap();
         assert_eq!(config.hook_branches(), nothing.hook_branches());
         assert_eq!(config.keep("other").unwrap(), nothing.keep("other").unwrap());
+    }
+
+    #[test]
+    fn the_sample_names_the_projects_of_the_configuration() {
+        let id = "abcdefghijklmnopqrst".to_owned();
+        let remotes = [("prod\n[x]".to_owned(), id.clone()), ("other".to_owned(), "env(REF)".to_owned())];
+        let text = sample(&remotes);
+        assert_eq!(text.matches(&id).count(), 1);
+        assert!(with_file(&text, Flags::default()).unwrap().file.targets.is_empty());
+        let switched_on = text
+            .replace("#[targets.abc", "[targets.abc")
+            .replace("#max_age = \"15m\"\n#strength", "max_age = \"1h\"\n#strength");
+        let policy = with_file(&switched_on, Flags::default()).unwrap().policy(&id).unwrap();
+        assert_eq!(policy.max_age, SignedDuration::from_hours(1));
+        assert_eq!(sample(&[]), SAMPLE);
     }
 
     #[test]

@@ -48,6 +48,20 @@ fn persist(temp: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     sync_dir(parent(path)?)
 }
 
+/// Writes a whole file that others may read, mode 0644, durably; false when there is one already.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    let dir = parent(path)?;
+    let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+    temp.write_all(bytes)?;
+    temp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    temp.as_file().sync_all()?;
+    match temp.persist_noclobber(path) {
+        Ok(_) => sync_dir(dir).map(|()| true),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.error),
+    }
+}
+
 /// Writes a whole program, mode 0755, atomically and durably.
 pub fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;

@@ -14,6 +14,7 @@ mod connect;
 mod consistency;
 mod fingerprint;
 mod hook;
+mod init;
 mod json;
 mod kill;
 mod migrate;
