@@ -10,10 +10,14 @@ mod earlier;
 mod evidence;
 mod explain;
 mod fail;
+mod hook;
+mod init;
 mod look;
 mod migrate;
 mod open;
+mod pre_push;
 mod prepare;
+mod prune;
 mod rehearse;
 mod signals;
 mod snapshot;
@@ -123,8 +127,18 @@ enum Command {
     List(look::ListArgs),
     /// Show one snapshot
     Show(look::ShowArgs),
+    /// Remove snapshots that nothing needs any more, and say why the others stay
+    Prune(prune::PruneArgs),
+    /// Keep a snapshot until it is unpinned
+    Pin(prune::PinArgs),
+    /// Let `prune` decide about a snapshot again
+    Unpin(prune::PinArgs),
     /// Say why a rule exists and how to satisfy it
     Explain(explain::ExplainArgs),
+    /// Look around and write supabase/supa-safe.toml, with every setting switched off
+    Init(init::InitArgs),
+    /// Let git ask before a push that carries migrations
+    Hook(hook::HookArgs),
     /// Play a whole migration on a throwaway database of this machine
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -142,18 +156,7 @@ pub fn main() -> Exit {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::new(Exit::Error, &error))),
-    };
-    let outcome = runtime.block_on(run(cli));
-    // Threads that wait for a program which was told to stop must not hold the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    end(outcome)
-}
-
-fn end(outcome: Result<Exit, Failure>) -> Exit {
-    match outcome {
+    match begin(cli) {
         Ok(exit) => exit,
         Err(failure) => {
             ui::print_failure(&failure);
@@ -173,22 +176,49 @@ fn usage(error: &clap::Error) -> Exit {
     if error.use_stderr() { Exit::Usage } else { Exit::Done }
 }
 
-async fn run(cli: Cli) -> Result<Exit, Failure> {
+/// Runs a command, most of them in the runtime: what git waits for at every push does without.
+fn begin(cli: Cli) -> Result<Exit, Failure> {
     let surroundings = Surroundings::of_this_process().map_err(|error| Failure::new(Exit::Error, &error))?;
     choose_color(cli.global.color, &surroundings);
     let setting = Setting { global: cli.global, surroundings, clock: now, exempt: false };
     match cli.command {
-        Command::Migrate(args) => Box::pin(migrate::run(&setting, args)).await,
-        Command::Rehearse(args) => Box::pin(rehearse::run(&setting, args)).await,
-        Command::Check(args) => Box::pin(check::run(&setting, args)).await,
-        Command::Snapshot(args) => Box::pin(snapshot::run(&setting, args)).await,
-        Command::Verify(args) => Box::pin(verify::run(&setting, args)).await,
-        Command::Status(args) => look::status(&setting, &args),
-        Command::List(args) => look::list(&setting, &args),
-        Command::Show(args) => look::show(&setting, &args),
-        Command::Explain(args) => explain::run(&setting, &args),
+        Command::Check(args) if args.pre_push => match pre_push::look(&setting, &args)? {
+            None => Ok(Exit::Done),
+            Some(pushed) => in_runtime(pre_push::judge(&setting, &args, &pushed)),
+        },
+        command => in_runtime(run(&setting, command)),
+    }
+}
+
+fn in_runtime(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Error, &error))?;
+    let outcome = runtime.block_on(work);
+    // Threads that wait for a program which was told to stop must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome
+}
+
+async fn run(setting: &Setting, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Migrate(args) => Box::pin(migrate::run(setting, args)).await,
+        Command::Rehearse(args) => Box::pin(rehearse::run(setting, args)).await,
+        Command::Check(args) => Box::pin(check::run(setting, args)).await,
+        Command::Snapshot(args) => Box::pin(snapshot::run(setting, args)).await,
+        Command::Verify(args) => Box::pin(verify::run(setting, args)).await,
+        Command::Status(args) => look::status(setting, &args),
+        Command::List(args) => look::list(setting, &args),
+        Command::Show(args) => look::show(setting, &args),
+        Command::Init(args) => Box::pin(init::run(setting, args)).await,
+        Command::Prune(args) => prune::prune(setting, &args),
+        Command::Pin(args) => prune::pin(setting, &args),
+        Command::Unpin(args) => prune::unpin(setting, &args),
+        Command::Explain(args) => explain::run(setting, &args),
+        Command::Hook(args) => hook::run(setting, &args),
         #[cfg(feature = "demo")]
-        Command::Demo(args) => Box::pin(demo::run(&setting, &args)).await,
+        Command::Demo(args) => Box::pin(demo::run(setting, &args)).await,
         Command::KeepScratch => match crate::scratch::keeper_main().await {
             Ok(()) => Ok(Exit::Done),
             Err(error) => Err(Failure::new(Exit::Error, &error)),

@@ -4,9 +4,9 @@
 use crate::manifest::Strength;
 use crate::policy::Policy;
 use crate::secret::Secret;
-use crate::target::Defaults;
+use crate::target::{Defaults, is_project_ref};
 use fs_err as fs;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// The policy file's name in the `supabase` folder.
 pub const FILE: &str = "supa-safe.toml";
+
+/// A policy file with every setting switched off.
+pub const SAMPLE: &str = include_str!("../templates/supa-safe.toml");
 
 /// Variables that tell that a coding agent runs the command, as the Supabase CLI knows them.
 const AGENT_VARIABLES: [&str; 16] = [
@@ -144,6 +147,11 @@ impl Surroundings {
     }
 }
 
+/// How long a snapshot is kept, unless the policy says otherwise.
+const KEEP: SignedDuration = SignedDuration::from_hours(14 * 24);
+/// Branches whose pushes the hook judges, unless the policy names others.
+const BRANCHES: [&str; 3] = ["main", "master", "production"];
+
 /// The policy file as written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,8 +165,18 @@ struct PolicyFile {
     pg_bin: Option<PathBuf>,
     supabase_bin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    keep: Option<String>,
+    #[serde(default)]
+    hook: HookSection,
     #[serde(default)]
     targets: BTreeMap<String, TargetSection>,
+}
+
+/// What the git hook looks at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HookSection {
+    branches: Option<Vec<String>>,
 }
 
 /// What one target has of its own.
@@ -171,6 +189,7 @@ struct TargetSection {
     allow_unrehearsed: Option<bool>,
     accept_unreadable: Option<Vec<String>>,
     accept_edited: Option<Vec<String>>,
+    keep: Option<String>,
 }
 
 /// Settings that flags give.
@@ -224,6 +243,18 @@ impl Config {
         Ok(Self { file, flags, pg_bins, supabase_bin, state_dir })
     }
 
+    /// How long a snapshot of a target is kept in any case.
+    pub fn keep(&self, target: &str) -> Result<SignedDuration, Error> {
+        let own = self.file.targets.get(target).and_then(|own| own.keep.as_ref());
+        own.or(self.file.keep.as_ref()).map_or(Ok(KEEP), |text| parse_days("keep", text))
+    }
+
+    /// Branches whose pushes the hook judges; `*` in one stands for any text.
+    pub fn hook_branches(&self) -> Vec<String> {
+        let default = || BRANCHES.map(str::to_owned).to_vec();
+        self.file.hook.branches.clone().unwrap_or_else(default)
+    }
+
     /// The policy for a target.
     pub fn policy(&self, target: &str) -> Result<Policy, Error> {
         let own = self.file.targets.get(target).cloned().unwrap_or_default();
@@ -266,6 +297,31 @@ fn read_file(flags: &Flags, supabase_dir: Option<&Path>, cwd: &Path) -> Result<(
     Ok((file, base))
 }
 
+/// The sample, and at its end a section for every project that the configuration names.
+pub fn sample(remotes: &[(String, String)]) -> String {
+    let known: Vec<&(String, String)> = remotes.iter().filter(|(_, id)| is_project_ref(id)).collect();
+    if known.is_empty() {
+        return SAMPLE.to_owned();
+    }
+    let head = "\n# The projects that [remotes.*] of the configuration names.\n".to_owned();
+    // A name may hold whatever TOML lets one quote.
+    let sections = known.into_iter().map(|(name, id)| {
+        format!("\n# {name:?}\n#[targets.{id}]\n#max_age = \"15m\"\n#strength = \"decoded\"\n")
+    });
+    [SAMPLE.to_owned(), head].into_iter().chain(sections).collect::<Vec<_>>().concat()
+}
+
+/// Reads a length of time such as `14d`, `2w`, or `36h`; a day has 24 hours.
+fn parse_days(name: &str, text: &str) -> Result<SignedDuration, Error> {
+    let span = text.parse::<Span>().ok();
+    let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    duration.filter(SignedDuration::is_positive).ok_or_else(|| Error::Value {
+        name: name.to_owned(),
+        value: text.to_owned(),
+        wanted: "a length of time (such as `14d` or `36h`)",
+    })
+}
+
 /// Reads a length of time such as `15m`, `1h 30m`, or `90s`.
 pub fn parse_duration(name: &str, text: &str) -> Result<SignedDuration, Error> {
     text.parse::<SignedDuration>().ok().filter(SignedDuration::is_positive).ok_or_else(|| Error::Value {
@@ -306,6 +362,20 @@ mod tests {
     }
 
     #[test]
+    fn days_are_read() {
+        let keep = |text: &str| with_file(&format!("keep = \"{text}\""), Flags::default()).unwrap().keep("x");
+        assert_eq!(keep("2w").unwrap(), SignedDuration::from_hours(14 * 24));
+        assert_eq!(keep("1d 12h").unwrap(), SignedDuration::from_hours(36));
+        for wrong in ["", "0d", "-1d", "14", "1 month", "ever"] {
+            assert!(keep(wrong).is_err(), "{wrong}");
+        }
+        let text = "keep = \"30d\"\n[targets.\"h:1/d\"]\nkeep = \"60d\"\n";
+        let config = with_file(text, Flags::default()).unwrap();
+        let days = |target| config.keep(target).unwrap().as_hours() / 24;
+        assert_eq!((days("other"), days("h:1/d")), (30, 60));
+    }
+
+    #[test]
     fn mistakes_in_the_file_are_named() {
         let message = |text: &str| {
             let error = with_file(text, Flags::default()).unwrap_err();
@@ -321,8 +391,7 @@ mod tests {
 
     #[test]
     fn the_sample_is_a_policy_file_with_the_defaults() {
-        let sample = include_str!("../templates/supa-safe.toml");
-        let switched_on: String = sample
+        let switched_on: String = SAMPLE
             .lines()
             .map(|line| {
                 line.strip_prefix('#')
@@ -333,9 +402,27 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect::<Vec<_>>()
             .concat()
-            .replace("#[targets", "[targets");
-        let policy = with_file(&switched_on, Flags::default()).unwrap().policy("other").unwrap();
-        assert_eq!(policy, Policy::default());
+            .replace("#[", "[");
+        let config = with_file(&switched_on, Flags::default()).unwrap();
+        assert_eq!(config.policy("other").unwrap(), Policy::default());
+        let nothing = with_file("", Flags::default()).unwrap();
+        assert_eq!(config.hook_branches(), nothing.hook_branches());
+        assert_eq!(config.keep("other").unwrap(), nothing.keep("other").unwrap());
+    }
+
+    #[test]
+    fn the_sample_names_the_projects_of_the_configuration() {
+        let id = "abcdefghijklmnopqrst".to_owned();
+        let remotes = [("prod\n[x]".to_owned(), id.clone()), ("other".to_owned(), "env(REF)".to_owned())];
+        let text = sample(&remotes);
+        assert_eq!(text.matches(&id).count(), 1);
+        assert!(with_file(&text, Flags::default()).unwrap().file.targets.is_empty());
+        let switched_on = text
+            .replace("#[targets.abc", "[targets.abc")
+            .replace("#max_age = \"15m\"\n#strength", "max_age = \"1h\"\n#strength");
+        let policy = with_file(&switched_on, Flags::default()).unwrap().policy(&id).unwrap();
+        assert_eq!(policy.max_age, SignedDuration::from_hours(1));
+        assert_eq!(sample(&[]), SAMPLE);
     }
 
     #[test]

@@ -37,11 +37,38 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;
     let mut temp = tempfile::NamedTempFile::new_in(dir)?;
     temp.write_all(bytes)?;
+    persist(temp, path)
+}
+
+fn persist(temp: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     temp.as_file().sync_all()?;
     temp.persist(path).map_err(|error| {
         io::Error::new(error.error.kind(), format!("rename to `{}`: {}", path.display(), error.error))
     })?;
-    sync_dir(dir)
+    sync_dir(parent(path)?)
+}
+
+/// Writes a whole file that others may read, mode 0644, durably; false when there is one already.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    let dir = parent(path)?;
+    let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+    temp.write_all(bytes)?;
+    temp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    temp.as_file().sync_all()?;
+    match temp.persist_noclobber(path) {
+        Ok(_) => sync_dir(dir).map(|()| true),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.error),
+    }
+}
+
+/// Writes a whole program, mode 0755, atomically and durably.
+pub fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = parent(path)?;
+    let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+    temp.write_all(bytes)?;
+    temp.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
+    persist(temp, path)
 }
 
 /// Makes a file or folder another user's (user and group id); only root may.

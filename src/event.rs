@@ -125,6 +125,33 @@ pub enum Event {
         /// The fact.
         fact: String,
     },
+    /// A snapshot stays when others go.
+    SnapshotKept {
+        /// Its name.
+        snapshot: SnapshotId,
+        /// Why, in words.
+        reasons: Vec<String>,
+    },
+    /// A snapshot went, or would go.
+    SnapshotRemoved {
+        /// Its name.
+        snapshot: SnapshotId,
+        /// Its age in words.
+        age: String,
+        /// Bytes of its files, those of Storage aside.
+        bytes: u64,
+        /// Whether it is gone; a dry run only says so.
+        gone: bool,
+    },
+    /// Object files that no snapshot names went, or would go.
+    ObjectsRemoved {
+        /// How many.
+        count: usize,
+        /// Their bytes.
+        bytes: u64,
+        /// Whether they are gone; a dry run only says so.
+        gone: bool,
+    },
     /// A program was started.
     Program {
         /// Its command line, masked.

@@ -44,6 +44,8 @@ pub mod policy;
 
 pub mod plan;
 
+pub mod retention;
+
 // Edges: one foreign thing each.
 pub mod tools;
 
@@ -80,6 +82,8 @@ pub mod postcheck;
 pub mod config;
 
 pub mod ui;
+
+pub mod hook;
 
 #[cfg(feature = "demo")]
 pub mod demo;

@@ -6,8 +6,10 @@
 //! children; only [`Group::Shared`] (the delegate) shares the terminal's group and is never killed.
 
 mod drain;
+mod output;
 mod stop;
 
+pub use output::{Ended, Output, indented_tail};
 pub use stop::{Signal, signal};
 
 use crate::secret::{MASK, Masker, Secret};
@@ -17,9 +19,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stop::{Guard, Stop};
@@ -72,37 +73,6 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-}
-
-/// How a program ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// By itself, with this code.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-}
-
-impl Ended {
-    /// Whether the program ended with code 0.
-    pub fn is_success(self) -> bool {
-        self == Self::Code(0)
-    }
-}
-
-impl From<ExitStatus> for Ended {
-    fn from(status: ExitStatus) -> Self {
-        status.code().map_or_else(|| Self::Signal(status.signal().unwrap_or(0)), Self::Code)
-    }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exited with code {code}"),
-            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
-        }
-    }
 }
 
 /// Which process group a program runs in.
@@ -314,11 +284,18 @@ impl Cmd {
     /// Runs the program to its end; anything but code 0 is an error with its last lines.
     pub async fn run(self) -> Result<Output, Error> {
         let shown = self.to_string();
-        let output = self.run_unchecked().await?;
-        if output.ended.is_success() {
-            return Ok(output);
-        }
-        Err(Error::Failed { shown, ended: output.ended, tail: indented_tail(&output.stderr) })
+        self.run_unchecked().await?.checked(shown)
+    }
+
+    /// [`Cmd::run`] for a short program, on this thread and without a runtime. No timeout counts.
+    pub fn run_now(self) -> Result<Output, Error> {
+        let shown = self.to_string();
+        self.run_now_unchecked()?.checked(shown)
+    }
+
+    /// [`Cmd::run_unchecked`] for a short program, on this thread and without a runtime. No timeout counts.
+    pub fn run_now_unchecked(self) -> Result<Output, Error> {
+        self.start()?.wait_now()
     }
 
     /// Runs the program to its end and returns however it ended.
@@ -412,17 +389,6 @@ impl Cmd {
     }
 }
 
-/// What a program left behind.
-#[derive(Clone, Debug)]
-pub struct Output {
-    /// How it ended.
-    pub ended: Ended,
-    /// Its standard output, masked.
-    pub stdout: String,
-    /// The end of its standard error, masked.
-    pub stderr: String,
-}
-
 /// A program that runs. Dropping it stops a program of [`Group::Own`] with its children.
 #[derive(Debug)]
 pub struct Running {
@@ -451,6 +417,14 @@ impl Running {
         self.guard.handle = None;
     }
 
+    fn wait_now(mut self) -> Result<Output, Error> {
+        let lost = |source| Error::Lost { shown: self.shown.clone(), source };
+        let handle = self.guard.handle.as_ref().ok_or_else(|| lost(io::ErrorKind::NotFound.into()))?;
+        let ended = handle.wait().map_err(lost)?.status.into();
+        self.guard.handle = None;
+        Ok(Output { ended, stdout: self.stdout.finish(), stderr: self.stderr.finish() })
+    }
+
     /// Waits for the end.
     pub async fn wait(mut self) -> Result<Output, Error> {
         let lost = |source| Error::Lost { shown: self.shown.clone(), source };
@@ -468,14 +442,6 @@ impl Running {
             .map_err(|error| Error::Lost { shown: self.shown.clone(), source: io::Error::other(error) })?;
         Ok(Output { ended: status.into(), stdout, stderr })
     }
-}
-
-/// The last lines of a text that are not empty, indented, to stand below an error.
-pub fn indented_tail(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
-    let skip = lines.len().saturating_sub(12);
-    let shown: Vec<&str> = lines.into_iter().skip(skip).collect();
-    if shown.is_empty() { String::new() } else { format!("\n    {}", shown.join("\n    ")) }
 }
 
 /// Finds a program by name in a list of folders as `PATH` has it.

@@ -3,6 +3,10 @@
 //! A snapshot is built under `<id>.partial` and renamed when its manifest is in it, so a folder
 //! without that suffix is whole. Only this module knows the layout.
 
+mod removal;
+
+pub use removal::Unnamed;
+
 use crate::disk;
 use crate::manifest::{BadId, FILE, FORMAT, Manifest, Proof, SnapshotId, Strength};
 use fs_err as fs;
@@ -30,6 +34,9 @@ pub enum Error {
     /// The folder has lost its manifest.
     #[error("`{path}` is not there", path = .0.display())]
     NoManifest(PathBuf),
+    /// An index is not the one that the manifest tells of.
+    #[error("`{path}` is not the one that its manifest tells of", path = .0.display())]
+    Index(PathBuf),
     /// The manifest is of another format.
     #[error("`{path}` has format {found}; this program reads format {FORMAT}", path = .path.display())]
     Format {
@@ -51,7 +58,7 @@ impl Error {
     pub fn damage(&self) -> Option<String> {
         match self {
             Self::Unreadable { source, .. } => Some(format!("{self} ({source})")),
-            Self::NoManifest(_) | Self::Format { .. } => Some(self.to_string()),
+            Self::NoManifest(_) | Self::Index(_) | Self::Format { .. } => Some(self.to_string()),
             Self::Io(_) | Self::Unknown(_) | Self::Id(_) => None,
         }
     }
@@ -242,6 +249,20 @@ impl Store {
         Ok(disk::write_json(&dir.join(name), proof)?)
     }
 
+    /// The snapshots whose restore stands for this one, by its proofs.
+    pub fn successor_of(&self, snapshot: &Snapshot) -> Result<Vec<SnapshotId>, Error> {
+        let dir = snapshot.dir.join("proofs");
+        if !dir.exists() {
+            return Ok(Vec::new());
+        }
+        let mut bases = Vec::new();
+        for file in disk::files_below(&dir)? {
+            let proof = serde_json::from_slice::<Proof>(&fs::read(dir.join(file))?);
+            bases.extend(proof.ok().and_then(|proof| proof.successor_of));
+        }
+        Ok(bases)
+    }
+
     /// The standing of a snapshot by its proofs. A proof of another manifest counts for nothing
     /// and is named: manifests never change, so one of the two was altered.
     pub fn standing(&self, snapshot: &Snapshot) -> Result<Standing, Error> {
@@ -280,21 +301,29 @@ impl Store {
         types: &[&str],
         run: &str,
     ) -> Result<Option<(String, Vec<serde_json::Value>)>, Error> {
-        let dir = self.root.join("runs");
-        for file in disk::files_below(&dir)?.into_iter().rev() {
-            let name = file.with_extension("").display().to_string();
+        for name in self.runs()?.into_iter().rev() {
             if name.as_str() >= run {
                 continue;
             }
-            let text = fs::read_to_string(self.run_file(&name))?;
-            // The last line of a run that died may be cut short.
-            let lines: Vec<serde_json::Value> =
-                text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let lines = self.run_lines(&name)?;
             if lines.iter().any(|line| types.iter().any(|name| line["type"] == *name)) {
                 return Ok(Some((name, lines)));
             }
         }
         Ok(None)
+    }
+
+    /// Names of the runs, oldest first.
+    pub fn runs(&self) -> Result<Vec<String>, Error> {
+        let files = disk::files_below(&self.root.join("runs"))?;
+        Ok(files.into_iter().map(|file| file.with_extension("").display().to_string()).collect())
+    }
+
+    /// The record of a run as lines of JSON. The last line of a run that died may be cut short, and
+    /// does not count.
+    pub fn run_lines(&self, run: &str) -> Result<Vec<serde_json::Value>, Error> {
+        let text = fs::read_to_string(self.run_file(run))?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     /// The bytes of every rehearsal's record.

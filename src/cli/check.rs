@@ -20,15 +20,21 @@ use jiff::{SignedDuration, Timestamp};
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    pub(super) target: TargetArgs,
     #[command(flatten)]
-    push: PushFlags,
+    pub(super) push: PushFlags,
     /// How old the snapshot may be, such as 15m
     #[arg(long, value_parser = duration, value_name = "TIME", help_heading = RUN)]
-    max_age: Option<SignedDuration>,
+    pub(super) max_age: Option<SignedDuration>,
     /// Judge this snapshot instead of the newest one
     #[arg(long, value_parser = snapshot_id, value_name = "ID", help_heading = RUN)]
-    snapshot: Option<SnapshotId>,
+    pub(super) snapshot: Option<SnapshotId>,
+    /// Judge what git is about to push: the line for a pre-push hook, which has git's words on stdin
+    #[arg(long, help_heading = RUN)]
+    pub(super) pre_push: bool,
+    /// The remote's name and URL, as git gives them to the hook
+    #[arg(requires = "pre_push", hide = true, num_args = 0..=2)]
+    pub(super) pushed_to: Vec<String>,
 }
 
 pub(super) async fn run(setting: &Setting, args: CheckArgs) -> Result<Exit, Failure> {
@@ -40,14 +46,9 @@ pub(super) async fn run(setting: &Setting, args: CheckArgs) -> Result<Exit, Fail
 
 async fn check(setting: &Setting, opened: &Opened, args: &CheckArgs) -> Result<Done, Broken> {
     let prepared = prepare::prepare(setting, opened, args.push).await?;
-    let (snapshot, verified) = newest(opened, args.snapshot.as_ref()).await?;
-    let push = match &verified {
-        Some(verified) if !prepared.pending.is_empty() => Some(push_facts(opened, &prepared, verified)?),
-        _ => None,
-    };
     let (now, sessions) = on_target(opened).await?;
-    let facts = Facts { snapshot, edited: prepared.edited.clone(), sessions, push, ..opened.no_facts() };
-    let findings = judge(&opened.policy, &facts, now);
+    let (facts, verified) = facts(opened, &prepared, args.snapshot.as_ref()).await?;
+    let findings = judge(&opened.policy, &Facts { sessions, ..facts }, now);
     if findings.iter().any(|finding| finding.refuses) {
         return Err(fail::refused(findings));
     }
@@ -57,6 +58,21 @@ async fn check(setting: &Setting, opened: &Opened, args: &CheckArgs) -> Result<D
     let mut done = verified.as_ref().map_or_else(|| Done::nothing(opened), Done::of);
     done.summary.findings = findings;
     Ok(done.closing("Every rule holds; `supa-safe migrate` would ask for the confirmation and push"))
+}
+
+/// What the evidence on disk says for a push of the pending files.
+pub(super) async fn facts(
+    opened: &Opened,
+    prepared: &Prepared,
+    wanted: Option<&SnapshotId>,
+) -> Result<(Facts, Option<Verified>), Broken> {
+    let (snapshot, verified) = newest(opened, wanted).await?;
+    let push = match &verified {
+        Some(verified) if !prepared.pending.is_empty() => Some(push_facts(opened, prepared, verified)?),
+        _ => None,
+    };
+    let facts = Facts { snapshot, edited: prepared.edited.clone(), push, ..opened.no_facts() };
+    Ok((facts, verified))
 }
 
 /// The target's clock, and the sessions there that forbid a push.

@@ -1,9 +1,11 @@
 //! How a command that acts ended.
 
+use super::Setting;
+use super::fail::failed;
 use super::open::Opened;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::ui::Summary;
+use crate::ui::{self, Json, Summary};
 use crate::verify::Verified;
 
 /// It did what it was asked for.
@@ -65,4 +67,23 @@ impl Done {
         self.closing.push(line.into());
         self
     }
+}
+
+/// Ends a command that acts on this machine only, as [`Opened::close`] ends one with a target.
+pub(super) fn close(setting: &Setting, outcome: Result<Vec<String>, Failure>) -> Result<Exit, Failure> {
+    let global = &setting.global;
+    let mut summary = Summary::new();
+    if let Err(failure) = &outcome {
+        summary.exit = failure.exit.code();
+        summary.error.clone_from(&failure.chain);
+    }
+    if global.json {
+        Json::summary(&summary).map_err(failed(Exit::Error))?;
+    }
+    let said = outcome?;
+    if !global.json && !global.quiet {
+        let text = said.iter().map(|line| format!("{line}\n")).collect::<Vec<_>>().concat();
+        ui::print(&text).map_err(failed(Exit::Error))?;
+    }
+    Ok(Exit::Done)
 }

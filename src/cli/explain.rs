@@ -1,6 +1,7 @@
 //! `supa-safe explain`: why a rule exists and how to satisfy it.
 
 use super::Setting;
+use crate::config;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::policy::Rule;
@@ -33,7 +34,7 @@ pub(super) fn run(setting: &Setting, args: &ExplainArgs) -> Result<Exit, Failure
 
 fn page(topic: &str) -> Result<(&'static str, &'static str), Failure> {
     if topic == "policy" {
-        return Ok(("policy", include_str!("../../templates/supa-safe.toml")));
+        return Ok(("policy", config::SAMPLE));
     }
     let rule: Rule = topic.parse().map_err(|error| {
         Failure::new(Exit::Usage, &error).hint("Run `supa-safe explain` for the list of rules")

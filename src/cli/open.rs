@@ -58,7 +58,7 @@ pub(super) async fn open(
     max_age: Option<SignedDuration>,
     signals: &mut Signals,
 ) -> Result<Opened, Failure> {
-    let opened = signals.guard(pin(setting, args, max_age)).await;
+    let opened = signals.guard(Box::pin(pin(setting, args, max_age))).await;
     if let Err(failure) = &opened
         && setting.global.json
     {
@@ -106,7 +106,7 @@ async fn pin(
     Ok(Opened { target, policy, context, config, record, timings, run, _lock: lock })
 }
 
-fn observers(setting: &Setting) -> Observers {
+pub(super) fn observers(setting: &Setting) -> Observers {
     let mut observers = Observers::default();
     if setting.global.json {
         observers.add(Box::new(Json));
@@ -217,7 +217,7 @@ impl Opened {
     }
 }
 
-fn lock(store: &Store) -> Result<Lock, Failure> {
+pub(super) fn lock(store: &Store) -> Result<Lock, Failure> {
     store.lock().map_err(failed(Exit::Error))?.ok_or_else(|| {
         Failure::message(
             Exit::Locked,
@@ -251,6 +251,9 @@ fn own_program() -> Result<PathBuf, Failure> {
 async fn sweep(context: &Context) -> Result<(), Failure> {
     for name in context.store.sweep().map_err(failed(Exit::Error))? {
         context.note(format!("removed `{name}`: an earlier run died while it took this snapshot"));
+    }
+    for name in context.store.finish_removals().map_err(failed(Exit::Error))? {
+        context.note(format!("removed the rest of snapshot {name}: an earlier run died while it pruned"));
     }
     for swept in scratch::sweep(&context.machine.temp_dir).await {
         match swept.outcome {

@@ -15,6 +15,7 @@ use crate::rehearse::Subject;
 use crate::resolve;
 use crate::tools::supabase::{self, Answer, Push, Report, Search, Supabase};
 use clap::Args;
+use std::path::PathBuf;
 
 /// Flags of `supabase db push` that change what runs.
 #[derive(Clone, Copy, Debug, Args)]
@@ -94,7 +95,19 @@ pub(super) async fn prepare(
     flags: PushFlags,
 ) -> Result<Prepared, Failure> {
     let project = super::project(setting).map_err(|error| project_failed(&error))?;
-    let cli = find_cli(setting, opened, &project).await?;
+    let root = project.root.clone();
+    prepare_files(setting, opened, flags, project, root).await
+}
+
+/// The same for files that stand elsewhere than the project's tools.
+pub(super) async fn prepare_files(
+    setting: &Setting,
+    opened: &Opened,
+    flags: PushFlags,
+    project: Project,
+    tools_root: PathBuf,
+) -> Result<Prepared, Failure> {
+    let cli = find_cli(setting, opened, tools_root).await?;
     let want = Want {
         flags: flags.flags(),
         major: cli.version.major,
@@ -154,10 +167,10 @@ fn edited(files: &[MigrationFile], applied: &[history::Applied]) -> Vec<EditedFi
         .collect()
 }
 
-async fn find_cli(setting: &Setting, opened: &Opened, project: &Project) -> Result<Supabase, Failure> {
+async fn find_cli(setting: &Setting, opened: &Opened, project_root: PathBuf) -> Result<Supabase, Failure> {
     let search = Search {
         explicit: opened.config.supabase_bin.clone(),
-        project_root: project.root.clone(),
+        project_root,
         env: setting.surroundings.env().clone(),
     };
     let cli = supabase::find(&search).await.map_err(|error| {

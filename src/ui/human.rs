@@ -83,6 +83,20 @@ impl Human {
             Event::SetAside { snapshot, rule, fact } => {
                 self.line(&format!("  snapshot {snapshot} is set aside: [{rule}] {fact}"));
             }
+            Event::SnapshotKept { snapshot, reasons } => {
+                self.line(&format!("  keep    {snapshot}  {}", reasons.join("; ")));
+            }
+            Event::SnapshotRemoved { snapshot, age, bytes, gone } => {
+                let word = if *gone { "removed" } else { "remove " };
+                self.line(&format!("  {word} {snapshot}  {age} old, {}", bytes_in_words(*bytes)));
+            }
+            Event::ObjectsRemoved { count, bytes, gone } => {
+                let word = if *gone { "removed" } else { "remove " };
+                self.line(&format!(
+                    "  {word} {count} Storage objects that no snapshot names, {}",
+                    bytes_in_words(*bytes)
+                ));
+            }
             Event::TableCompared { table, recorded, restored, equal } => {
                 let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
                 compared.push((table.clone(), *recorded, *restored, *equal));

@@ -368,7 +368,12 @@ impl World {
 
     /// The program, in this world and in the project's folder, to be started by the test itself.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_supa-safe"));
+        self.program(env!("CARGO_BIN_EXE_supa-safe"))
+    }
+
+    /// Another program in the same world.
+    pub(crate) fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
         command.env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.path("app")).stdin(Stdio::null());
         command

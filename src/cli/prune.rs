@@ -1,0 +1,206 @@
+//! `supa-safe prune`, `pin`, and `unpin`: which snapshots stay.
+//!
+//! Nothing here speaks to the target: what stands on this machine is enough to decide.
+
+use super::done::close;
+use super::fail::failed;
+use super::open;
+use super::{Setting, TargetArgs, snapshot_id};
+use crate::disk::{self, Lock};
+use crate::event::{Event, Observer, Observers};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::manifest::SnapshotId;
+use crate::policy::in_words;
+use crate::retention::{Facts, Known, PastPush, Verdict, decide};
+use crate::store::{self, Store};
+use crate::ui::Record;
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+pub(super) struct PruneArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Say what would go and what would stay; remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Arguments of `pin` and `unpin`.
+#[derive(Debug, Args)]
+pub(super) struct PinArgs {
+    /// The snapshot
+    #[arg(value_parser = snapshot_id)]
+    id: SnapshotId,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+pub(super) fn prune(setting: &Setting, args: &PruneArgs) -> Result<Exit, Failure> {
+    close(setting, run(setting, args))
+}
+
+fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure> {
+    let (store, name) = open::store_of(setting, &args.target)?;
+    let keep = open::config(setting, None)?.keep(&name).map_err(failed(Exit::Usage))?;
+    let _run = open::lock(&store)?;
+    let _retention = lock(&store)?;
+    let mut observers = open::observers(setting);
+    if !args.dry_run {
+        let file = store.run_file(&store::run_name((setting.clock)(), std::process::id()));
+        observers.add(Box::new(Record::open(&file, setting.clock).map_err(failed(Exit::Error))?));
+        for id in store.finish_removals().map_err(failed(Exit::Error))? {
+            let text = format!("removed the rest of snapshot {id}: an earlier run died while it pruned");
+            observers.see(&Event::Note { text });
+        }
+    }
+    let facts = facts(&store, (setting.clock)(), keep).map_err(failed(Exit::Error))?;
+    let verdicts = decide(&facts);
+    let going = remove_snapshots(&store, &verdicts, &observers, args.dry_run)?;
+    let objects = remove_objects(&store, &facts, &going, &observers, args.dry_run)?;
+    let (kept, gone) = (verdicts.len() - going.len(), going.len());
+    let would = if args.dry_run { "would go" } else { "went" };
+    Ok(vec![format!("{gone} of {} snapshots of {name} {would}{objects}; {kept} stay", verdicts.len())])
+}
+
+fn remove_snapshots(
+    store: &Store,
+    verdicts: &[Verdict],
+    observers: &Observers,
+    dry_run: bool,
+) -> Result<BTreeSet<SnapshotId>, Failure> {
+    let mut going = BTreeSet::new();
+    for verdict in verdicts {
+        let snapshot = verdict.id.clone();
+        if verdict.is_kept() {
+            let reasons = verdict.reasons.iter().map(ToString::to_string).collect();
+            observers.see(&Event::SnapshotKept { snapshot, reasons });
+            continue;
+        }
+        let bytes = disk::bytes_below(&store.dir(&snapshot));
+        if !dry_run {
+            store.remove(&snapshot).map_err(failed(Exit::Error))?;
+        }
+        let age = verdict.age.map(in_words).unwrap_or_default();
+        going.insert(snapshot.clone());
+        observers.see(&Event::SnapshotRemoved { snapshot, age, bytes, gone: !dry_run });
+    }
+    Ok(going)
+}
+
+/// Removes what no snapshot names any more. An index that cannot be trusted keeps every object.
+fn remove_objects(
+    store: &Store,
+    facts: &Facts,
+    going: &BTreeSet<SnapshotId>,
+    observers: &Observers,
+    dry_run: bool,
+) -> Result<String, Failure> {
+    let unnamed = match store.unnamed_objects(facts.now, going) {
+        Ok(unnamed) => unnamed,
+        Err(error) => match error.damage() {
+            None => return Err(Failure::new(Exit::Error, &error)),
+            Some(why) => {
+                let text =
+                    format!("every Storage object stays, because it is not known which are needed: {why}");
+                observers.see(&Event::Warning { text });
+                return Ok(String::new());
+            }
+        },
+    };
+    if unnamed.is_empty() {
+        return Ok(String::new());
+    }
+    if !dry_run {
+        store.remove_objects(&unnamed).map_err(failed(Exit::Error))?;
+    }
+    let (count, bytes) = (unnamed.len(), unnamed.iter().map(|object| object.bytes).sum());
+    observers.see(&Event::ObjectsRemoved { count, bytes, gone: !dry_run });
+    Ok(format!(", and {count} Storage objects with them"))
+}
+
+/// What the state folder says. The platform's backups are known to nobody here, so the days decide.
+fn facts(store: &Store, now: Timestamp, keep: SignedDuration) -> Result<Facts, store::Error> {
+    let mut snapshots = Vec::new();
+    for id in store.ids()? {
+        let pinned = store.is_pinned(&id);
+        snapshots.push(match store.load(&id) {
+            Ok(snapshot) => Known {
+                taken_at: Ok(snapshot.manifest.taken.local_clock),
+                pinned,
+                successor_of: store.successor_of(&snapshot)?,
+                id,
+            },
+            Err(error) => {
+                let Some(why) = error.damage() else { return Err(error) };
+                Known { id, taken_at: Err(why), pinned, successor_of: Vec::new() }
+            }
+        });
+    }
+    let rehearsals = store.rehearsals()?.iter().filter_map(|record| rehearsed(record)).collect();
+    Ok(Facts { now, keep, snapshots, rehearsals, pushes: pushes(store)?, backup_at: None })
+}
+
+fn rehearsed(record: &[u8]) -> Option<(SnapshotId, Timestamp)> {
+    let record: Value = serde_json::from_slice(record).ok()?;
+    let text = |name: &str| record.get(name)?.as_str();
+    Some((text("snapshot")?.parse().ok()?, text("rehearsed_at")?.parse().ok()?))
+}
+
+/// The runs that pushed, and whether they, or a later run, learned what became of it.
+fn pushes(store: &Store) -> Result<Vec<PastPush>, store::Error> {
+    let mut pushes = Vec::new();
+    let mut settled_later = BTreeSet::new();
+    for run in store.runs()? {
+        let lines = store.run_lines(&run)?;
+        let of_type =
+            |name: &str| lines.iter().find(|line| line.get("type").and_then(Value::as_str) == Some(name));
+        let text = |line: &Value, name: &str| line.get(name)?.as_str().map(str::to_owned);
+        settled_later.extend(of_type("push-settled").and_then(|line| text(line, "run")));
+        let Some(line) = of_type("delegating") else { continue };
+        let read = || Some((text(line, "snapshot")?.parse().ok()?, text(line, "at")?.parse().ok()?));
+        if let Some((snapshot, at)) = read() {
+            let settled = of_type("delegated").is_some();
+            pushes.push(PastPush { run, snapshot, at, settled });
+        }
+    }
+    for push in &mut pushes {
+        push.settled |= settled_later.contains(&push.run);
+    }
+    Ok(pushes)
+}
+
+fn lock(store: &Store) -> Result<Lock, Failure> {
+    store.lock_retention().map_err(failed(Exit::Error))?.ok_or_else(|| {
+        Failure::message(Exit::Locked, "another run prunes or pins the snapshots of this target")
+            .hint("Wait until it has ended, then run again")
+    })
+}
+
+pub(super) fn pin(setting: &Setting, args: &PinArgs) -> Result<Exit, Failure> {
+    close(setting, change_pin(setting, args, true))
+}
+
+pub(super) fn unpin(setting: &Setting, args: &PinArgs) -> Result<Exit, Failure> {
+    close(setting, change_pin(setting, args, false))
+}
+
+fn change_pin(setting: &Setting, args: &PinArgs, pinned: bool) -> Result<Vec<String>, Failure> {
+    let (store, _) = open::store_of(setting, &args.target)?;
+    let _retention = lock(&store)?;
+    let changed = if pinned { store.pin(&args.id, (setting.clock)()) } else { store.unpin(&args.id) };
+    let changed = changed.map_err(|error| {
+        Failure::new(Exit::Error, &error).hint("Run `supa-safe list` for the snapshots of this target")
+    })?;
+    let id = &args.id;
+    Ok(vec![match (pinned, changed) {
+        (true, true) => format!("Pinned {id}: `supa-safe prune` keeps it until `supa-safe unpin {id}`"),
+        (true, false) => format!("{id} is pinned already"),
+        (false, true) => format!("Unpinned {id}: `supa-safe prune` decides about it again"),
+        (false, false) => format!("{id} was not pinned"),
+    }])
+}

@@ -1,0 +1,275 @@
+//! The git pre-push hook: installs and removes it, and knows what a push carries.
+//!
+//! The installed file is a short shell script that asks `supa-safe check --pre-push`. A hook that
+//! stood there before is kept beside it and runs first, with the same lines on stdin. What belongs
+//! to somebody else (a hook manager, a folder outside the repository) is not touched.
+
+mod manager;
+mod push;
+
+pub use manager::{LINE, Manager};
+pub use push::{Carried, Line, MIGRATIONS, Watched, carried, parse};
+
+use crate::disk;
+use crate::proc::{self, shell_word};
+use crate::tools::git::Git;
+use fs_err as fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// The hook as it is installed, but for the place of the program.
+const TEMPLATE: &str = include_str!("../templates/pre-push.sh");
+/// The line of the template that names the program.
+const PROGRAM: &str = "supa_safe=supa-safe\n";
+/// How a hook of ours begins its second line.
+const MARK: &str = "# supa-safe pre-push hook, version ";
+/// The version of the template.
+pub const VERSION: u32 = 1;
+/// The hook's file name.
+const FILE: &str = "pre-push";
+/// What the hook that stood there before is called from then on.
+///
+/// Not `pre-push.legacy`: pre-commit and prek move whatever they find to that name.
+const BEFORE: &str = "pre-push.before-supa-safe";
+
+/// Why the hook cannot be installed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no repository.
+    #[error("`{}` is in no git repository", .0.display())]
+    NoRepository(PathBuf),
+    /// `core.hooksPath` leads out of the repository.
+    #[error("`core.hooksPath` leads to `{}`, outside of this repository", .dir.display())]
+    Outside {
+        /// Where git looks for hooks.
+        dir: PathBuf,
+        /// The scope in which it is set, such as `global`.
+        scope: String,
+        /// The repository's own folder of hooks.
+        own: PathBuf,
+    },
+    /// A hook manager owns the hooks.
+    #[error("{} owns the hooks of this repository", .0.name())]
+    Managed(Manager),
+    /// Two hooks of others are there.
+    #[error("`{}` and `{}` are both hooks of others, and only one can run before supa-safe", .hook.display(), .before.display())]
+    Two {
+        /// The hook that git runs.
+        hook: PathBuf,
+        /// The one that was kept from before.
+        before: PathBuf,
+    },
+    /// git failed.
+    #[error(transparent)]
+    Git(#[from] proc::Error),
+    /// git says something that is not a line of a pre-push hook.
+    #[error("`{0}` is not a line that git gives to a pre-push hook")]
+    Line(String),
+    /// A file could not be read or written.
+    #[error("cannot use the folder of git's hooks")]
+    Io(#[from] io::Error),
+}
+
+/// Where git looks for the hooks of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Whether it is part of the work tree, so that others get what is written there.
+    pub shared: bool,
+    /// The scope of a `core.hooksPath` that leads outside.
+    outside: Option<String>,
+    own: PathBuf,
+    manager: Option<Manager>,
+}
+
+/// What stands where git looks for the hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing.
+    Missing,
+    /// Ours.
+    Installed {
+        /// The version of its text.
+        version: u32,
+        /// Whether a hook from before runs first.
+        before: bool,
+    },
+    /// Somebody else's.
+    Foreign,
+}
+
+/// What an installation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// A new file.
+    New,
+    /// A new file, and the hook that stood there runs before it.
+    Before,
+    /// A newer text, or another place of the program.
+    Updated,
+    /// Nothing: it was there.
+    Already,
+}
+
+/// What a removal did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Removed the file.
+    Removed,
+    /// Brought back the hook from before.
+    Restored,
+    /// Nothing: what stands there, if anything, is not ours.
+    NotOurs,
+}
+
+impl Place {
+    /// Finds the place of a repository's hooks, and whose it is.
+    pub fn find(git: &Git, start: &Path) -> Result<Self, Error> {
+        if !git.is_repository()? {
+            return Err(Error::NoRepository(start.to_owned()));
+        }
+        let dir = git.hooks_dir()?;
+        let real = real_path(&dir);
+        let common = real_path(&git.common_dir()?);
+        let top = git.top_level()?.map(|top| real_path(&top));
+        let own = common.join("hooks");
+        let in_work_tree = top.as_ref().is_some_and(|top| real.starts_with(top));
+        let inside = real.starts_with(&common) || in_work_tree;
+        let outside = if inside { None } else { git.hooks_path()? };
+        let scope = |line: String| line.split_whitespace().next().unwrap_or_default().to_owned();
+        Ok(Self {
+            manager: top.as_ref().and_then(|top| Manager::of(top, &real)),
+            shared: in_work_tree && !real.starts_with(&common),
+            outside: outside.map(scope),
+            own,
+            dir,
+        })
+    }
+
+    /// The file of the hook.
+    pub fn file(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    /// The file of the hook that runs before ours.
+    pub fn before(&self) -> PathBuf {
+        self.dir.join(BEFORE)
+    }
+
+    /// Who else manages the hooks here.
+    pub fn manager(&self) -> Option<&Manager> {
+        self.manager.as_ref()
+    }
+
+    /// Whether the folder may be written to at all.
+    pub fn check(&self) -> Result<(), Error> {
+        match (&self.outside, &self.manager) {
+            (_, Some(manager)) => Err(Error::Managed(manager.clone())),
+            (Some(scope), None) => {
+                Err(Error::Outside { dir: self.dir.clone(), scope: scope.clone(), own: self.own.clone() })
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// What stands there.
+    pub fn state(&self) -> io::Result<State> {
+        let file = self.file();
+        if fs::symlink_metadata(&file).is_err() {
+            return Ok(State::Missing);
+        }
+        let ours = version(&fs::read(&file).unwrap_or_default());
+        Ok(ours.map_or(State::Foreign, |version| State::Installed { version, before: self.has_before() }))
+    }
+
+    fn has_before(&self) -> bool {
+        fs::symlink_metadata(self.before()).is_ok()
+    }
+}
+
+/// Installs the hook, which calls this program.
+pub fn install(place: &Place, program: &Path) -> Result<Installed, Error> {
+    place.check()?;
+    let text = text(place, program);
+    let file = place.file();
+    let done = match place.state()? {
+        State::Missing => Installed::New,
+        State::Installed { .. } if fs::read(&file)? == text.as_bytes() && is_program(&file) => {
+            return Ok(Installed::Already);
+        }
+        State::Installed { .. } => Installed::Updated,
+        State::Foreign if place.has_before() => {
+            return Err(Error::Two { hook: file, before: place.before() });
+        }
+        State::Foreign => {
+            // Both names stand until the new file takes the first: no push goes by unhooked.
+            fs::hard_link(&file, place.before())?;
+            Installed::Before
+        }
+    };
+    disk::make_private_dir(&place.dir)?;
+    disk::write_program(&file, text.as_bytes())?;
+    Ok(done)
+}
+
+/// Removes the hook when it is ours, and brings back the one from before.
+pub fn uninstall(place: &Place) -> Result<Removed, Error> {
+    let State::Installed { before, .. } = place.state()? else { return Ok(Removed::NotOurs) };
+    if before {
+        fs::rename(place.before(), place.file())?;
+        return Ok(Removed::Restored);
+    }
+    fs::remove_file(place.file())?;
+    Ok(Removed::Removed)
+}
+
+/// The hook's text. In a folder that others share, no path of this machine stands in it.
+fn text(place: &Place, program: &Path) -> String {
+    if place.shared {
+        return TEMPLATE.to_owned();
+    }
+    TEMPLATE.replacen(PROGRAM, &format!("supa_safe={}\n", shell_word(&program.to_string_lossy())), 1)
+}
+
+/// The version of a hook of ours; none when it is not ours.
+fn version(text: &[u8]) -> Option<u32> {
+    let text = String::from_utf8_lossy(text);
+    text.lines().take(3).find_map(|line| line.strip_prefix(MARK))?.trim().parse().ok()
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
+}
+
+/// A path without links; of what does not exist, the part that does.
+fn real_path(path: &Path) -> PathBuf {
+    for base in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (fs::canonicalize(base), path.strip_prefix(base)) {
+            return real.join(rest);
+        }
+    }
+    path.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_a_hook_of_this_version() {
+        assert_eq!(version(TEMPLATE.as_bytes()), Some(VERSION));
+        assert_eq!(TEMPLATE.matches(PROGRAM).count(), 2, "once as the place to fill, once as the way out");
+    }
+
+    #[test]
+    fn only_ours_is_ours() {
+        for foreign in
+            ["", "#!/bin/sh\nsupa-safe check --pre-push\n", "# supa-safe pre-push hook, version x\n"]
+        {
+            assert_eq!(version(foreign.as_bytes()), None, "{foreign}");
+        }
+        assert_eq!(version(b"#!/bin/sh\n# supa-safe pre-push hook, version 7\n"), Some(7));
+    }
+}

@@ -1,0 +1,310 @@
+//! Which snapshots are kept, and why: a decision, not a deletion.
+//!
+//! Nothing goes that something still leans on, and nothing goes without a reason to go: a snapshot
+//! whose record cannot be read is kept, because nobody knows what it is.
+
+use crate::manifest::SnapshotId;
+use crate::policy::in_words;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// How long a rehearsal may count at most (DESIGN 3); an older one leans on nothing any more.
+const REHEARSAL_COUNTS: SignedDuration = SignedDuration::from_hours(24);
+
+/// What is known when it is decided.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// This machine's clock.
+    pub now: Timestamp,
+    /// How long a snapshot is kept in any case.
+    pub keep: SignedDuration,
+    /// Every snapshot of the target.
+    pub snapshots: Vec<Known>,
+    /// Snapshots that a rehearsal restored, and when.
+    pub rehearsals: Vec<(SnapshotId, Timestamp)>,
+    /// Runs that pushed.
+    pub pushes: Vec<PastPush>,
+    /// When the platform's newest backup was completed; none when that is not known.
+    pub backup_at: Option<Timestamp>,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name.
+    pub id: SnapshotId,
+    /// Its consistency point by this machine's clock, or why its record cannot be read.
+    pub taken_at: Result<Timestamp, String>,
+    /// Whether a person pinned it.
+    pub pinned: bool,
+    /// Snapshots whose restore stands for this one.
+    pub successor_of: Vec<SnapshotId>,
+}
+
+/// A run that pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastPush {
+    /// Its name, which sorts by time.
+    pub run: String,
+    /// The snapshot that its clearance was bound to.
+    pub snapshot: SnapshotId,
+    /// When it began to push.
+    pub at: Timestamp,
+    /// Whether it is known what became of it.
+    pub settled: bool,
+}
+
+/// Why a snapshot is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is the newest one.
+    Newest,
+    /// A person said so.
+    Pinned,
+    /// It is young.
+    Young(SignedDuration),
+    /// A rehearsal that still counts restored it.
+    Rehearsed,
+    /// The restore of this one stands for that one.
+    Successor(SnapshotId),
+    /// The last push leaned on it.
+    LastPush,
+    /// Nobody knows what became of that run's push.
+    Unsettled(String),
+    /// The platform has no backup that is newer than the push.
+    NoBackup,
+    /// Its record cannot be read.
+    Damaged(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newest => f.write_str("the newest one"),
+            Self::Pinned => f.write_str("pinned"),
+            Self::Young(keep) => write!(f, "younger than {}", in_words(*keep)),
+            Self::Rehearsed => f.write_str("a rehearsal that still counts restored it"),
+            Self::Successor(id) => write!(f, "its restore stands for snapshot {id}"),
+            Self::LastPush => f.write_str("the last push leaned on it"),
+            Self::Unsettled(run) => write!(f, "nobody knows yet what became of the push of run {run}"),
+            Self::NoBackup => f.write_str("the platform has no backup from after its push"),
+            Self::Damaged(why) => {
+                write!(f, "its record cannot be read ({why}): look at it, then remove it by hand")
+            }
+        }
+    }
+}
+
+/// What happens to a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Its age, when its record can be read.
+    pub age: Option<SignedDuration>,
+    /// Why it is kept; empty when it goes.
+    pub reasons: Vec<Reason>,
+}
+
+impl Verdict {
+    /// Whether it stays.
+    pub fn is_kept(&self) -> bool {
+        !self.reasons.is_empty()
+    }
+}
+
+/// Decides for every snapshot, newest first.
+pub fn decide(facts: &Facts) -> Vec<Verdict> {
+    let mut verdicts: BTreeMap<&SnapshotId, Vec<Reason>> =
+        facts.snapshots.iter().map(|known| (&known.id, own_reasons(facts, known))).collect();
+    // A restore that stands for a kept snapshot is kept, and so is what that one leans on.
+    let mut queue: Vec<&Known> = facts
+        .snapshots
+        .iter()
+        .filter(|known| verdicts.get(&known.id).is_some_and(|why| !why.is_empty()))
+        .collect();
+    let mut seen: BTreeSet<&SnapshotId> = queue.iter().map(|known| &known.id).collect();
+    while let Some(kept) = queue.pop() {
+        for base in &kept.successor_of {
+            if let Some(why) = verdicts.get_mut(base) {
+                why.push(Reason::Successor(kept.id.clone()));
+            }
+            if let Some(known) = facts.snapshots.iter().find(|known| known.id == *base)
+                && seen.insert(&known.id)
+            {
+                queue.push(known);
+            }
+        }
+    }
+    let age = |known: &Known| known.taken_at.as_ref().ok().map(|taken| facts.now.duration_since(*taken));
+    let mut decided: Vec<Verdict> = facts
+        .snapshots
+        .iter()
+        .map(|known| Verdict {
+            id: known.id.clone(),
+            age: age(known),
+            reasons: verdicts.remove(&known.id).unwrap_or_default(),
+        })
+        .collect();
+    decided.sort_by(|left, right| right.id.cmp(&left.id));
+    decided
+}
+
+fn own_reasons(facts: &Facts, known: &Known) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let readable = facts.snapshots.iter().filter(|other| other.taken_at.is_ok());
+    if readable.max_by(|left, right| left.id.cmp(&right.id)).is_some_and(|newest| newest.id == known.id) {
+        reasons.push(Reason::Newest);
+    }
+    if known.pinned {
+        reasons.push(Reason::Pinned);
+    }
+    match &known.taken_at {
+        Err(why) => reasons.push(Reason::Damaged(why.clone())),
+        // One from the future is young as well: the clock is wrong, not the snapshot.
+        Ok(taken) if facts.now.duration_since(*taken) < facts.keep => reasons.push(Reason::Young(facts.keep)),
+        Ok(_) => {}
+    }
+    let counts = |at: &Timestamp| facts.now.duration_since(*at) <= REHEARSAL_COUNTS;
+    if facts.rehearsals.iter().any(|(id, at)| *id == known.id && counts(at)) {
+        reasons.push(Reason::Rehearsed);
+    }
+    let last = facts.pushes.iter().max_by(|left, right| left.run.cmp(&right.run));
+    if last.is_some_and(|push| push.snapshot == known.id) {
+        reasons.push(Reason::LastPush);
+    }
+    for push in facts.pushes.iter().filter(|push| push.snapshot == known.id) {
+        if !push.settled {
+            reasons.push(Reason::Unsettled(push.run.clone()));
+        }
+        if facts.backup_at.is_some_and(|backup| backup < push.at) {
+            reasons.push(Reason::NoBackup);
+        }
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn days_ago(days: i32) -> Timestamp {
+        now() - DAY * days
+    }
+
+    fn id(days: i32) -> SnapshotId {
+        SnapshotId::new(days_ago(days), 0)
+    }
+
+    fn known(days: i32) -> Known {
+        Known { id: id(days), taken_at: Ok(days_ago(days)), pinned: false, successor_of: Vec::new() }
+    }
+
+    fn facts(snapshots: Vec<Known>) -> Facts {
+        Facts {
+            now: now(),
+            keep: DAY * 14,
+            snapshots,
+            rehearsals: Vec::new(),
+            pushes: Vec::new(),
+            backup_at: None,
+        }
+    }
+
+    fn push(days: i32, settled: bool) -> PastPush {
+        PastPush { run: format!("{}", 1000 - days), snapshot: id(days), at: days_ago(days), settled }
+    }
+
+    /// What is kept, by age in days, with the reasons.
+    fn check(facts: &Facts, expected: &[(i32, &[Reason])]) {
+        let kept: Vec<(SnapshotId, Vec<Reason>)> = decide(facts)
+            .into_iter()
+            .filter(Verdict::is_kept)
+            .map(|verdict| (verdict.id, verdict.reasons))
+            .collect();
+        let expected: Vec<(SnapshotId, Vec<Reason>)> =
+            expected.iter().map(|(days, reasons)| (id(*days), reasons.to_vec())).collect();
+        assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn the_newest_and_the_young_stay() {
+        let young = || Reason::Young(DAY * 14);
+        check(
+            &facts(vec![known(20), known(13), known(14), known(3)]),
+            &[(3, &[Reason::Newest, young()]), (13, &[young()])],
+        );
+        check(&facts(vec![known(90), known(60)]), &[(60, &[Reason::Newest])]);
+        check(&facts(vec![known(-1), known(60)]), &[(-1, &[Reason::Newest, young()])]);
+        check(&facts(Vec::new()), &[]);
+    }
+
+    #[test]
+    fn what_something_leans_on_stays() {
+        let base = || vec![known(60), known(50), known(40), known(30), known(20)];
+        let pinned = |facts: &mut Facts| facts.snapshots[0].pinned = true;
+        let mut one = facts(base());
+        pinned(&mut one);
+        check(&one, &[(20, &[Reason::Newest]), (60, &[Reason::Pinned])]);
+
+        let mut one = facts(base());
+        one.rehearsals = vec![(id(50), days_ago(1)), (id(40), days_ago(2))];
+        check(&one, &[(20, &[Reason::Newest]), (50, &[Reason::Rehearsed])]);
+
+        let mut one = facts(base());
+        one.pushes = vec![push(60, true), push(50, false), push(40, true)];
+        check(
+            &one,
+            &[
+                (20, &[Reason::Newest]),
+                (40, &[Reason::LastPush]),
+                (50, &[Reason::Unsettled("950".to_owned())]),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_chain_of_successors_stays_whole() {
+        let mut one = facts(vec![known(60), known(50), known(40), known(30)]);
+        one.snapshots[3].successor_of = vec![id(50)];
+        one.snapshots[1].successor_of = vec![id(60)];
+        one.snapshots[2].successor_of = vec![id(60)];
+        check(
+            &one,
+            &[
+                (30, &[Reason::Newest]),
+                (50, &[Reason::Successor(id(30))]),
+                (60, &[Reason::Successor(id(50))]),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_backup_of_the_platform_lets_go_only_when_it_is_newer() {
+        let mut one = facts(vec![known(60), known(50), known(20)]);
+        one.pushes = vec![push(60, true), push(50, true), push(20, true)];
+        let last = [Reason::Newest, Reason::LastPush];
+        check(&one, &[(20, &last)]);
+        one.backup_at = Some(days_ago(55));
+        check(
+            &one,
+            &[(20, &[Reason::Newest, Reason::LastPush, Reason::NoBackup]), (50, &[Reason::NoBackup])],
+        );
+        one.backup_at = Some(days_ago(1));
+        check(&one, &[(20, &last)]);
+    }
+
+    #[test]
+    fn what_nobody_can_read_stays_and_is_not_the_newest() {
+        let mut one = facts(vec![known(60), known(50)]);
+        one.snapshots[1].taken_at = Err("cut short".to_owned());
+        check(&one, &[(50, &[Reason::Damaged("cut short".to_owned())]), (60, &[Reason::Newest])]);
+    }
+}

@@ -1,0 +1,193 @@
+//! git: what a hook and a look around ask it.
+//!
+//! A hook inherits `GIT_DIR` and its like: [`Git::inherited`] keeps them, so that the question is
+//! about the repository that git itself works on. [`Git::at`] clears them: it is about a folder.
+//! Nothing here fetches, takes an optional lock, or asks.
+
+use crate::proc::{self, Cmd, Output};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// Variables that bind git to one repository (`git rev-parse --local-env-vars`, git 2.47).
+const LOCAL: [&str; 16] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+/// Code of a git that could not do its work, where 1 means "no".
+const FATAL: i32 = 128;
+
+/// git, and where it works.
+#[derive(Clone, Debug)]
+pub struct Git {
+    program: PathBuf,
+    env: BTreeMap<OsString, OsString>,
+    dir: PathBuf,
+}
+
+impl Git {
+    /// git in this folder, bound to the repository that the environment names.
+    pub fn inherited(env: &BTreeMap<OsString, OsString>, dir: &Path) -> Result<Self, proc::Error> {
+        let path = env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+        Ok(Self { program: proc::find("git", &path)?, env: env.clone(), dir: dir.to_owned() })
+    }
+
+    /// git in this folder, bound to the repository that the folder belongs to.
+    pub fn at(env: &BTreeMap<OsString, OsString>, dir: &Path) -> Result<Self, proc::Error> {
+        let mut git = Self::inherited(env, dir)?;
+        git.env.retain(|name, _| !LOCAL.iter().any(|local| name == OsStr::new(local)));
+        Ok(git)
+    }
+
+    fn cmd(&self) -> Cmd {
+        Cmd::new(&self.program)
+            .env_base(&self.env)
+            .env("LC_ALL", "C")
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            .env("GIT_NO_LAZY_FETCH", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .dir(&self.dir)
+    }
+
+    /// Whether there is a repository here.
+    pub fn is_repository(&self) -> Result<bool, proc::Error> {
+        Ok(self.cmd().args(["rev-parse", "--git-dir"]).run_now_unchecked()?.ended.is_success())
+    }
+
+    /// The version as git says it, such as `2.47.3`.
+    pub fn version(&self) -> Result<String, proc::Error> {
+        let printed = self.cmd().arg("--version").run_now()?.stdout;
+        Ok(printed.split_whitespace().nth(2).unwrap_or_default().to_owned())
+    }
+
+    /// The top of the work tree; none in a bare repository.
+    pub fn top_level(&self) -> Result<Option<PathBuf>, proc::Error> {
+        let output = self.cmd().args(["rev-parse", "--show-toplevel"]).run_now_unchecked()?;
+        Ok(output.ended.is_success().then(|| PathBuf::from(line(&output))))
+    }
+
+    /// The folder that all work trees of the repository share.
+    pub fn common_dir(&self) -> Result<PathBuf, proc::Error> {
+        let output = self.cmd().args(["rev-parse", "--git-common-dir"]).run_now()?;
+        Ok(self.dir.join(line(&output)))
+    }
+
+    /// The folder in which git looks for hooks, as `core.hooksPath` has it.
+    pub fn hooks_dir(&self) -> Result<PathBuf, proc::Error> {
+        let output = self.cmd().args(["rev-parse", "--git-path", "hooks"]).run_now()?;
+        Ok(self.dir.join(line(&output)))
+    }
+
+    /// Where `core.hooksPath` is set, and to what: a line of `git config --show-origin`.
+    pub fn hooks_path(&self) -> Result<Option<String>, proc::Error> {
+        let output =
+            self.cmd().args(["config", "--show-scope", "--get", "core.hooksPath"]).run_now_unchecked()?;
+        Ok(output.ended.is_success().then(|| line(&output)))
+    }
+
+    /// Tracked files that match a pattern, from the top of the work tree; none in a bare repository.
+    pub fn tracked(&self, pattern: &str) -> Result<Vec<String>, proc::Error> {
+        let cmd = self.cmd().args(["ls-files", "-z", "--full-name", "--"]).arg(magic(pattern));
+        let output = cmd.run_now_unchecked()?;
+        Ok(if output.ended.is_success() { names(&output) } else { Vec::new() })
+    }
+
+    /// The objects that these references name; those that do not exist are left out.
+    pub fn objects(&self, references: &[String]) -> Result<Vec<String>, proc::Error> {
+        let cmd = self.cmd().args(["for-each-ref", "--format=%(objectname)"]).args(references);
+        Ok(cmd.run_now()?.stdout.lines().map(str::to_owned).collect())
+    }
+
+    /// The best common ancestor of a commit and any of the others.
+    pub fn merge_base(&self, commit: &str, others: &[String]) -> Result<Option<String>, proc::Error> {
+        let output = self.cmd().args(["merge-base", commit]).args(others).run_now_unchecked()?;
+        Ok(output.ended.is_success().then(|| line(&output)))
+    }
+
+    /// The tree without files, whose name depends on the repository's hash.
+    pub fn empty_tree(&self) -> Result<String, proc::Error> {
+        Ok(line(&self.cmd().args(["hash-object", "-t", "tree", "--stdin"]).run_now()?))
+    }
+
+    /// Paths that match a pattern and differ between two trees; none when one of them is not here.
+    pub fn changed(&self, from: &str, to: &str, pattern: &str) -> Result<Option<Vec<String>>, proc::Error> {
+        let cmd = self
+            .cmd()
+            .args(["diff-tree", "-r", "-z", "--name-only", "--no-renames", from, to, "--"])
+            .arg(magic(pattern));
+        let shown = cmd.to_string();
+        let output = cmd.run_now_unchecked()?;
+        match output.ended {
+            proc::Ended::Code(0) => Ok(Some(names(&output))),
+            proc::Ended::Code(FATAL) => Ok(None),
+            ended => Err(proc::Error::Failed { shown, ended, tail: proc::indented_tail(&output.stderr) }),
+        }
+    }
+
+    /// Writes the files of a commit below a folder of it into an empty folder, as a checkout would
+    /// write them; `scratch_index` is a file that does not exist. The work tree and its index stay as
+    /// they are.
+    pub fn check_out(
+        &self,
+        commit: &str,
+        below: &str,
+        into: &Path,
+        scratch_index: &Path,
+    ) -> Result<(), proc::Error> {
+        let index = scratch_index.display().to_string();
+        let work_tree = format!("--work-tree={}", into.display());
+        let cmd = || self.cmd().env("GIT_INDEX_FILE", index.clone()).env("GIT_NO_LAZY_FETCH", "0").dir(into);
+        let git_dir = format!("--git-dir={}", self.git_dir()?.display());
+        drop(
+            cmd()
+                .args([&git_dir, &work_tree])
+                .args(["read-tree", "--no-sparse-checkout", commit])
+                .run_now()?,
+        );
+        let listed = cmd()
+            .args([&git_dir, &work_tree])
+            .args(["ls-files", "-z", "--full-name", "--"])
+            .arg(format!(":(top,literal){below}"));
+        drop(
+            cmd()
+                .args([&git_dir, &work_tree])
+                .args(["checkout-index", "-z", "--stdin"])
+                .input_from(listed)
+                .run_now()?,
+        );
+        Ok(())
+    }
+
+    fn git_dir(&self) -> Result<PathBuf, proc::Error> {
+        Ok(PathBuf::from(line(&self.cmd().args(["rev-parse", "--absolute-git-dir"]).run_now()?)))
+    }
+}
+
+/// A pattern in which `**/` stands for any folder, from the top of the work tree.
+fn magic(pattern: &str) -> String {
+    format!(":(top,glob){pattern}")
+}
+
+/// One line of output; a path may end in blanks, so only the line's end goes.
+fn line(output: &Output) -> String {
+    output.stdout.strip_suffix('\n').unwrap_or(&output.stdout).to_owned()
+}
+
+/// Names that end with NUL.
+fn names(output: &Output) -> Vec<String> {
+    output.stdout.split('\0').filter(|name| !name.is_empty() && *name != "\n").map(str::to_owned).collect()
+}

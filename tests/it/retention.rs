@@ -1,0 +1,258 @@
+//! `prune`, `pin`, and `unpin`: what goes, what stays, and that nothing needed ever goes.
+
+use crate::world::{World, list, read_json};
+use fs_err as fs;
+use serde_json::{Value, json};
+use snapbox::{assert_data_eq, str};
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+use supa_safe::disk;
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// A world with one real snapshot, from which older ones are made.
+fn with_snapshot() -> World {
+    let world = World::hosted(&[]);
+    drop(world.run(["snapshot"]).exits(0));
+    world
+}
+
+/// A copy of the newest snapshot as it would have been taken that long ago, naming these objects.
+fn aged(world: &World, days: u32, objects: &[String]) -> String {
+    let newest = world.snapshots().swap_remove(0);
+    let now: jiff::Timestamp =
+        read_json(&newest.join("manifest.json"))["taken"]["local_clock"].as_str().unwrap().parse().unwrap();
+    let taken = now - jiff::SignedDuration::from_hours(24) * i32::try_from(days).unwrap();
+    let id = supa_safe::manifest::SnapshotId::new(taken, days).as_str().to_owned();
+    let dir = newest.with_file_name(&id);
+    for file in disk::files_below(&newest).unwrap() {
+        fs::create_dir_all(dir.join(&file).parent().unwrap()).unwrap();
+        fs::copy(newest.join(&file), dir.join(&file)).unwrap();
+    }
+    let mut manifest = read_json(&dir.join("manifest.json"));
+    manifest["id"] = json!(id);
+    manifest["taken"]["local_clock"] = json!(taken);
+    if !objects.is_empty() {
+        let lines: Vec<String> =
+            objects.iter().map(|sha256| format!("{}\n", json!({"key": "k", "sha256": sha256}))).collect();
+        let index = [&lines.concat(), "{\"bucket\":\"b\"}\n"].concat();
+        fs::create_dir_all(dir.join("storage")).unwrap();
+        disk::write(&dir.join("storage/index.jsonl"), index.as_bytes()).unwrap();
+        let digest = json!({"path": "storage/index.jsonl", "sha256": disk::sha256(index.as_bytes()), "bytes": index.len()});
+        manifest["files"].as_array_mut().unwrap().push(digest);
+    }
+    disk::write_json(&dir.join("manifest.json"), &manifest).unwrap();
+    id
+}
+
+/// An object file of that age; returns its digest.
+fn object(world: &World, number: u32, age: Duration) -> String {
+    let bytes = format!("object {number}");
+    let sha256 = disk::sha256(bytes.as_bytes());
+    let path = object_path(world, &sha256);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    disk::write(&path, bytes.as_bytes()).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.file().set_modified(SystemTime::now() - age).unwrap();
+    sha256
+}
+
+fn object_path(world: &World, sha256: &str) -> PathBuf {
+    world.store().join("objects").join(&sha256[..2]).join(sha256)
+}
+
+fn ids(world: &World) -> Vec<String> {
+    let name = |dir: &PathBuf| dir.file_name().unwrap().to_str().unwrap().to_owned();
+    list(&world.store().join("snapshots")).iter().map(name).collect()
+}
+
+#[test]
+fn every_keep_has_its_reason_and_the_rest_goes() {
+    let world = with_snapshot();
+    let (newest, young) = (ids(&world).swap_remove(0), aged(&world, 13, &[]));
+    let (old, pinned) = (aged(&world, 20, &[]), aged(&world, 30, &[]));
+    drop(world.run(["pin", &pinned]).exits(0));
+    drop(world.run(["pin", &pinned]).exits(0));
+
+    let before = disk::files_below(&world.store()).unwrap();
+    let ran = world.run(["prune", "--dry-run"]).exits(0);
+    assert_data_eq!(
+        ran.talk(),
+        str![[r#"
+  keep    [SNAPSHOT]  the newest one; younger than 14 d
+  keep    [SNAPSHOT]  younger than 14 d
+  remove  [SNAPSHOT]  20 d old, [BYTES]
+  keep    [SNAPSHOT]  pinned
+
+"#]]
+    );
+    assert_eq!(ran.data(), "1 of 4 snapshots of [TARGET] would go; 3 stay\n");
+    assert_eq!(disk::files_below(&world.store()).unwrap(), before, "a dry run removes and writes nothing");
+
+    let ran = world.run(["prune", "--json"]).exits(0);
+    assert_eq!(ran.summary()["exit"], 0);
+    let gone = ran.events_of("snapshot-removed");
+    assert_eq!((gone.len(), &gone[0]["snapshot"], &gone[0]["gone"]), (1, &json!(old), &json!(true)));
+    assert_eq!(ids(&world), [pinned.clone(), young.clone(), newest.clone()]);
+
+    drop(world.run(["unpin", &pinned]).exits(0));
+    world.write("supabase/supa-safe.toml", "keep = \"10d\"\n");
+    drop(world.run(["prune"]).exits(0));
+    assert_eq!(ids(&world), [newest]);
+
+    let gone = world.run(["pin", &young]).exits(1);
+    assert_eq!(gone.lines("error: "), ["error: there is no snapshot `[SNAPSHOT]` of this target"]);
+}
+
+#[test]
+fn what_a_push_and_a_rehearsal_lean_on_stays() {
+    let world = World::hosted(&[("20260101000000_a", "create table a (id int);")]);
+    drop(world.migrate(&[]).exits(0));
+    let used = world.snapshots().swap_remove(0);
+    let mut manifest = read_json(&used.join("manifest.json"));
+    manifest["taken"]["local_clock"] = json!("2026-01-01T00:00:00Z");
+    disk::write_json(&used.join("manifest.json"), &manifest).unwrap();
+    drop(world.run(["snapshot"]).exits(0));
+    let ran = world.run(["prune", "--json"]).exits(0);
+    let kept = ran.events_of("snapshot-kept");
+    let reasons: Vec<&Value> = kept.iter().map(|event| &event["reasons"]).collect();
+    assert_eq!(
+        reasons,
+        [
+            &json!(["the newest one", "younger than 14 d"]),
+            &json!(["a rehearsal that still counts restored it", "the last push leaned on it"]),
+        ]
+    );
+}
+
+#[test]
+fn objects_go_when_no_index_names_them() {
+    let world = with_snapshot();
+    let [shared, only_old, stray, fresh] = [(1, DAY * 40), (2, DAY * 40), (3, DAY * 2), (4, DAY / 2)]
+        .map(|(number, age)| object(&world, number, age));
+    let young = aged(&world, 3, std::slice::from_ref(&shared));
+    let old = aged(&world, 30, &[shared.clone(), only_old.clone()]);
+    // What is no object is nobody's business.
+    let note = world.store().join("objects/ab/README");
+    fs::create_dir_all(note.parent().unwrap()).unwrap();
+    disk::write(&note, b"x").unwrap();
+
+    drop(world.run(["prune", "--dry-run"]).exits(0));
+    let there = |sha256: &str| object_path(&world, sha256).exists();
+    assert!([&shared, &only_old, &stray, &fresh].into_iter().all(|sha256| there(sha256)));
+    let ran = world.run(["prune", "--json"]).exits(0);
+    let objects = ran.events_of("objects-removed");
+    assert_eq!((objects.len(), &objects[0]["count"]), (1, &json!(2)));
+    assert!(!ids(&world).contains(&old));
+    assert_eq!([&shared, &only_old, &stray, &fresh].map(|sha256| there(sha256)), [true, false, false, true]);
+    assert!(note.exists());
+
+    // A draft names what it has so far.
+    let draft = world.store().join("snapshots/20261122T000000Z-aaaaaa.partial/storage");
+    fs::create_dir_all(&draft).unwrap();
+    let drafted = object(&world, 5, DAY * 3);
+    disk::write(&draft.join("index.jsonl"), format!("{}\n", json!({"sha256": drafted})).as_bytes()).unwrap();
+    drop(world.run(["prune"]).exits(0));
+    assert!(there(&drafted));
+
+    // An index that was cut short, or that cannot be read, names nobody knows what.
+    let index = world.store().join("snapshots").join(&young).join("storage/index.jsonl");
+    for text in ["", "{\"sha256\":"] {
+        let stray = object(&world, 6, DAY * 2);
+        disk::write(&index, text.as_bytes()).unwrap();
+        let ran = world.run(["prune", "--json"]).exits(0);
+        assert_eq!(ran.events_of("warning").len(), 1, "{ran}");
+        assert!(there(&stray) && there(&shared), "{text}");
+    }
+}
+
+#[test]
+fn beside_a_run_nothing_is_removed() {
+    let world = with_snapshot();
+    let old = aged(&world, 30, &[]);
+    let held = disk::Lock::take(&world.store().join("locks/run")).unwrap().unwrap();
+    drop(world.run(["prune"]).exits(11));
+    // A person may pin what a long run is about.
+    drop(world.run(["pin", &old]).exits(0));
+    drop(held);
+    let held = disk::Lock::take(&world.store().join("locks/retention")).unwrap().unwrap();
+    drop(world.run(["unpin", &old]).exits(11));
+    drop(world.run(["prune"]).exits(11));
+    drop(held);
+    drop(world.run(["prune"]).exits(0));
+    assert!(ids(&world).contains(&old));
+}
+
+/// Every snapshot that looks whole has every byte that its manifest tells of, and every object.
+fn assert_whole(world: &World) {
+    for id in ids(world).iter().filter(|id| id.parse::<supa_safe::manifest::SnapshotId>().is_ok()) {
+        let dir = world.store().join("snapshots").join(id);
+        let manifest = read_json(&dir.join("manifest.json"));
+        for file in manifest["files"].as_array().unwrap() {
+            let path = dir.join(file["path"].as_str().unwrap());
+            assert_eq!(
+                fs::metadata(&path).unwrap().len(),
+                file["bytes"].as_u64().unwrap(),
+                "{}",
+                path.display()
+            );
+        }
+        let index = fs::read_to_string(dir.join("storage/index.jsonl")).unwrap_or_default();
+        for sha256 in named(&index) {
+            assert!(object_path(world, &sha256).exists(), "{id} lost {sha256}");
+        }
+    }
+}
+
+fn named(index: &str) -> BTreeSet<String> {
+    let line = |line| serde_json::from_str::<Value>(line).unwrap()["sha256"].as_str().map(str::to_owned);
+    index.lines().filter_map(line).collect()
+}
+
+/// Killed after one of its lines, at several places, and finished by the next run.
+#[test]
+fn a_killed_prune_never_takes_what_is_needed() {
+    let world = with_snapshot();
+    for seed in [1_usize, 4, 7, 9] {
+        let objects: Vec<String> = (0..60).map(|number| object(&world, number, DAY * 40)).collect();
+        let number = |days: u32| usize::try_from(days).unwrap();
+        let own = |days: u32| [&objects[..10], &objects[number(days)..number(days) + 5]].concat();
+        let young: Vec<String> = (1..=3).map(|days| aged(&world, days, &own(days))).collect();
+        let old: Vec<String> = (20..=40).map(|days| aged(&world, days, &own(days))).collect();
+        let mut prune = world.command().args(["prune", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(prune.stdout.take().unwrap()).lines();
+        drop(lines.take(young.len() + seed).map(Result::unwrap).collect::<Vec<_>>());
+        prune.kill().unwrap();
+        prune.wait().unwrap();
+        assert_whole(&world);
+        let left = old.iter().filter(|id| ids(&world).contains(id)).count();
+        assert!(left > 0, "it was killed in the middle");
+
+        drop(world.run(["prune"]).exits(0));
+        assert_whole(&world);
+        assert_eq!(ids(&world).len(), 1 + young.len(), "{:?}", ids(&world));
+        let needed: BTreeSet<&String> = objects[..10].iter().chain(&objects[1..8]).collect();
+        let left: Vec<&String> =
+            objects.iter().filter(|sha256| object_path(&world, sha256).exists()).collect();
+        assert_eq!(left.len(), needed.len());
+        for id in young {
+            fs::remove_dir_all(world.store().join("snapshots").join(id)).unwrap();
+        }
+    }
+}
+
+/// A folder that is half gone is no snapshot, and any run finishes it.
+#[test]
+fn a_removal_that_was_cut_off_is_finished_by_the_next_run() {
+    let world = with_snapshot();
+    let old = aged(&world, 30, &[]);
+    let dir = world.store().join("snapshots").join(&old);
+    fs::rename(&dir, dir.with_file_name(format!("{old}.removing"))).unwrap();
+    let list = world.run(["list", "--json"]).exits(0).document();
+    assert_eq!(list["snapshots"].as_array().unwrap().len(), 1);
+    drop(world.run(["snapshot"]).exits(0));
+    assert!(ids(&world).iter().all(|id| Path::new(id).extension().is_none()), "{:?}", ids(&world));
+}
