@@ -9,6 +9,7 @@
 
 mod architecture;
 mod clients;
+mod cloud;
 mod confirm;
 mod connect;
 mod consistency;
