@@ -5,6 +5,7 @@
 //! from there before the CLI starts.
 
 mod answer;
+pub mod cloud;
 
 pub use answer::{Answer, AnswerError, Code, Problem, Progress, Report, SqlProblem, Told, answer, progress};
 
