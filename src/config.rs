@@ -1,6 +1,8 @@
 //! Settings: flags over environment over `supabase/supa-safe.toml` over defaults. The only reader
 //! of the environment.
 
+pub mod env_files;
+
 use crate::manifest::Strength;
 use crate::policy::Policy;
 use crate::secret::Secret;
@@ -157,6 +159,7 @@ struct PolicyFile {
     pg_bin: Option<PathBuf>,
     supabase_bin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    root_cert: Option<PathBuf>,
     #[serde(default)]
     targets: BTreeMap<String, TargetSection>,
 }
@@ -195,6 +198,8 @@ pub struct Config {
     pub supabase_bin: Option<PathBuf>,
     /// Where evidence stands.
     pub state_dir: PathBuf,
+    /// Root certificates to check the servers of linked projects by, instead of the platform's own.
+    pub root_cert: Option<PathBuf>,
 }
 
 impl Config {
@@ -221,12 +226,13 @@ impl Config {
             .collect();
         let supabase_bin =
             variable("SUPA_SAFE_SUPABASE_BIN").or_else(|| file.supabase_bin.as_ref().map(relative));
-        Ok(Self { file, flags, pg_bins, supabase_bin, state_dir })
+        let root_cert = variable("SUPA_SAFE_ROOT_CERT").or_else(|| file.root_cert.as_ref().map(relative));
+        Ok(Self { file, flags, pg_bins, supabase_bin, state_dir, root_cert })
     }
 
-    /// The policy for a target.
-    pub fn policy(&self, target: &str) -> Result<Policy, Error> {
-        let own = self.file.targets.get(target).cloned().unwrap_or_default();
+    /// The policy for a target, by the first of its names that has a section.
+    pub fn policy(&self, names: &[&str]) -> Result<Policy, Error> {
+        let own = names.iter().find_map(|name| self.file.targets.get(*name)).cloned().unwrap_or_default();
         let default = Policy::default();
         let duration = |name: &str, own: &Option<String>, all: &Option<String>| {
             own.as_ref().or(all.as_ref()).map(|text| parse_duration(name, text)).transpose()
@@ -296,12 +302,12 @@ mod tests {
     fn a_target_overrides_the_file_and_a_flag_overrides_both() {
         let text = "max_age = \"30m\"\nstrength = \"restored\"\n[targets.\"h:1/d\"]\nmax_age = \"1h\"\n";
         let config = with_file(text, Flags::default()).unwrap();
-        assert_eq!(config.policy("other").unwrap().max_age, SignedDuration::from_mins(30));
-        assert_eq!(config.policy("h:1/d").unwrap().max_age, SignedDuration::from_mins(60));
-        assert_eq!(config.policy("h:1/d").unwrap().strength, Strength::Restored);
+        assert_eq!(config.policy(&["other"]).unwrap().max_age, SignedDuration::from_mins(30));
+        assert_eq!(config.policy(&["unknown", "h:1/d"]).unwrap().max_age, SignedDuration::from_mins(60));
+        assert_eq!(config.policy(&["unknown", "h:1/d"]).unwrap().strength, Strength::Restored);
         let flags = Flags { max_age: Some(SignedDuration::from_secs(5)), ..Flags::default() };
         let config = with_file(text, flags).unwrap();
-        assert_eq!(config.policy("h:1/d").unwrap().max_age, SignedDuration::from_secs(5));
+        assert_eq!(config.policy(&["unknown", "h:1/d"]).unwrap().max_age, SignedDuration::from_secs(5));
         assert_eq!(config.state_dir, PathBuf::from("/h/.local/state/supa-safe"));
     }
 
@@ -314,7 +320,7 @@ mod tests {
         assert!(message("max_ages = 1").starts_with("TOML parse error at line 1, column 1"));
         let config = with_file("max_age = \"soon\"", Flags::default()).unwrap();
         assert_eq!(
-            config.policy("x").unwrap_err().to_string(),
+            config.policy(&["x"]).unwrap_err().to_string(),
             "`soon` is not a length of time (such as `15m` or `1h`) for `max_age`"
         );
     }
@@ -329,12 +335,12 @@ mod tests {
                     .filter(|rest| rest.contains(" = ") && !rest.starts_with(' '))
                     .unwrap_or(line)
             })
-            .filter(|line| !line.starts_with("state_dir"))
+            .filter(|line| !line.starts_with("state_dir") && !line.starts_with("root_cert"))
             .map(|line| format!("{line}\n"))
             .collect::<Vec<_>>()
             .concat()
             .replace("#[targets", "[targets");
-        let policy = with_file(&switched_on, Flags::default()).unwrap().policy("other").unwrap();
+        let policy = with_file(&switched_on, Flags::default()).unwrap().policy(&["other"]).unwrap();
         assert_eq!(policy, Policy::default());
     }
 

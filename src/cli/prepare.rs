@@ -1,7 +1,7 @@
 //! What would be pushed: the project, the CLI, the frozen copy, the history, the pending files.
 
 use super::Setting;
-use super::fail::{failed, resolve_failed};
+use super::fail::{failed, project_failed, resolve_failed};
 use super::open::Opened;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -95,10 +95,11 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, Failure> {
     let project = super::project(setting).map_err(|error| project_failed(&error))?;
     let cli = find_cli(setting, opened, &project).await?;
+    say_which(setting, opened, &project, cli.version.major).map_err(|error| project_failed(&error))?;
     let want = Want {
         flags: flags.flags(),
         major: cli.version.major,
-        project_ref: opened.target.connection.project_ref().map(str::to_owned),
+        project_ref: opened.target.project_ref().cloned(),
     };
     let into = opened.context.store.frozen_dir(&opened.run);
     let frozen = frozen::freeze(&project, &into, &want).map_err(|error| project_failed(&error))?;
@@ -113,6 +114,26 @@ pub(super) async fn prepare(
     session.close().await;
     let (pending, edited, live) = outcome?;
     Ok(Prepared { project, frozen, pending, cli, edited, live })
+}
+
+/// Says which folder and which configuration were taken where there is more than one.
+fn say_which(setting: &Setting, opened: &Opened, project: &Project, major: u32) -> Result<(), frozen::Error> {
+    let hidden = project.hidden();
+    if project.root != setting.surroundings.cwd || !hidden.is_empty() {
+        opened.context.note(format!("project folder: {}", project.root.display()));
+    }
+    for other in hidden {
+        opened.context.note(format!("the project folder above it is not meant: {}", other.root.display()));
+    }
+    for path in project.passed_over(major)? {
+        let read = project.config_file(major)?;
+        opened.context.warn(format!(
+            "`{}` is passed over: supabase {major} reads `{}`",
+            path.display(),
+            read.display()
+        ));
+    }
+    Ok(())
 }
 
 async fn compare(session: &Session, frozen: &Frozen) -> Result<(Pending, Vec<EditedFile>, Live), Failure> {
@@ -189,16 +210,6 @@ pub(super) async fn dry_run(opened: &Opened, prepared: &Prepared) -> Result<Repo
             Err(Failure::message(Exit::Error, format!("supabase refuses the push: {}", problem.message))
                 .detail("the target was not touched"))
         }
-    }
-}
-
-fn project_failed(error: &frozen::Error) -> Failure {
-    let failure = Failure::new(Exit::Error, error);
-    match error {
-        frozen::Error::NoProject { .. } => failure.hint(
-            "Go to the project's folder, or pass `--workdir <folder>`; `supabase init` makes a new project",
-        ),
-        _ => failure.detail("the target was not touched"),
     }
 }
 

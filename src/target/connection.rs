@@ -1,6 +1,7 @@
 //! How to reach a database: the URL forms of libpq (PostgreSQL documentation, 34.1.1.2), read once
 //! for our own sessions and for the environment of the tools.
 
+use super::ProjectRef;
 use crate::secret::Secret;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -256,17 +257,17 @@ impl Connection {
     }
 
     /// The project ref, when host or user name carries one.
-    pub fn project_ref(&self) -> Option<&str> {
+    pub fn project_ref(&self) -> Option<ProjectRef> {
         direct_ref(&self.host).or_else(|| {
             let (_, project) = self.user.split_once('.')?;
-            (self.kind() == EndpointKind::SessionPooler && is_project_ref(project)).then_some(project)
+            project.parse().ok().filter(|_| self.kind() == EndpointKind::SessionPooler)
         })
     }
 
     /// The role that statements run as: a pooler's user name carries the project ref behind it.
     pub fn role(&self) -> &str {
         match self.user.split_once('.') {
-            Some((role, project)) if is_project_ref(project) => role,
+            Some((role, project)) if project.parse::<ProjectRef>().is_ok() => role,
             _ => &self.user,
         }
     }
@@ -328,14 +329,9 @@ impl Connection {
         env
     }
 }
-fn direct_ref(host: &str) -> Option<&str> {
-    let project = host.strip_prefix("db.")?.strip_suffix(".supabase.co")?;
-    is_project_ref(project).then_some(project)
-}
 
-/// Whether a text is a project ref: twenty lowercase letters.
-pub fn is_project_ref(text: &str) -> bool {
-    text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_lowercase())
+fn direct_ref(host: &str) -> Option<ProjectRef> {
+    host.strip_prefix("db.")?.strip_suffix(".supabase.co")?.parse().ok()
 }
 
 fn decode(text: &str) -> String {
@@ -456,7 +452,7 @@ mod tests {
         let direct = read("postgresql://postgres@db.abcdefghijklmnopqrst.supabase.co/postgres").unwrap();
         assert_eq!(
             (direct.kind(), direct.project_ref()),
-            (EndpointKind::Direct, Some("abcdefghijklmnopqrst"))
+            (EndpointKind::Direct, "abcdefghijklmnopqrst".parse().ok())
         );
         let pooler = read(
             "postgresql://postgres.abcdefghijklmnopqrst@aws-0-eu-central-1.pooler.supabase.com:5432/postgres",
@@ -464,7 +460,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             (pooler.kind(), pooler.project_ref()),
-            (EndpointKind::SessionPooler, Some("abcdefghijklmnopqrst"))
+            (EndpointKind::SessionPooler, "abcdefghijklmnopqrst".parse().ok())
         );
         assert_eq!(read("postgresql://postgres@other/postgres").unwrap().project_ref(), None);
     }
