@@ -92,6 +92,12 @@ pub async fn reopen(target: &Target) -> Result<Session, Error> {
     Ok(session)
 }
 
+/// Makes sure that the password at hand signs in for a while: for a program that opens sessions of
+/// its own.
+pub async fn refresh(target: &Target) -> Result<(), Error> {
+    Ok(connect::refresh(&target.connection).await?)
+}
+
 fn same(pinned: &Identity, seen: &Identity) -> Result<(), Error> {
     let differences = seen.differences(pinned);
     if differences.is_empty() { Ok(()) } else { Err(Error::Moved { name: pinned.name.clone(), differences }) }

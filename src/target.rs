@@ -4,11 +4,13 @@
 //! the same server.
 
 mod connection;
+mod lease;
 mod link;
 mod profile;
 mod project;
 
 pub use connection::{Connection, Defaults, EndpointKind, Error, Roots, SslMode};
+pub use lease::{Lease, Renewed};
 pub use link::{Link, Named, PoolerError, pooler_host};
 pub use profile::{Profile, ProfileError};
 pub use project::{BadRef, Project, ProjectRef, is_project_ref};

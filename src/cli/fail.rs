@@ -15,6 +15,7 @@ use crate::rehearse;
 use crate::resolve::{self, linked};
 use crate::target::{self, ProjectRef};
 use crate::tools::installs;
+use crate::tools::supabase::LoginError;
 use crate::ui::Summary;
 use crate::verify;
 use std::error::Error;
@@ -105,6 +106,20 @@ pub(super) fn linked_sign_in_failed(error: &resolve::Error) -> Failure {
     }
 }
 
+/// A password that is neither given nor lent.
+pub(super) fn login_failed(error: &LoginError) -> Failure {
+    let exit = match error {
+        LoginError::NotSignedIn(_) | LoginError::Refused { .. } | LoginError::Unreadable(_) => {
+            Exit::SignInFailed
+        }
+        LoginError::Program(_) | LoginError::Io(_) => Exit::Error,
+    };
+    Failure::new(exit, error)
+        .detail("no password was given: neither `--password-file`, SUPABASE_DB_PASSWORD, nor an env file of the project")
+        .hint("Set the database's password in SUPABASE_DB_PASSWORD; it can be reset in the project's dashboard under Database settings")
+        .hint("Or sign supabase in (`supabase login`, or SUPABASE_ACCESS_TOKEN): it then lends a temporary role")
+}
+
 /// No session.
 pub(super) fn connect_failed(error: &connect::Error) -> Failure {
     let failure = |exit| Failure::new(exit, error);
@@ -130,7 +145,7 @@ pub(super) fn connect_failed(error: &connect::Error) -> Failure {
         connect::Error::Roots { .. } => failure(Exit::Usage).hint("Check `sslrootcert` in the URL and PGSSLROOTCERT"),
         connect::Error::Full { .. } => failure(Exit::Error)
             .hint("Close other sessions, or wait; supa-safe needs at most four connections"),
-        connect::Error::Other { .. } => failure(Exit::Error),
+        connect::Error::Other { .. } | connect::Error::Lease { .. } => failure(Exit::Error),
     }
 }
 

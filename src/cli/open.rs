@@ -3,7 +3,7 @@
 use super::done::{Broken, Done};
 use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
-use super::target::{self, Found};
+use super::target;
 use super::{Setting, TargetArgs};
 use crate::config::{Config, Flags};
 use crate::context::Context;
@@ -73,15 +73,15 @@ async fn pin(
 ) -> Result<Opened, Failure> {
     let config = config(setting, max_age)?;
     let mut observers = observers(setting);
-    let Found { wanted, notes } = target::find(setting, &config, args).await?;
-    let linked = wanted.linked;
-    let target = resolve::resolve(wanted)
-        .await
-        .map_err(|error| if linked { linked_sign_in_failed(&error) } else { resolve_failed(&error) })?;
-    observers.see(&Event::Target { name: target.name().to_owned(), about: about(&target) });
+    let mut notes = Vec::new();
+    let target = find(setting, &config, args, &mut notes).await;
+    if let Ok(target) = &target {
+        observers.see(&Event::Target { name: target.name().to_owned(), about: about(target) });
+    }
     for note in &notes {
         observers.see(note);
     }
+    let target = target?;
     let policy = config.policy(&target.names()).map_err(failed(Exit::Usage))?;
     let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
     let lock = lock(&store)?;
@@ -100,6 +100,18 @@ async fn pin(
     };
     sweep(&context).await?;
     Ok(Opened { target, policy, context, config, record, timings, run, _lock: lock })
+}
+
+async fn find(
+    setting: &Setting,
+    config: &Config,
+    args: &TargetArgs,
+    notes: &mut Vec<Event>,
+) -> Result<Target, Failure> {
+    let wanted = target::find(setting, config, args, notes).await?;
+    let linked = wanted.linked;
+    let pinned = resolve::resolve(wanted).await;
+    pinned.map_err(|error| if linked { linked_sign_in_failed(&error) } else { resolve_failed(&error) })
 }
 
 /// What a person needs to know the target by, beside its name.

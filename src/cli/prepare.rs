@@ -3,6 +3,7 @@
 use super::Setting;
 use super::fail::{failed, project_failed, resolve_failed};
 use super::open::Opened;
+use crate::config::Config;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::fingerprint::Fingerprint;
@@ -15,6 +16,7 @@ use crate::rehearse::Subject;
 use crate::resolve;
 use crate::tools::supabase::{self, Answer, Push, Report, Search, Supabase};
 use clap::Args;
+use std::path::Path;
 
 /// Flags of `supabase db push` that change what runs.
 #[derive(Clone, Copy, Debug, Args)]
@@ -94,7 +96,15 @@ pub(super) async fn prepare(
     flags: PushFlags,
 ) -> Result<Prepared, Failure> {
     let project = super::project(setting).map_err(|error| project_failed(&error))?;
-    let cli = find_cli(setting, opened, &project).await?;
+    let cli = find_cli(setting, &opened.config, &project.root).await?;
+    opened.context.note(format!("CLI: {}", cli.name()));
+    if let Some((path, version)) = &cli.other_on_path {
+        opened.context.warn(format!(
+            "the project has supabase {}, and PATH has {version} ({}); the project's is used",
+            cli.version,
+            path.display()
+        ));
+    }
     say_which(setting, opened, &project, cli.version.major).map_err(|error| project_failed(&error))?;
     let want = Want {
         flags: flags.flags(),
@@ -170,30 +180,23 @@ fn edited(files: &[MigrationFile], applied: &[history::Applied]) -> Vec<EditedFi
         .collect()
 }
 
-async fn find_cli(setting: &Setting, opened: &Opened, project: &Project) -> Result<Supabase, Failure> {
+/// The Supabase CLI of the user.
+pub(super) async fn find_cli(setting: &Setting, config: &Config, root: &Path) -> Result<Supabase, Failure> {
     let search = Search {
-        explicit: opened.config.supabase_bin.clone(),
-        project_root: project.root.clone(),
+        explicit: config.supabase_bin.clone(),
+        project_root: root.to_owned(),
         env: setting.surroundings.env().clone(),
     };
-    let cli = supabase::find(&search).await.map_err(|error| {
+    supabase::find(&search).await.map_err(|error| {
         Failure::new(Exit::Error, &error)
             .hint("Install the Supabase CLI (`npm install --save-dev supabase`), or name it in SUPA_SAFE_SUPABASE_BIN")
-    })?;
-    opened.context.note(format!("CLI: {}", cli.name()));
-    if let Some((path, version)) = &cli.other_on_path {
-        opened.context.warn(format!(
-            "the project has supabase {}, and PATH has {version} ({}); the project's is used",
-            cli.version,
-            path.display()
-        ));
-    }
-    Ok(cli)
+    })
 }
 
 /// Asks the CLI what a push would do; nothing is changed.
 pub(super) async fn dry_run(opened: &Opened, prepared: &Prepared) -> Result<Report, Failure> {
     let empty = tempfile::tempdir().map_err(failed(Exit::Error))?;
+    resolve::refresh(&opened.target).await.map_err(|error| resolve_failed(&error))?;
     let variables = prepared.frozen.settings().vault_variables();
     let cmd = prepared.cli.dry_run(&Push {
         connection: &opened.target.connection,

@@ -1,7 +1,7 @@
 //! Which target the flags, the environment, and the project's files mean.
 
-use super::fail::{failed, linked_failed, project_failed, url_failed};
-use super::{Setting, TargetArgs};
+use super::fail::{failed, linked_failed, login_failed, project_failed, url_failed};
+use super::{Setting, TargetArgs, prepare};
 use crate::config::{Config, env_files};
 use crate::event::Event;
 use crate::exit::Exit;
@@ -10,9 +10,12 @@ use crate::frozen;
 use crate::resolve::{Wanted, linked};
 use crate::secret::Secret;
 use crate::target::{
-    Connection, Defaults, EndpointKind, Link, Profile, Project, ProjectRef, Roots, SUPABASE_ROOTS, SslMode,
+    Connection, Defaults, EndpointKind, Lease, Link, Profile, Project, ProjectRef, Renewed, Roots,
+    SUPABASE_ROOTS, SslMode,
 };
+use crate::tools::supabase::Login;
 use crate::ui::{self, Asked};
+use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 
 /// The port of `supabase start`'s database (CLI documentation, `[db] port`).
@@ -37,12 +40,6 @@ pub(super) struct Chosen {
     /// What chose it, for a note, when that was not the link.
     by: Option<String>,
     folder: Option<PathBuf>,
-}
-
-/// A target to connect to, and what to tell once it is known.
-pub(super) struct Found {
-    pub(super) wanted: Wanted,
-    pub(super) notes: Vec<Event>,
 }
 
 /// Reads flags, environment, and files in the order of the CLI. Without any of them it is the linked
@@ -116,10 +113,8 @@ fn chosen(setting: &Setting, flag: Option<(ProjectRef, &str)>) -> Result<Meant, 
     else {
         return Err(not_linked(folder.as_ref()));
     };
-    let by = by.filter(|_| link.project_ref() != Some(&project_ref)).map(|by| match link.project_ref() {
-        Some(linked) => format!("{by} names the project; the linked one is {linked}"),
-        None => format!("{by} names the project; this folder is not linked"),
-    });
+    let other = link.project_ref().filter(|linked| **linked != project_ref);
+    let by = by.zip(other).map(|(by, linked)| format!("{by} names the project; the linked one is {linked}"));
     let project = describe(setting, project_ref, &link)?;
     let folder = folder.map(|folder| folder.root);
     Ok(Meant::Project(Box::new(Chosen { project, link, by, folder })))
@@ -177,27 +172,27 @@ fn name_of_url(connection: &Connection) -> String {
     own.map_or_else(|| connection.name(), String::from)
 }
 
-/// Finds the door and the password.
-pub(super) async fn find(setting: &Setting, config: &Config, args: &TargetArgs) -> Result<Found, Failure> {
-    let mut notes = Vec::new();
-    if args.password.is_some() {
-        notes.push(seen_in_argv("SUPABASE_DB_PASSWORD"));
-    }
+/// Finds the door and the password; what a person should know of it goes to the notes.
+pub(super) async fn find(
+    setting: &Setting,
+    config: &Config,
+    args: &TargetArgs,
+    notes: &mut Vec<Event>,
+) -> Result<Wanted, Failure> {
     match meant(setting, args)? {
         Meant::Local => {
             let connection = local(setting);
-            let kind = EndpointKind::Local;
-            Ok(Found {
-                wanted: Wanted { name: connection.name(), connection, kind, project: None, linked: false },
-                notes,
-            })
+            let (name, kind) = (connection.name(), EndpointKind::Local);
+            Ok(Wanted { name, connection, kind, project: None, linked: false })
         }
-        Meant::Url(url, project_ref) => by_url(setting, args, &url, project_ref),
+        Meant::Url(url, project_ref) => by_url(setting, args, (&url, project_ref), notes),
         Meant::Project(chosen) => {
+            if args.password.is_some() {
+                notes.push(seen_in_argv("SUPABASE_DB_PASSWORD"));
+            }
             notes.extend(chosen.by.clone().map(|text| Event::Note { text }));
             notes.extend(traps(setting, &chosen));
-            let wanted = by_link(setting, config, args, (&chosen, &mut notes)).await?;
-            Ok(Found { wanted, notes })
+            by_link(setting, config, args, (&chosen, notes)).await
         }
     }
 }
@@ -205,9 +200,9 @@ pub(super) async fn find(setting: &Setting, config: &Config, args: &TargetArgs) 
 fn by_url(
     setting: &Setting,
     args: &TargetArgs,
-    url: &str,
-    said: Option<ProjectRef>,
-) -> Result<Found, Failure> {
+    (url, said): (&str, Option<ProjectRef>),
+    notes: &mut Vec<Event>,
+) -> Result<Wanted, Failure> {
     let mut defaults = setting.surroundings.connection_defaults();
     if let Some(password) = explicit_password(args)? {
         defaults.password = Some(password);
@@ -222,7 +217,6 @@ fn by_url(
         }
         (own, said) => own.or(said),
     };
-    let mut notes = Vec::new();
     let given = args.db_url.as_ref().or_else(|| args.remote.as_ref()?.as_ref());
     let has_password = |url: &String| url::Url::parse(url).is_ok_and(|url| url.password().is_some());
     if args.password.is_some() || given.is_some_and(has_password) {
@@ -244,7 +238,7 @@ fn by_url(
         }
     };
     let (name, kind) = (name_of_url(&connection), connection.kind());
-    Ok(Found { wanted: Wanted { name, connection, kind, project, linked: false }, notes })
+    Ok(Wanted { name, connection, kind, project, linked: false })
 }
 
 async fn by_link(
@@ -272,11 +266,20 @@ async fn by_link(
         Some(password) => Some(password),
         None => asked(setting, &name).await?,
     };
+    let (role, lease) = if password.is_some() {
+        ("postgres".to_owned(), None)
+    } else {
+        let (role, lease) = lent(setting, config, chosen).await?;
+        let text = format!("no password was given: signed in as `{role}`, which supabase lends for minutes");
+        notes.push(Event::Note { text });
+        (role, Some(lease))
+    };
     let connection = Connection {
-        user: format!("postgres{}", door.suffix),
+        user: format!("{role}{}", door.suffix),
         host: door.host,
         port: door.port,
         password,
+        lease,
         database: "postgres".to_owned(),
         ssl_mode,
         roots,
@@ -365,9 +368,11 @@ async fn asked(setting: &Setting, name: &str) -> Result<Option<Secret>, Failure>
     if !setting.may_ask() {
         return Ok(None);
     }
-    match ui::ask_password(format!("Password of the database of {name}"))
-        .await
-        .map_err(failed(Exit::Error))?
+    match ui::ask_password(format!(
+        "Password of the database of {name} (empty: supabase lends a temporary role)"
+    ))
+    .await
+    .map_err(failed(Exit::Error))?
     {
         Asked::Typed(text) if text.is_empty() => Ok(None),
         Asked::Typed(text) => Ok(Some(Secret::new(text))),
@@ -376,6 +381,24 @@ async fn asked(setting: &Setting, name: &str) -> Result<Option<Secret>, Failure>
             Err(Failure::message(Exit::Interrupted, "interrupted; the target was not touched"))
         }
     }
+}
+
+/// The temporary role that the CLI lends, for which an access token is enough.
+async fn lent(setting: &Setting, config: &Config, chosen: &Chosen) -> Result<(String, Lease), Failure> {
+    let root = chosen.folder.as_ref().unwrap_or(&setting.surroundings.cwd);
+    let cli = prepare::find_cli(setting, config, root).await?;
+    let project_ref = chosen.project.project_ref.clone();
+    let pooler_url = chosen.link.pooler_url.as_ref().map(|(url, _)| url.clone());
+    let ask = move || {
+        let (cli, project_ref, pooler_url) = (cli.clone(), project_ref.clone(), pooler_url.clone());
+        async move { cli.login_role(&project_ref, pooler_url.as_deref()).await }
+    };
+    let Login { role, password } = ask().await.map_err(|error| login_failed(&error))?;
+    let renew = move || {
+        let asked = ask();
+        Box::pin(async move { Ok(asked.await?.password) }) as BoxFuture<'static, Renewed>
+    };
+    Ok((role, Lease::new(password, renew)))
 }
 
 fn seen_in_argv(variable: &str) -> Event {

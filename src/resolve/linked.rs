@@ -44,11 +44,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The file of a profile is not one.
-    #[error("`{name}` is not a profile: {source}")]
+    #[error("`{name}` is not a profile")]
     Profile {
         /// As given.
         name: String,
         /// Why.
+        #[source]
         source: ProfileError,
     },
     /// The direct host is out of reach, and no pooler is known.
@@ -60,7 +61,7 @@ pub enum Error {
         why: Unreachable,
     },
     /// The direct host is out of reach, and the pooler in the link is not this project's.
-    #[error("`{host}` {why}, and the pooler in `{file}` is not used: {source}")]
+    #[error("`{host}` {why}, and the pooler in `{file}` is not used")]
     Pooler {
         /// The direct host.
         host: String,
@@ -69,6 +70,7 @@ pub enum Error {
         /// Where the pooler stands.
         file: &'static str,
         /// Why it is not used.
+        #[source]
         source: PoolerError,
     },
 }

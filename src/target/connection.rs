@@ -1,7 +1,7 @@
 //! How to reach a database: the URL forms of libpq (PostgreSQL documentation, 34.1.1.2), read once
 //! for our own sessions and for the environment of the tools.
 
-use super::ProjectRef;
+use super::{Lease, ProjectRef};
 use crate::secret::Secret;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -152,6 +152,9 @@ pub struct Connection {
     pub user: String,
     /// Its password, when one is known.
     pub password: Option<Secret>,
+    /// Its password when that lives for minutes only: the role is then a temporary one, and works as
+    /// `postgres`.
+    pub lease: Option<Lease>,
     /// Database name.
     pub database: String,
     /// How strictly TLS is checked.
@@ -181,6 +184,7 @@ impl Connection {
             database: if database.is_empty() { "postgres".to_owned() } else { database },
             user,
             password: url.password().map(|password| Secret::new(decode(password))),
+            lease: None,
             ssl_mode: SslMode::Prefer,
             roots: Roots::System,
             ignored: Vec::new(),
@@ -202,6 +206,7 @@ impl Connection {
             port,
             user: "postgres".to_owned(),
             password: Some(Secret::new("postgres")),
+            lease: None,
             database: "postgres".to_owned(),
             ssl_mode: SslMode::Prefer,
             roots: Roots::System,
@@ -266,10 +271,23 @@ impl Connection {
 
     /// The role that statements run as: a pooler's user name carries the project ref behind it.
     pub fn role(&self) -> &str {
+        if let Some(role) = self.assumed_role() {
+            return role;
+        }
         match self.user.split_once('.') {
             Some((role, project)) if project.parse::<ProjectRef>().is_ok() => role,
             _ => &self.user,
         }
+    }
+
+    /// The role that every session has to take on, because the one that signs in is a temporary one.
+    pub fn assumed_role(&self) -> Option<&'static str> {
+        self.lease.as_ref().map(|_| "postgres")
+    }
+
+    /// The password that signs in now.
+    pub fn password(&self) -> Option<Secret> {
+        self.lease.as_ref().map(Lease::password).or_else(|| self.password.clone())
     }
 
     /// `host:port`, with brackets around an IPv6 address.

@@ -63,10 +63,10 @@ impl Link {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PoolerError {
     /// It is no URL.
-    #[error("it is not a connection URL")]
+    #[error("what stands there is not a connection URL")]
     Malformed,
     /// It is another project's.
-    #[error("it signs in to another project than `{0}`")]
+    #[error("its user is one of another project than `{0}`")]
     OtherProject(ProjectRef),
     /// The host is not one of the platform's.
     #[error("its host `{host}` is not under `{domain}`, where the poolers of `{profile}` are")]

@@ -16,6 +16,7 @@ mod consistency;
 mod fingerprint;
 mod json;
 mod kill;
+mod link;
 mod migrate;
 mod rules;
 mod runbook;
