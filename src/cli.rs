@@ -21,6 +21,7 @@ mod prune;
 mod rehearse;
 mod signals;
 mod snapshot;
+mod target;
 mod verify;
 
 use crate::config::{self, Surroundings};
@@ -28,7 +29,9 @@ use crate::exit::{self, Exit};
 use crate::failure::Failure;
 use crate::frozen::{self, Project};
 use crate::manifest::SnapshotId;
+use crate::resolve::linked;
 use crate::secret::without_url_passwords;
+use crate::target::ProjectRef;
 use crate::ui::{self, Loudness};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use done::Broken;
@@ -74,6 +77,9 @@ struct Global {
     /// Use the Supabase project in this folder
     #[arg(long, global = true, value_name = "DIR")]
     workdir: Option<PathBuf>,
+    /// The platform: a profile of the Supabase CLI, or a file of one
+    #[arg(long, global = true, value_name = "NAME|FILE")]
+    profile: Option<String>,
     /// Take Postgres programs from this folder first
     #[arg(long, global = true, value_name = "DIR")]
     pg_bin: Option<PathBuf>,
@@ -86,22 +92,32 @@ enum Color {
     Never,
 }
 
-/// Which database.
+/// Which database; without a flag the linked project's.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Target")]
+#[expect(clippy::option_option, reason = "a flag whose value may be left out")]
 struct TargetArgs {
+    /// The linked project; the default
+    #[arg(long, conflicts_with_all = ["db_url", "remote", "local", "target"])]
+    linked: bool,
+    /// The project with this ref; beside a URL, the project that the database belongs to
+    #[arg(long, value_name = "REF", conflicts_with_all = ["linked", "local", "target"])]
+    project_ref: Option<ProjectRef>,
+    /// The project of this `[remotes.*]` of the configuration
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["db_url", "remote", "local"])]
+    target: Option<String>,
+    /// As in the Supabase CLI 3: the linked project, or the one with this ref or URL
+    #[arg(long, value_name = "REF|URL", num_args = 0..=1, conflicts_with_all = ["db_url", "local"])]
+    remote: Option<Option<String>>,
     /// The database with this URL; give the password in `PGPASSWORD` rather than in it
     ///
     /// `SUPA_SAFE_DB_URL` stands for this flag.
     #[arg(long, value_name = "URL")]
     db_url: Option<String>,
-    /// The same, in the words of the Supabase CLI 3
-    #[arg(long, value_name = "URL", conflicts_with_all = ["db_url", "local"])]
-    remote: Option<String>,
     /// The database of `supabase start` on this machine
     #[arg(long, conflicts_with = "db_url")]
     local: bool,
-    /// The password; other users of this machine can see it here, so prefer `PGPASSWORD`
+    /// The password; other users of this machine can see it here, so prefer the environment
     #[arg(short, long, value_name = "PASSWORD", hide = true)]
     password: Option<String>,
     /// Read the password from the first line of this file
@@ -180,6 +196,7 @@ fn usage(error: &clap::Error) -> Exit {
 fn begin(cli: Cli) -> Result<Exit, Failure> {
     let surroundings = Surroundings::of_this_process().map_err(|error| Failure::new(Exit::Error, &error))?;
     choose_color(cli.global.color, &surroundings);
+    let surroundings = with_profile(surroundings, cli.global.profile.as_deref())?;
     let setting = Setting { global: cli.global, surroundings, clock: now, exempt: false };
     match cli.command {
         Command::Check(args) if args.pre_push => match pre_push::look(&setting, &args)? {
@@ -271,7 +288,28 @@ fn choose_color(color: Color, surroundings: &Surroundings) {
 
 /// The Supabase project that the command is about.
 fn project(setting: &Setting) -> Result<Project, frozen::Error> {
-    Project::find(setting.global.workdir.as_deref(), &setting.surroundings.cwd)
+    let exported = setting.surroundings.variable("SUPABASE_WORKDIR").map(PathBuf::from);
+    let workdir = setting.global.workdir.as_ref().or(exported.as_ref());
+    Project::find(workdir.map(PathBuf::as_path), &setting.surroundings.cwd)
+}
+
+/// Pins the profile for this run and for every program that it starts, which run elsewhere and would
+/// read a relative path in another way: the flag, the environment, or the user's file.
+fn with_profile(surroundings: Surroundings, flag: Option<&str>) -> Result<Surroundings, Failure> {
+    let home = surroundings
+        .variable("SUPABASE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(surroundings.home()?.join(".supabase")));
+    let in_file = || linked::profile_file(&home?).transpose();
+    let name = flag.map(str::to_owned).or_else(|| surroundings.variable("SUPABASE_PROFILE"));
+    let name = match name.map(Ok).or_else(in_file).transpose() {
+        Ok(Some(name)) => name,
+        Ok(None) => return Ok(surroundings),
+        Err(error) => return Err(Failure::new(Exit::Usage, &error)),
+    };
+    let path = surroundings.cwd.join(&name);
+    let pinned = if path.is_file() { path.into_os_string() } else { name.into() };
+    Ok(surroundings.with([("SUPABASE_PROFILE", Some(pinned))]))
 }
 
 fn duration(text: &str) -> Result<SignedDuration, String> {

@@ -1,10 +1,12 @@
 //! Settings: flags over environment over `supabase/supa-safe.toml` over defaults. The only reader
 //! of the environment.
 
+pub mod env_files;
+
 use crate::manifest::Strength;
 use crate::policy::Policy;
 use crate::secret::Secret;
-use crate::target::{Defaults, is_project_ref};
+use crate::target::{Defaults, ProjectRef};
 use fs_err as fs;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::Deserialize;
@@ -168,6 +170,7 @@ struct PolicyFile {
     keep: Option<String>,
     #[serde(default)]
     hook: HookSection,
+    root_cert: Option<PathBuf>,
     #[serde(default)]
     targets: BTreeMap<String, TargetSection>,
 }
@@ -214,6 +217,8 @@ pub struct Config {
     pub supabase_bin: Option<PathBuf>,
     /// Where evidence stands.
     pub state_dir: PathBuf,
+    /// Root certificates to check the servers of linked projects by, instead of the platform's own.
+    pub root_cert: Option<PathBuf>,
 }
 
 impl Config {
@@ -240,12 +245,14 @@ impl Config {
             .collect();
         let supabase_bin =
             variable("SUPA_SAFE_SUPABASE_BIN").or_else(|| file.supabase_bin.as_ref().map(relative));
-        Ok(Self { file, flags, pg_bins, supabase_bin, state_dir })
+        let root_cert = variable("SUPA_SAFE_ROOT_CERT").or_else(|| file.root_cert.as_ref().map(relative));
+        Ok(Self { file, flags, pg_bins, supabase_bin, state_dir, root_cert })
     }
 
     /// How long a snapshot of a target is kept in any case.
-    pub fn keep(&self, target: &str) -> Result<SignedDuration, Error> {
-        let own = self.file.targets.get(target).and_then(|own| own.keep.as_ref());
+    pub fn keep(&self, names: &[&str]) -> Result<SignedDuration, Error> {
+        let own =
+            names.iter().find_map(|name| self.file.targets.get(*name)).and_then(|own| own.keep.as_ref());
         own.or(self.file.keep.as_ref()).map_or(Ok(KEEP), |text| parse_days("keep", text))
     }
 
@@ -255,9 +262,9 @@ impl Config {
         self.file.hook.branches.clone().unwrap_or_else(default)
     }
 
-    /// The policy for a target.
-    pub fn policy(&self, target: &str) -> Result<Policy, Error> {
-        let own = self.file.targets.get(target).cloned().unwrap_or_default();
+    /// The policy for a target, by the first of its names that has a section.
+    pub fn policy(&self, names: &[&str]) -> Result<Policy, Error> {
+        let own = names.iter().find_map(|name| self.file.targets.get(*name)).cloned().unwrap_or_default();
         let default = Policy::default();
         let duration = |name: &str, own: &Option<String>, all: &Option<String>| {
             own.as_ref().or(all.as_ref()).map(|text| parse_duration(name, text)).transpose()
@@ -298,14 +305,13 @@ fn read_file(flags: &Flags, supabase_dir: Option<&Path>, cwd: &Path) -> Result<(
 }
 
 /// The sample, and at its end a section for every project that the configuration names.
-pub fn sample(remotes: &[(String, String)]) -> String {
-    let known: Vec<&(String, String)> = remotes.iter().filter(|(_, id)| is_project_ref(id)).collect();
-    if known.is_empty() {
+pub fn sample(remotes: &[(String, ProjectRef)]) -> String {
+    if remotes.is_empty() {
         return SAMPLE.to_owned();
     }
     let head = "\n# The projects that [remotes.*] of the configuration names.\n".to_owned();
     // A name may hold whatever TOML lets one quote.
-    let sections = known.into_iter().map(|(name, id)| {
+    let sections = remotes.iter().map(|(name, id)| {
         format!("\n# {name:?}\n#[targets.{id}]\n#max_age = \"15m\"\n#strength = \"decoded\"\n")
     });
     [SAMPLE.to_owned(), head].into_iter().chain(sections).collect::<Vec<_>>().concat()
@@ -352,18 +358,18 @@ mod tests {
     fn a_target_overrides_the_file_and_a_flag_overrides_both() {
         let text = "max_age = \"30m\"\nstrength = \"restored\"\n[targets.\"h:1/d\"]\nmax_age = \"1h\"\n";
         let config = with_file(text, Flags::default()).unwrap();
-        assert_eq!(config.policy("other").unwrap().max_age, SignedDuration::from_mins(30));
-        assert_eq!(config.policy("h:1/d").unwrap().max_age, SignedDuration::from_mins(60));
-        assert_eq!(config.policy("h:1/d").unwrap().strength, Strength::Restored);
+        assert_eq!(config.policy(&["other"]).unwrap().max_age, SignedDuration::from_mins(30));
+        assert_eq!(config.policy(&["unknown", "h:1/d"]).unwrap().max_age, SignedDuration::from_mins(60));
+        assert_eq!(config.policy(&["unknown", "h:1/d"]).unwrap().strength, Strength::Restored);
         let flags = Flags { max_age: Some(SignedDuration::from_secs(5)), ..Flags::default() };
         let config = with_file(text, flags).unwrap();
-        assert_eq!(config.policy("h:1/d").unwrap().max_age, SignedDuration::from_secs(5));
+        assert_eq!(config.policy(&["unknown", "h:1/d"]).unwrap().max_age, SignedDuration::from_secs(5));
         assert_eq!(config.state_dir, PathBuf::from("/h/.local/state/supa-safe"));
     }
 
     #[test]
     fn days_are_read() {
-        let keep = |text: &str| with_file(&format!("keep = \"{text}\""), Flags::default()).unwrap().keep("x");
+        let keep = |text: &str| with_file(&format!("keep = \"{text}\""), Flags::default()).unwrap().keep(&["x"]);
         assert_eq!(keep("2w").unwrap(), SignedDuration::from_hours(14 * 24));
         assert_eq!(keep("1d 12h").unwrap(), SignedDuration::from_hours(36));
         for wrong in ["", "0d", "-1d", "14", "1 month", "ever"] {
@@ -372,7 +378,7 @@ mod tests {
         let text = "keep = \"30d\"\n[targets.\"h:1/d\"]\nkeep = \"60d\"\n";
         let config = with_file(text, Flags::default()).unwrap();
         let days = |target| config.keep(target).unwrap().as_hours() / 24;
-        assert_eq!((days("other"), days("h:1/d")), (30, 60));
+        assert_eq!((days(&["other"]), days(&["h:1/d"])), (30, 60));
     }
 
     #[test]
@@ -384,7 +390,7 @@ mod tests {
         assert!(message("max_ages = 1").starts_with("TOML parse error at line 1, column 1"));
         let config = with_file("max_age = \"soon\"", Flags::default()).unwrap();
         assert_eq!(
-            config.policy("x").unwrap_err().to_string(),
+            config.policy(&["x"]).unwrap_err().to_string(),
             "`soon` is not a length of time (such as `15m` or `1h`) for `max_age`"
         );
     }
@@ -398,29 +404,28 @@ mod tests {
                     .filter(|rest| rest.contains(" = ") && !rest.starts_with(' '))
                     .unwrap_or(line)
             })
-            .filter(|line| !line.starts_with("state_dir"))
+            .filter(|line| !line.starts_with("state_dir") && !line.starts_with("root_cert"))
             .map(|line| format!("{line}\n"))
             .collect::<Vec<_>>()
             .concat()
             .replace("#[", "[");
         let config = with_file(&switched_on, Flags::default()).unwrap();
-        assert_eq!(config.policy("other").unwrap(), Policy::default());
+        assert_eq!(config.policy(&["other"]).unwrap(), Policy::default());
         let nothing = with_file("", Flags::default()).unwrap();
         assert_eq!(config.hook_branches(), nothing.hook_branches());
-        assert_eq!(config.keep("other").unwrap(), nothing.keep("other").unwrap());
+        assert_eq!(config.keep(&["other"]).unwrap(), nothing.keep(&["other"]).unwrap());
     }
 
     #[test]
     fn the_sample_names_the_projects_of_the_configuration() {
-        let id = "abcdefghijklmnopqrst".to_owned();
-        let remotes = [("prod\n[x]".to_owned(), id.clone()), ("other".to_owned(), "env(REF)".to_owned())];
-        let text = sample(&remotes);
-        assert_eq!(text.matches(&id).count(), 1);
+        let id = "abcdefghijklmnopqrst";
+        let text = sample(&[("prod\n[x]".to_owned(), id.parse().unwrap())]);
+        assert_eq!(text.matches(id).count(), 1);
         assert!(with_file(&text, Flags::default()).unwrap().file.targets.is_empty());
         let switched_on = text
             .replace("#[targets.abc", "[targets.abc")
             .replace("#max_age = \"15m\"\n#strength", "max_age = \"1h\"\n#strength");
-        let policy = with_file(&switched_on, Flags::default()).unwrap().policy(&id).unwrap();
+        let policy = with_file(&switched_on, Flags::default()).unwrap().policy(&[id]).unwrap();
         assert_eq!(policy.max_age, SignedDuration::from_hours(1));
         assert_eq!(sample(&[]), SAMPLE);
     }

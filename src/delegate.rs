@@ -126,6 +126,7 @@ pub async fn push(
     let before: Vec<String> =
         history::read(client).await?.into_iter().map(|applied| applied.version).collect();
     let empty = subject.frozen.empty_dir()?;
+    resolve::refresh(subject.target).await?;
     let variables = subject.frozen.settings().vault_variables();
     let cmd = subject
         .cli

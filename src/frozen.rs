@@ -14,6 +14,7 @@ pub use project::{Config, Project, Settings};
 
 use crate::disk;
 use crate::migration::{self, Flags, HistoryError, MigrationFile, Pending, Skipped};
+use crate::target::{BadRef, ProjectRef};
 use fs_err as fs;
 use source::{Content, Source};
 use std::collections::BTreeMap;
@@ -72,6 +73,27 @@ pub enum Error {
         setting: String,
         /// Why.
         why: &'static str,
+    },
+    /// A `[remotes.*]` has something else than a ref.
+    #[error("[remotes.{name}] in `{}` has no project ref", .path.display())]
+    Remote {
+        /// The file.
+        path: PathBuf,
+        /// The remote.
+        name: String,
+        /// Why.
+        #[source]
+        source: BadRef,
+    },
+    /// Two of the `[remotes.*]` have one ref.
+    #[error("`{}` gives `{project_ref}` to both [remotes.{}] and [remotes.{}]; supabase refuses that", .path.display(), .names.0, .names.1)]
+    SharedRef {
+        /// The file.
+        path: PathBuf,
+        /// The two.
+        names: (String, String),
+        /// The ref.
+        project_ref: ProjectRef,
     },
     /// A seed path cannot be part of the copy.
     #[error("the seed path `{pattern}` leaves the project; a frozen copy holds only files inside of it")]
@@ -149,7 +171,7 @@ pub struct Want {
     /// The CLI's major version.
     pub major: u32,
     /// The target's project ref, which chooses among `[remotes.*]`.
-    pub project_ref: Option<String>,
+    pub project_ref: Option<ProjectRef>,
 }
 
 /// A copy of what a push reads, and its digests.
@@ -462,17 +484,20 @@ mod tests {
         world.put(
             "app/supabase/config.toml",
             "[db.seed]\nenabled = false\nsql_paths = ['./s/*.sql', '../more', './none.sql']\n\
-             [remotes.p]\nproject_id = 'p'\n[remotes.p.db.seed]\nenabled = true\nsql_paths = ['../more/[x].sql']\n",
+             [remotes.p]\nproject_id = 'pppppppppppppppppppp'\n[remotes.p.db.seed]\nenabled = true\nsql_paths = ['../more/[x].sql']\n",
         );
         for path in ["app/supabase/s/b.sql", "app/supabase/s/a.sql", "app/more/d/[x].sql", "app/more/x.sql"] {
             world.put(path, "");
         }
         let seeds = |major: u32, project_ref: Option<&str>| {
-            let want = Want { project_ref: project_ref.map(str::to_owned), ..want(everything(), major) };
+            let want = Want {
+                project_ref: project_ref.and_then(|text| text.parse().ok()),
+                ..want(everything(), major)
+            };
             world.freeze(&want).unwrap().seeds
         };
         assert_eq!(seeds(2, None), [""; 0]);
-        assert_eq!(seeds(2, Some("p")), ["more/x.sql"]);
+        assert_eq!(seeds(2, Some("pppppppppppppppppppp")), ["more/x.sql"]);
         let all = ["supabase/s/a.sql", "supabase/s/b.sql", "more/d/[x].sql", "more/x.sql"];
         assert_eq!(seeds(3, None), all);
     }

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod history;
 pub mod identity;
 pub mod measure;
+pub mod reach;
 pub mod rows;
 pub mod sessions;
 pub mod settings;

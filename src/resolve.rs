@@ -1,8 +1,10 @@
 //! Finds the target and pins it: which server, which database, through which kind of door.
 
+pub mod linked;
+
 use crate::postgres::connect::{self, Session};
 use crate::postgres::identity;
-use crate::target::{Connection, EndpointKind, Identity, Target};
+use crate::target::{Connection, EndpointKind, Identity, Project, Target};
 
 /// Why a target could not be pinned.
 #[derive(Debug, thiserror::Error)]
@@ -42,26 +44,36 @@ pub enum Error {
 /// Majors that the platform runs, with 16 between them.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 15..=17;
 
+/// What a run is about, before its server was asked.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The name that its evidence stands under, and that a person confirms.
+    pub name: String,
+    /// How to reach it.
+    pub connection: Connection,
+    /// What kind of door that is.
+    pub kind: EndpointKind,
+    /// The project that it belongs to.
+    pub project: Option<Project>,
+    /// Whether the connection was made from the project's ref, and not from a URL.
+    pub linked: bool,
+}
+
 /// Connects, refuses what cannot be migrated or dumped, and pins the identity.
-pub async fn resolve(connection: Connection, kind: EndpointKind) -> Result<Target, Error> {
-    let first = connect::read_only(&connection).await?;
-    let second = connect::read_only(&connection).await?;
-    let pinned = pin(connection, kind, &first, &second).await;
+pub async fn resolve(wanted: Wanted) -> Result<Target, Error> {
+    let first = connect::read_only(&wanted.connection).await?;
+    let second = connect::read_only(&wanted.connection).await?;
+    let pinned = pin(wanted, &first, &second).await;
     first.close().await;
     second.close().await;
     pinned
 }
 
-async fn pin(
-    connection: Connection,
-    kind: EndpointKind,
-    first: &Session,
-    second: &Session,
-) -> Result<Target, Error> {
+async fn pin(wanted: Wanted, first: &Session, second: &Session) -> Result<Target, Error> {
+    let Wanted { name, connection, kind, project, linked: _ } = wanted;
     if identity::shares_sessions(first, second).await? {
         return Err(Error::TransactionPooler(connection.address()));
     }
-    let name = connection.target_name();
     let seen = identity::look(&first.client, &name).await?;
     if seen.in_recovery {
         return Err(Error::Replica(connection.address()));
@@ -69,7 +81,7 @@ async fn pin(
     if !SUPPORTED.contains(&seen.server.major()) {
         return Err(Error::Version { address: connection.address(), version: seen.server.version() });
     }
-    Ok(Target { connection, kind, identity: seen.identity, server: seen.server })
+    Ok(Target { connection, project, kind, identity: seen.identity, server: seen.server })
 }
 
 /// Opens a read-only session on the pinned target, and makes sure that it is still the same.
@@ -78,6 +90,12 @@ pub async fn reopen(target: &Target) -> Result<Session, Error> {
     let seen = identity::look(&session.client, target.name()).await?;
     same(&target.identity, &seen.identity)?;
     Ok(session)
+}
+
+/// Makes sure that the password at hand signs in for a while: for a program that opens sessions of
+/// its own.
+pub async fn refresh(target: &Target) -> Result<(), Error> {
+    Ok(connect::refresh(&target.connection).await?)
 }
 
 fn same(pinned: &Identity, seen: &Identity) -> Result<(), Error> {

@@ -219,6 +219,7 @@ impl Scratch {
             port: self.port,
             user: user.to_owned(),
             password,
+            lease: None,
             database: database.to_owned(),
             ssl_mode: SslMode::Disable,
             roots: Roots::System,

@@ -4,10 +4,23 @@
 //! the same server.
 
 mod connection;
+mod lease;
+mod link;
+mod profile;
+mod project;
 
-pub use connection::{Connection, Defaults, EndpointKind, Error, Roots, SslMode, is_project_ref};
+pub use connection::{Connection, Defaults, EndpointKind, Error, Roots, SslMode};
+pub use lease::{Lease, Renewed};
+pub use link::{Link, Named, PoolerError, pooler_host};
+pub use profile::{Profile, ProfileError};
+pub use project::{BadRef, Project, ProjectRef, is_project_ref};
 
 use serde::{Deserialize, Serialize};
+
+/// The two roots of the platform's servers, which no public store holds: "Supabase Root 2021 CA",
+/// valid to 2031 (SHA-256 `807025ad…e6cafa`) and to 2035 (`5f9b7795…2c9ae2`). The CLI carries the
+/// same two (2.122.1 and 3.1.0), and the dashboard gives them out under Database settings.
+pub const SUPABASE_ROOTS: &str = include_str!("target/supabase-roots.pem");
 
 /// What makes a database this database and no other (DESIGN 3.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +58,8 @@ impl Identity {
 pub struct Target {
     /// How to reach it.
     pub connection: Connection,
+    /// The project that it is the database of, when that is known.
+    pub project: Option<Project>,
     /// What kind of endpoint it is.
     pub kind: EndpointKind,
     /// What it is.
@@ -93,11 +108,25 @@ impl Target {
         &self.identity.name
     }
 
-    /// The TLS mode for the Supabase CLI: what our own session really got, never less.
+    /// Its names in the policy: the one that a person confirms, the ref, and those of its `[remotes.*]`.
+    pub fn names(&self) -> Vec<&str> {
+        let others = self.project.iter().flat_map(|project| {
+            std::iter::once(project.project_ref.as_str()).chain(project.remotes.iter().map(String::as_str))
+        });
+        std::iter::once(self.name()).chain(others).collect()
+    }
+
+    /// The project ref, when there is one.
+    pub fn project_ref(&self) -> Option<&ProjectRef> {
+        self.project.as_ref().map(|project| &project.project_ref)
+    }
+
+    /// The TLS mode for the Supabase CLI: what our own session really got, never less. What the
+    /// server says of it is about a pooler's session where there is one between.
     pub fn cli_ssl_mode(&self) -> SslMode {
         match (self.server.tls, self.connection.ssl_mode) {
-            (false, _) => SslMode::Disable,
-            (true, mode) => mode.max(SslMode::Require),
+            (false, SslMode::Disable | SslMode::Prefer) => SslMode::Disable,
+            (_, mode) => mode.max(SslMode::Require),
         }
     }
 
@@ -118,6 +147,21 @@ pub fn folder_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_roots_of_the_platform_are_two_certificates() {
+        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+        let roots: Vec<String> = CertificateDer::pem_slice_iter(SUPABASE_ROOTS.as_bytes())
+            .map(|certificate| crate::disk::sha256(&certificate.unwrap()))
+            .collect();
+        assert_eq!(
+            roots,
+            [
+                "807025ad50d4ed219d2c9c7d299c004f824eb00cf7f65afef607d07b72e6cafa",
+                "5f9b77951a7aa1303f9b58eea9bfa89e358cfdc15f9786ff10d4930a722c9ae2",
+            ]
+        );
+    }
 
     #[test]
     fn folders_of_two_targets_never_meet() {

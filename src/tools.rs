@@ -27,8 +27,8 @@ impl Login<'_> {
         for (name, value) in self.connection.tool_env() {
             cmd = cmd.env(name, value);
         }
-        match &self.connection.password {
-            Some(password) => cmd.secret("PGPASSWORD", password),
+        match self.connection.password() {
+            Some(password) => cmd.secret("PGPASSWORD", &password),
             None => cmd,
         }
     }

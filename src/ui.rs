@@ -9,7 +9,7 @@ mod timings;
 
 pub use human::Human;
 pub use json::Json;
-pub use prompt::{Asked, ask_words, has_terminal};
+pub use prompt::{Asked, ask_password, ask_words, has_terminal};
 pub use record::Record;
 pub use timings::Timings;
 

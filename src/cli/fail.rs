@@ -5,14 +5,17 @@ use crate::delegate::{self, Outcome};
 use crate::evidence;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::frozen;
 use crate::manifest::SnapshotId;
 use crate::policy::{Finding, Rule};
 use crate::postcheck;
 use crate::postgres::connect;
+use crate::postgres::reach::Unreachable;
 use crate::rehearse;
-use crate::resolve;
-use crate::target;
+use crate::resolve::{self, linked};
+use crate::target::{self, ProjectRef};
 use crate::tools::installs;
+use crate::tools::supabase::LoginError;
 use crate::ui::Summary;
 use crate::verify;
 use std::error::Error;
@@ -20,6 +23,17 @@ use std::error::Error;
 /// A failure without a hint.
 pub(super) fn failed<E: Error>(exit: Exit) -> impl Fn(E) -> Failure {
     move |error| Failure::new(exit, &error)
+}
+
+/// A project's folder that cannot be used.
+pub(super) fn project_failed(error: &frozen::Error) -> Failure {
+    let failure = Failure::new(Exit::Error, error);
+    match error {
+        frozen::Error::NoProject { .. } => failure.hint(
+            "Go to the project's folder, or pass `--workdir <folder>`; `supabase init` makes a new project",
+        ),
+        _ => failure.detail("the target was not touched"),
+    }
 }
 
 /// A URL that was not accepted.
@@ -56,6 +70,58 @@ pub(super) fn resolve_failed(error: &resolve::Error) -> Failure {
     }
 }
 
+/// A linked project that is not understood or not reached.
+pub(super) fn linked_failed(error: &linked::Error, project_ref: Option<&ProjectRef>) -> Failure {
+    let link = format!("supabase link --project-ref {}", project_ref.map_or("<ref>", ProjectRef::as_str));
+    let by_url = "Or copy the session pooler's URL from the project's dashboard under Connect, and pass it with `--db-url`";
+    match error {
+        linked::Error::Read(_) => Failure::new(Exit::Error, error),
+        linked::Error::Broken { .. } => Failure::new(Exit::TargetNotFound, error).hint(format!("Run `{link}` again")),
+        linked::Error::NoProfile { .. } | linked::Error::Profile { .. } => Failure::new(Exit::Usage, error)
+            .hint("Correct `--profile`, SUPABASE_PROFILE, or the file `~/.supabase/profile`"),
+        linked::Error::NoDoor { why: Unreachable::NoAnswer, .. } => Failure::new(Exit::TargetNotFound, error)
+            .hint("Check in the dashboard that the project is not paused and that no network restriction is between")
+            .hint(format!("Run `{link}`: it writes down the session pooler's address")),
+        linked::Error::NoDoor { .. } => Failure::new(Exit::TargetNotFound, error)
+            .hint(format!("Run `{link}`: it writes down the session pooler's address, which has IPv4"))
+            .hint(by_url),
+        linked::Error::Pooler { .. } => Failure::new(Exit::TargetNotFound, error)
+            .hint(format!("Run `{link}` again: it writes down the address anew"))
+            .hint(by_url),
+    }
+}
+
+/// A linked project that was not pinned: the next step is another one than with a URL.
+pub(super) fn linked_sign_in_failed(error: &resolve::Error) -> Failure {
+    let failure = |exit| Failure::new(exit, error);
+    match error {
+        resolve::Error::Connect(connect::Error::SignIn { .. }) => failure(Exit::SignInFailed)
+            .hint("Set the database's password in SUPABASE_DB_PASSWORD; it can be reset in the project's dashboard under Database settings"),
+        resolve::Error::Connect(connect::Error::NoPassword { .. }) => failure(Exit::SignInFailed)
+            .hint("Set SUPABASE_DB_PASSWORD, or pass `--password-file <file>`"),
+        resolve::Error::Connect(connect::Error::Tls { .. }) => failure(Exit::SignInFailed)
+            .hint("Get the certificate from the project's dashboard under Database settings, and name its file in SUPA_SAFE_ROOT_CERT")
+            .hint("Or set PGSSLMODE=require, which encrypts and verifies nothing"),
+        resolve::Error::Connect(connect::Error::Roots { .. }) => failure(Exit::Usage)
+            .hint("Check SUPA_SAFE_ROOT_CERT, `root_cert` in supabase/supa-safe.toml, and PGSSLROOTCERT"),
+        _ => resolve_failed(error),
+    }
+}
+
+/// A password that is neither given nor lent.
+pub(super) fn login_failed(error: &LoginError) -> Failure {
+    let exit = match error {
+        LoginError::NotSignedIn(_) | LoginError::Refused { .. } | LoginError::Unreadable(_) => {
+            Exit::SignInFailed
+        }
+        LoginError::Program(_) | LoginError::Io(_) => Exit::Error,
+    };
+    Failure::new(exit, error)
+        .detail("no password was given: neither `--password-file`, SUPABASE_DB_PASSWORD, nor an env file of the project")
+        .hint("Set the database's password in SUPABASE_DB_PASSWORD; it can be reset in the project's dashboard under Database settings")
+        .hint("Or sign supabase in (`supabase login`, or SUPABASE_ACCESS_TOKEN): it then lends a temporary role")
+}
+
 /// No session.
 pub(super) fn connect_failed(error: &connect::Error) -> Failure {
     let failure = |exit| Failure::new(exit, error);
@@ -81,7 +147,7 @@ pub(super) fn connect_failed(error: &connect::Error) -> Failure {
         connect::Error::Roots { .. } => failure(Exit::Usage).hint("Check `sslrootcert` in the URL and PGSSLROOTCERT"),
         connect::Error::Full { .. } => failure(Exit::Error)
             .hint("Close other sessions, or wait; supa-safe needs at most four connections"),
-        connect::Error::Other { .. } => failure(Exit::Error),
+        connect::Error::Other { .. } | connect::Error::Lease { .. } => failure(Exit::Error),
     }
 }
 

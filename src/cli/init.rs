@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen::{self, Project};
 use crate::hook::State;
+use crate::target::ProjectRef;
 use crate::tools::installs::{self, Search};
 use crate::tools::supabase;
 use clap::Args;
@@ -49,8 +50,8 @@ async fn init(setting: &Setting) -> Result<Vec<String>, Failure> {
 }
 
 /// What `config.toml` calls its projects; a configuration that cannot be read is a matter of `doctor`.
-fn remotes(project: &Project) -> Vec<(String, String)> {
-    project.config(3).map(|config| config.remotes()).unwrap_or_default()
+fn remotes(project: &Project) -> Vec<(String, ProjectRef)> {
+    project.remotes().unwrap_or_default()
 }
 
 async fn tools(setting: &Setting, project: &Project) -> Result<Vec<String>, Failure> {

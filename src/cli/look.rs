@@ -85,7 +85,7 @@ fn row(store: &Store, id: &SnapshotId) -> Result<Row, store::Error> {
 }
 
 pub(super) fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> {
-    let (store, name) = open::store_of(setting, &args.target)?;
+    let (name, _, store) = open::store_of(setting, &args.target)?;
     let mut listed = List {
         schema: ui::SCHEMA,
         target: name,
@@ -135,7 +135,7 @@ struct Shown<'a> {
 }
 
 pub(super) fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
-    let (store, _) = open::store_of(setting, &args.target)?;
+    let (_, _, store) = open::store_of(setting, &args.target)?;
     let snapshot = open::pick(&store, args.id.as_ref()).map_err(|broken| broken.failure)?;
     let standing = store.standing(&snapshot).map_err(failed(Exit::Error))?;
     let manifest = &snapshot.manifest;
@@ -198,8 +198,7 @@ struct Status {
 }
 
 pub(super) fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit, Failure> {
-    let (store, name) = open::store_of(setting, &args.target)?;
-    let policy = open::config(setting, None)?.policy(&name).map_err(failed(Exit::Usage))?;
+    let (name, policy, store) = open::store_of(setting, &args.target)?;
     let newest = rows(&store)?.into_iter().find_map(Result::ok);
     let age = newest.as_ref().map(|row| (setting.clock)().duration_since(row.taken_at));
     let good = newest.as_ref().zip(age).is_some_and(|(row, age)| {

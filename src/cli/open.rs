@@ -1,8 +1,9 @@
 //! From arguments to a pinned target with its store: what almost every command begins with.
 
 use super::done::{Broken, Done};
-use super::fail::{damaged, failed, resolve_failed};
+use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
+use super::target;
 use super::{Setting, TargetArgs};
 use crate::config::{Config, Flags};
 use crate::context::Context;
@@ -14,17 +15,13 @@ use crate::manifest::SnapshotId;
 use crate::policy::{Facts, Policy};
 use crate::resolve;
 use crate::scratch;
-use crate::secret::Secret;
 use crate::store::{self, Snapshot, Store};
-use crate::target::{Connection, Defaults, EndpointKind, Target};
+use crate::target::{EndpointKind, Project, Target};
 use crate::tools::Machine;
 use crate::tools::installs::{self, Search};
 use crate::ui::{self, Human, Json, Record, Summary, Timings};
 use jiff::SignedDuration;
 use std::path::PathBuf;
-
-/// The port of `supabase start`'s database (CLI documentation, `[db] port`).
-const LOCAL_PORT: u16 = 54322;
 
 /// A run that has its target.
 pub(super) struct Opened {
@@ -75,18 +72,17 @@ async fn pin(
     max_age: Option<SignedDuration>,
 ) -> Result<Opened, Failure> {
     let config = config(setting, max_age)?;
-    let (connection, kind) = connection(setting, args)?;
     let mut observers = observers(setting);
-    let notes = connection_notes(args, &connection);
-    let target = resolve::resolve(connection, kind).await.map_err(|error| resolve_failed(&error))?;
-    observers.see(&Event::Target {
-        name: target.name().to_owned(),
-        about: format!("{}, Postgres {}", target.kind, target.server.version()),
-    });
+    let mut notes = Vec::new();
+    let target = find(setting, &config, args, &mut notes).await;
+    if let Ok(target) = &target {
+        observers.see(&Event::Target { name: target.name().to_owned(), about: about(target) });
+    }
     for note in &notes {
         observers.see(note);
     }
-    let policy = config.policy(target.name()).map_err(failed(Exit::Usage))?;
+    let target = target?;
+    let policy = config.policy(&target.names()).map_err(failed(Exit::Usage))?;
     let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
     let lock = lock(&store)?;
     let run = store::run_name((setting.clock)(), std::process::id());
@@ -106,6 +102,29 @@ async fn pin(
     Ok(Opened { target, policy, context, config, record, timings, run, _lock: lock })
 }
 
+async fn find(
+    setting: &Setting,
+    config: &Config,
+    args: &TargetArgs,
+    notes: &mut Vec<Event>,
+) -> Result<Target, Failure> {
+    let wanted = target::find(setting, config, args, notes).await?;
+    let linked = wanted.linked;
+    let pinned = resolve::resolve(wanted).await;
+    pinned.map_err(|error| if linked { linked_sign_in_failed(&error) } else { resolve_failed(&error) })
+}
+
+/// What a person needs to know the target by, beside its name.
+fn about(target: &Target) -> String {
+    let mut parts = target.project.iter().flat_map(Project::about).collect::<Vec<_>>();
+    parts.push(match target.kind {
+        EndpointKind::SessionPooler => format!("{} {}", target.kind, target.connection.address()),
+        kind => kind.to_string(),
+    });
+    parts.push(format!("Postgres {}", target.server.version()));
+    parts.join(", ")
+}
+
 pub(super) fn observers(setting: &Setting) -> Observers {
     let mut observers = Observers::default();
     if setting.global.json {
@@ -117,72 +136,16 @@ pub(super) fn observers(setting: &Setting) -> Observers {
     observers
 }
 
-/// The store of a target and the target's name, without a lock and without a word to the target.
-pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(Store, String), Failure> {
-    let (connection, _) = connection(setting, args)?;
-    let name = connection.target_name();
-    let store = Store::open(&config(setting, None)?.state_dir, &crate::target::folder_name(&name))
-        .map_err(failed(Exit::Error))?;
-    Ok((store, name))
-}
-
-/// The connection that the arguments and the environment mean.
-pub(super) fn connection(
-    setting: &Setting,
-    args: &TargetArgs,
-) -> Result<(Connection, EndpointKind), Failure> {
-    if args.local {
-        let local_port =
-            super::project(setting).ok().and_then(|project| project.local_port()).unwrap_or(LOCAL_PORT);
-        return Ok((Connection::local_stack(local_port), EndpointKind::Local));
-    }
-    let url = args
-        .db_url
-        .clone()
-        .or_else(|| args.remote.clone())
-        .or_else(|| setting.surroundings.variable("SUPA_SAFE_DB_URL"));
-    let Some(url) = url else {
-        return Err(Failure::message(Exit::Usage, "no target was given, and this version cannot resolve a linked project")
-            .hint("Pass `--db-url <url>`, or set SUPA_SAFE_DB_URL; for the stack of `supabase start` pass `--local`"));
-    };
-    let defaults = defaults(setting, args)?;
-    let connection =
-        Connection::from_url(&url, &defaults).map_err(|error| super::fail::url_failed(&error))?;
-    let kind = connection.kind();
-    Ok((connection, kind))
-}
-
-/// An explicit password goes before the environment's, and both only where the URL has none.
-fn defaults(setting: &Setting, args: &TargetArgs) -> Result<Defaults, Failure> {
-    let mut defaults = setting.surroundings.connection_defaults();
-    if let Some(password) = &args.password {
-        defaults.password = Some(Secret::new(password.clone()));
-    }
-    if let Some(path) = &args.password_file {
-        let text = fs_err::read_to_string(path).map_err(failed(Exit::Usage))?;
-        defaults.password = Some(Secret::new(text.lines().next().unwrap_or_default()));
-    }
-    Ok(defaults)
-}
-
-fn connection_notes(args: &TargetArgs, connection: &Connection) -> Vec<Event> {
-    let mut notes = Vec::new();
-    let in_url = |url: &Option<String>| {
-        url.as_deref().is_some_and(|url| url::Url::parse(url).is_ok_and(|url| url.password().is_some()))
-    };
-    if args.password.is_some() || in_url(&args.db_url) || in_url(&args.remote) {
-        notes.push(Event::Warning {
-            text:
-                "other users of this machine can see the password in the command line; set PGPASSWORD instead"
-                    .to_owned(),
-        });
-    }
-    if !connection.ignored.is_empty() {
-        notes.push(Event::Note {
-            text: format!("the URL's {} has no meaning here and is left out", connection.ignored.join(", ")),
-        });
-    }
-    notes
+/// A target's name, policy, and store, without a lock and without a word to the target.
+pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(String, Policy, Store), Failure> {
+    let names = target::names(setting, args)?;
+    let config = config(setting, None)?;
+    let others: Vec<&str> = names.iter().map(String::as_str).collect();
+    let policy = config.policy(&others).map_err(failed(Exit::Usage))?;
+    let name = names.into_iter().next().unwrap_or_default();
+    let store =
+        Store::open(&config.state_dir, &crate::target::folder_name(&name)).map_err(failed(Exit::Error))?;
+    Ok((name, policy, store))
 }
 
 impl Opened {

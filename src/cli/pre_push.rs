@@ -169,7 +169,7 @@ async fn judge_files(
     project: Project,
 ) -> Result<Done, Broken> {
     let tools_root = setting.global.workdir.clone().unwrap_or_else(|| project.root.clone());
-    let prepared = prepare::prepare_files(setting, opened, args.push, project, tools_root).await?;
+    let prepared = prepare::prepare_files(setting, opened, args.push, (project, &tools_root)).await?;
     let now = target_clock(opened).await?;
     let (facts, verified) = check::facts(opened, &prepared, args.snapshot.as_ref()).await?;
     let mut findings = judge_facts(&opened.policy, &facts, now);

@@ -1,8 +1,9 @@
 //! What would be pushed: the project, the CLI, the frozen copy, the history, the pending files.
 
 use super::Setting;
-use super::fail::{failed, resolve_failed};
+use super::fail::{failed, project_failed, resolve_failed};
 use super::open::Opened;
+use crate::config::Config;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::fingerprint::Fingerprint;
@@ -15,7 +16,7 @@ use crate::rehearse::Subject;
 use crate::resolve;
 use crate::tools::supabase::{self, Answer, Push, Report, Search, Supabase};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::Path;
 
 /// Flags of `supabase db push` that change what runs.
 #[derive(Clone, Copy, Debug, Args)]
@@ -96,7 +97,7 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, Failure> {
     let project = super::project(setting).map_err(|error| project_failed(&error))?;
     let root = project.root.clone();
-    prepare_files(setting, opened, flags, project, root).await
+    prepare_files(setting, opened, flags, (project, &root)).await
 }
 
 /// The same for files that stand elsewhere than the project's tools.
@@ -104,14 +105,22 @@ pub(super) async fn prepare_files(
     setting: &Setting,
     opened: &Opened,
     flags: PushFlags,
-    project: Project,
-    tools_root: PathBuf,
+    (project, tools_root): (Project, &Path),
 ) -> Result<Prepared, Failure> {
-    let cli = find_cli(setting, opened, tools_root).await?;
+    let cli = find_cli(setting, &opened.config, tools_root).await?;
+    opened.context.note(format!("CLI: {}", cli.name()));
+    if let Some((path, version)) = &cli.other_on_path {
+        opened.context.warn(format!(
+            "the project has supabase {}, and PATH has {version} ({}); the project's is used",
+            cli.version,
+            path.display()
+        ));
+    }
+    say_which(setting, opened, &project, cli.version.major).map_err(|error| project_failed(&error))?;
     let want = Want {
         flags: flags.flags(),
         major: cli.version.major,
-        project_ref: opened.target.connection.project_ref().map(str::to_owned),
+        project_ref: opened.target.project_ref().cloned(),
     };
     let into = opened.context.store.frozen_dir(&opened.run);
     let frozen = frozen::freeze(&project, &into, &want).map_err(|error| project_failed(&error))?;
@@ -131,6 +140,26 @@ pub(super) async fn prepare_files(
     session.close().await;
     let (pending, edited, live) = outcome?;
     Ok(Prepared { project, frozen, pending, cli, edited, live })
+}
+
+/// Says which folder and which configuration were taken where there is more than one.
+fn say_which(setting: &Setting, opened: &Opened, project: &Project, major: u32) -> Result<(), frozen::Error> {
+    let hidden = project.hidden();
+    if project.root != setting.surroundings.cwd || !hidden.is_empty() {
+        opened.context.note(format!("project folder: {}", project.root.display()));
+    }
+    for other in hidden {
+        opened.context.note(format!("the project folder above it is not meant: {}", other.root.display()));
+    }
+    for path in project.passed_over(major)? {
+        let read = project.config_file(major)?;
+        opened.context.warn(format!(
+            "`{}` is passed over: supabase {major} reads `{}`",
+            path.display(),
+            read.display()
+        ));
+    }
+    Ok(())
 }
 
 async fn compare(session: &Session, frozen: &Frozen) -> Result<(Pending, Vec<EditedFile>, Live), Failure> {
@@ -167,30 +196,23 @@ fn edited(files: &[MigrationFile], applied: &[history::Applied]) -> Vec<EditedFi
         .collect()
 }
 
-async fn find_cli(setting: &Setting, opened: &Opened, project_root: PathBuf) -> Result<Supabase, Failure> {
+/// The Supabase CLI of the user.
+pub(super) async fn find_cli(setting: &Setting, config: &Config, root: &Path) -> Result<Supabase, Failure> {
     let search = Search {
-        explicit: opened.config.supabase_bin.clone(),
-        project_root,
+        explicit: config.supabase_bin.clone(),
+        project_root: root.to_owned(),
         env: setting.surroundings.env().clone(),
     };
-    let cli = supabase::find(&search).await.map_err(|error| {
+    supabase::find(&search).await.map_err(|error| {
         Failure::new(Exit::Error, &error)
             .hint("Install the Supabase CLI (`npm install --save-dev supabase`), or name it in SUPA_SAFE_SUPABASE_BIN")
-    })?;
-    opened.context.note(format!("CLI: {}", cli.name()));
-    if let Some((path, version)) = &cli.other_on_path {
-        opened.context.warn(format!(
-            "the project has supabase {}, and PATH has {version} ({}); the project's is used",
-            cli.version,
-            path.display()
-        ));
-    }
-    Ok(cli)
+    })
 }
 
 /// Asks the CLI what a push would do; nothing is changed.
 pub(super) async fn dry_run(opened: &Opened, prepared: &Prepared) -> Result<Report, Failure> {
     let empty = prepared.frozen.empty_dir().map_err(failed(Exit::Error))?;
+    resolve::refresh(&opened.target).await.map_err(|error| resolve_failed(&error))?;
     let variables = prepared.frozen.settings().vault_variables();
     let cmd = prepared.cli.dry_run(&Push {
         connection: &opened.target.connection,
@@ -207,16 +229,6 @@ pub(super) async fn dry_run(opened: &Opened, prepared: &Prepared) -> Result<Repo
             Err(Failure::message(Exit::Error, format!("supabase refuses the push: {}", problem.message))
                 .detail("the target was not touched"))
         }
-    }
-}
-
-fn project_failed(error: &frozen::Error) -> Failure {
-    let failure = Failure::new(Exit::Error, error);
-    match error {
-        frozen::Error::NoProject { .. } => failure.hint(
-            "Go to the project's folder, or pass `--workdir <folder>`; `supabase init` makes a new project",
-        ),
-        _ => failure.detail("the target was not touched"),
     }
 }
 

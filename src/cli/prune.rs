@@ -45,8 +45,10 @@ pub(super) fn prune(setting: &Setting, args: &PruneArgs) -> Result<Exit, Failure
 }
 
 fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure> {
-    let (store, name) = open::store_of(setting, &args.target)?;
-    let keep = open::config(setting, None)?.keep(&name).map_err(failed(Exit::Usage))?;
+    let (name, _, store) = open::store_of(setting, &args.target)?;
+    let names = super::target::names(setting, &args.target)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let keep = open::config(setting, None)?.keep(&names).map_err(failed(Exit::Usage))?;
     let _run = open::lock(&store)?;
     let _retention = lock(&store)?;
     let mut observers = open::observers(setting);
@@ -190,7 +192,7 @@ pub(super) fn unpin(setting: &Setting, args: &PinArgs) -> Result<Exit, Failure> 
 }
 
 fn change_pin(setting: &Setting, args: &PinArgs, pinned: bool) -> Result<Vec<String>, Failure> {
-    let (store, _) = open::store_of(setting, &args.target)?;
+    let (_, _, store) = open::store_of(setting, &args.target)?;
     let _retention = lock(&store)?;
     let changed = if pinned { store.pin(&args.id, (setting.clock)()) } else { store.unpin(&args.id) };
     let changed = changed.map_err(|error| {

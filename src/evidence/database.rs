@@ -326,6 +326,7 @@ impl Capture<'_> {
     async fn dump(&self, dump: &Dump<'_>) -> Result<(), Error> {
         let table = Arc::new(Mutex::new(String::new()));
         let seen = Arc::clone(&table);
+        resolve::refresh(self.target).await?;
         let cmd = pg_dump::dump(self.installation, &self.login(), dump)
             .log(self.logs.join("pg_dump.log"))
             .on_line(move |stream, line| {
@@ -373,6 +374,7 @@ impl Capture<'_> {
     }
 
     async fn roles(&self) -> Result<(), Error> {
+        resolve::refresh(self.target).await?;
         let printed = pg_dump::roles(self.installation, &self.login()).run().await?;
         let fit = pg_dump::fit_roles(&printed.stdout, &self.target.server.bootstrap_role);
         Ok(disk::write(&self.dir.join("roles.sql"), fit.as_bytes())?)

@@ -1,6 +1,7 @@
 //! The project's folder and the few settings of its configuration that a push reads.
 
 use super::Error;
+use crate::target::ProjectRef;
 use fs_err as fs;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,36 @@ impl Project {
         names.map(|name| self.supabase_dir.join(name)).filter(|path| path.is_file()).collect()
     }
 
+    /// Projects in the folders above, which this one hides.
+    pub fn hidden(&self) -> Vec<Self> {
+        let above = self.root.ancestors().skip(1);
+        above.filter_map(|root| Self::find(Some(root), root).ok()).collect()
+    }
+
+    /// Configuration files that a CLI of this major passes over.
+    pub fn passed_over(&self, major: u32) -> Result<Vec<PathBuf>, Error> {
+        let read = self.config_file(major)?;
+        Ok(self.config_files().into_iter().filter(|path| *path != read).collect())
+    }
+
+    /// The `[remotes.*]` of every configuration file there is: name and ref.
+    pub fn remotes(&self) -> Result<Vec<(String, ProjectRef)>, Error> {
+        let mut remotes = Vec::new();
+        for path in self.config_files() {
+            remotes.extend(Config::read(path)?.remotes()?);
+        }
+        remotes.sort();
+        remotes.dedup();
+        Ok(remotes)
+    }
+
+    /// Whether the configuration asks for CLI 3's stack mode, in which the link is another file.
+    pub fn wants_stack(&self) -> bool {
+        let first = self.config_files().into_iter().next();
+        let config = first.and_then(|path| Config::read(path).ok());
+        config.and_then(|config| config.value.pointer("/experimental/stack")?.as_bool()).unwrap_or_default()
+    }
+
     /// The port of the local stack's database, when `config.toml` says it.
     pub fn local_port(&self) -> Option<u16> {
         let text = fs::read_to_string(self.supabase_dir.join("config.toml")).ok()?;
@@ -66,15 +97,7 @@ impl Project {
 
     /// Reads the configuration for a CLI of this major.
     pub fn config(&self, major: u32) -> Result<Config, Error> {
-        let path = self.config_file(major)?;
-        let text = fs::read_to_string(&path).map_err(Error::Read)?;
-        let broken = |why: String| Error::BrokenConfig { path: path.clone(), why };
-        let value = if path.extension().is_some_and(|extension| extension == "toml") {
-            toml::from_str(&text).map_err(|error| broken(error.to_string()))?
-        } else {
-            serde_json::from_str(&plain_json(&text)).map_err(|error| broken(error.to_string()))?
-        };
-        Ok(Config { path, value })
+        Config::read(self.config_file(major)?)
     }
 }
 
@@ -87,19 +110,42 @@ pub struct Config {
 }
 
 impl Config {
-    /// The `[remotes.*]`: name and project ref, in the order of their names.
-    pub fn remotes(&self) -> Vec<(String, String)> {
-        let remotes = self.value.get("remotes").and_then(Value::as_object);
-        let named = |(name, remote): (&String, &Value)| {
-            Some((name.clone(), remote.get("project_id")?.as_str()?.to_owned()))
+    fn read(path: PathBuf) -> Result<Self, Error> {
+        let text = fs::read_to_string(&path).map_err(Error::Read)?;
+        let broken = |why: String| Error::BrokenConfig { path: path.clone(), why };
+        let value = if path.extension().is_some_and(|extension| extension == "toml") {
+            toml::from_str(&text).map_err(|error| broken(error.to_string()))?
+        } else {
+            serde_json::from_str(&plain_json(&text)).map_err(|error| broken(error.to_string()))?
         };
-        remotes.map(|remotes| remotes.iter().filter_map(named).collect()).unwrap_or_default()
+        Ok(Self { path, value })
+    }
+
+    /// The `[remotes.*]`: name and project ref, in the order of their names. As the CLI does, this
+    /// refuses a ref that is none, and one that two of them share: their settings would contradict.
+    pub fn remotes(&self) -> Result<Vec<(String, ProjectRef)>, Error> {
+        let remotes = self.value.get("remotes").and_then(Value::as_object);
+        let mut found: Vec<(String, ProjectRef)> = Vec::new();
+        for (name, remote) in remotes.into_iter().flatten() {
+            let Some(text) = remote.get("project_id").and_then(Value::as_str) else { continue };
+            let project_ref: ProjectRef = text.parse().map_err(|source| Error::Remote {
+                path: self.path.clone(),
+                name: name.clone(),
+                source,
+            })?;
+            if let Some((other, _)) = found.iter().find(|(_, known)| *known == project_ref) {
+                let names = (other.clone(), name.clone());
+                return Err(Error::SharedRef { path: self.path.clone(), names, project_ref });
+            }
+            found.push((name.clone(), project_ref));
+        }
+        Ok(found)
     }
 
     /// The settings that a push to a target reads: those of its `[remotes.*]` stand over the others.
-    pub fn settings(&self, project_ref: Option<&str>) -> Result<Settings, Error> {
+    pub fn settings(&self, project_ref: Option<&ProjectRef>) -> Result<Settings, Error> {
         let mut merged = self.value.clone();
-        let own = self.remotes().into_iter().find(|(_, id)| Some(id.as_str()) == project_ref);
+        let own = self.remotes()?.into_iter().find(|(_, id)| Some(id) == project_ref);
         if let Some(over) = own.and_then(|(name, _)| self.value.get("remotes")?.get(name)) {
             merge(&mut merged, over);
         }
@@ -229,11 +275,52 @@ mod tests {
         let text = "[db.seed]\nsql_paths = ['./a.sql']\n[db.vault]\nk = 'env(K)'\n\
             [remotes.prod]\nproject_id = 'abcdefghijklmnopqrst'\n[remotes.prod.db.seed]\nenabled = false\n";
         let config = Config { path: PathBuf::from("c"), value: toml::from_str(text).unwrap() };
-        let base = config.settings(Some("other")).unwrap();
+        let base = config.settings(None).unwrap();
         assert_eq!((base.seed_enabled, base.migrations_enabled), (true, true));
-        let prod = config.settings(Some("abcdefghijklmnopqrst")).unwrap();
+        let prod = config.settings("abcdefghijklmnopqrst".parse().ok().as_ref()).unwrap();
         assert_eq!((prod.seed_enabled, prod.seed_paths), (false, vec!["./a.sql".to_owned()]));
         assert_eq!(base.vault_variables(), ["K"]);
-        assert_eq!(config.remotes(), [("prod".to_owned(), "abcdefghijklmnopqrst".to_owned())]);
+        let remotes = config.remotes().unwrap();
+        assert_eq!(remotes, [("prod".to_owned(), "abcdefghijklmnopqrst".parse().unwrap())]);
+    }
+
+    #[test]
+    fn a_ref_belongs_to_one_remote() {
+        let message = |text: &str| {
+            let config = Config { path: PathBuf::from("c"), value: toml::from_str(text).unwrap() };
+            config.settings(None).unwrap_err().to_string()
+        };
+        assert_eq!(
+            message(
+                "[remotes.b]\nproject_id = 'abcdefghijklmnopqrst'\n[remotes.prod]\nproject_id = 'abcdefghijklmnopqrst'\n"
+            ),
+            "`c` gives `abcdefghijklmnopqrst` to both [remotes.b] and [remotes.prod]; supabase refuses that"
+        );
+        assert_eq!(
+            message("[remotes.prod]\nproject_id = 'env(REF)'\n"),
+            "[remotes.prod] in `c` has no project ref"
+        );
+    }
+
+    #[test]
+    fn the_configuration_of_each_major_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            crate::disk::make_private_dir(path.parent().unwrap()).unwrap();
+            crate::disk::write(&path, text.as_bytes()).unwrap();
+        };
+        put("supabase/config.toml", "[remotes.prod]\nproject_id = 'abcdefghijklmnopqrst'\n");
+        put("app/supabase/config.json", "{\"experimental\": {\"stack\": true}}");
+        put("app/supabase/config.toml", "");
+        let project = Project::find(None, &dir.path().join("app/supabase/migrations")).unwrap();
+        assert_eq!(project.root, dir.path().join("app"));
+        assert_eq!(project.hidden().len(), 1);
+        assert!(project.wants_stack() && !project.hidden()[0].wants_stack());
+        assert_eq!(project.passed_over(3).unwrap(), [project.supabase_dir.join("config.toml")]);
+        assert_eq!(project.passed_over(2).unwrap(), [project.supabase_dir.join("config.json")]);
+        put("app/supabase/config.jsonc", "{}");
+        assert!(matches!(project.passed_over(3), Err(Error::TwoConfigs { .. })));
+        assert_eq!(project.hidden()[0].remotes().unwrap().len(), 1);
     }
 }

@@ -28,7 +28,7 @@ pub(super) enum Content {
 impl Source {
     pub(super) fn read(project: &Project, want: &Want) -> Result<Self, Error> {
         let config = project.config(want.major)?;
-        let settings = config.settings(want.project_ref.as_deref())?;
+        let settings = config.settings(want.project_ref.as_ref())?;
         let root = &project.root;
         let mut files = BTreeMap::new();
         let mut copy = |path: String| {

@@ -100,6 +100,13 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// The password of a temporary role ended, and there is no other one.
+    #[error("cannot renew the temporary role's password")]
+    Lease {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Any other error while connecting.
     #[error("cannot open a session at `{address}`")]
     Other {
@@ -109,6 +116,15 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
+}
+
+/// Takes a new password for a temporary role whose password is about to end. Call it right before a
+/// program that opens connections of its own; sessions here do it by themselves.
+pub async fn refresh(connection: &Connection) -> Result<(), Error> {
+    match &connection.lease {
+        None => Ok(()),
+        Some(lease) => lease.refresh().await.map_err(|source| Error::Lease { source }),
+    }
 }
 
 /// A session with its connection task.
@@ -144,6 +160,7 @@ pub async fn read_only(connection: &Connection) -> Result<Session, Error> {
 
 /// Opens a session that may write: for scratch servers and the fixtures of the demo.
 pub async fn writable(connection: &Connection) -> Result<Session, Error> {
+    refresh(connection).await?;
     let tls = MakeRustlsConnect::new(tls_config(connection)?);
     let config = wire_config(connection);
     let mut attempt = 1;
@@ -154,6 +171,10 @@ pub async fn writable(connection: &Connection) -> Result<Session, Error> {
                     // The client's next call reports a lost connection.
                     drop(wire.await);
                 });
+                if let Some(role) = connection.assumed_role() {
+                    let assumed = client.batch_execute(&format!("set session role {role}")).await;
+                    assumed.map_err(|source| Error::Other { address: connection.address(), source })?;
+                }
                 return Ok(Session { client, task });
             }
             Err(error) if attempt < ATTEMPTS && is_passing(&error) => {
@@ -179,7 +200,7 @@ fn wire_config(connection: &Connection) -> Config {
             SslMode::Prefer => WireMode::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => WireMode::Require,
         });
-    if let Some(password) = &connection.password {
+    if let Some(password) = connection.password() {
         config.password(password.expose());
     }
     config
@@ -202,6 +223,13 @@ fn classify(connection: &Connection, error: tokio_postgres::Error) -> Error {
         Some(code)
             if *code == SqlState::INVALID_PASSWORD
                 || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION =>
+        {
+            return Error::SignIn { address, user, source: error };
+        }
+        // PgBouncer's way to say the same.
+        Some(code)
+            if *code == SqlState::PROTOCOL_VIOLATION
+                && chain_text(&error).contains("SASL authentication failed") =>
         {
             return Error::SignIn { address, user, source: error };
         }

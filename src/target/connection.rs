@@ -1,6 +1,7 @@
 //! How to reach a database: the URL forms of libpq (PostgreSQL documentation, 34.1.1.2), read once
 //! for our own sessions and for the environment of the tools.
 
+use super::{Lease, ProjectRef};
 use crate::secret::Secret;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -169,6 +170,9 @@ pub struct Connection {
     pub user: String,
     /// Its password, when one is known.
     pub password: Option<Secret>,
+    /// Its password when that lives for minutes only: the role is then a temporary one, and works as
+    /// `postgres`.
+    pub lease: Option<Lease>,
     /// Database name.
     pub database: String,
     /// How strictly TLS is checked.
@@ -198,6 +202,7 @@ impl Connection {
             database: if database.is_empty() { "postgres".to_owned() } else { database },
             user,
             password: url.password().map(|password| Secret::new(decode(password))),
+            lease: None,
             ssl_mode: SslMode::Prefer,
             roots: Roots::System,
             ignored: Vec::new(),
@@ -219,6 +224,7 @@ impl Connection {
             port,
             user: "postgres".to_owned(),
             password: Some(Secret::new("postgres")),
+            lease: None,
             database: "postgres".to_owned(),
             ssl_mode: SslMode::Prefer,
             roots: Roots::System,
@@ -275,28 +281,32 @@ impl Connection {
     }
 
     /// The project ref, when host or user name carries one.
-    pub fn project_ref(&self) -> Option<&str> {
+    pub fn project_ref(&self) -> Option<ProjectRef> {
         direct_ref(&self.host).or_else(|| {
             let (_, project) = self.user.split_once('.')?;
-            (self.kind() == EndpointKind::SessionPooler && is_project_ref(project)).then_some(project)
+            project.parse().ok().filter(|_| self.kind() == EndpointKind::SessionPooler)
         })
-    }
-
-    /// The name of the target: the project ref for a project's own database, else
-    /// `host:port/database`.
-    pub fn target_name(&self) -> String {
-        match self.project_ref() {
-            Some(project) if self.database == "postgres" => project.to_owned(),
-            _ => self.name(),
-        }
     }
 
     /// The role that statements run as: a pooler's user name carries the project ref behind it.
     pub fn role(&self) -> &str {
+        if let Some(role) = self.assumed_role() {
+            return role;
+        }
         match self.user.split_once('.') {
-            Some((role, project)) if is_project_ref(project) => role,
+            Some((role, project)) if project.parse::<ProjectRef>().is_ok() => role,
             _ => &self.user,
         }
+    }
+
+    /// The role that every session has to take on, because the one that signs in is a temporary one.
+    pub fn assumed_role(&self) -> Option<&'static str> {
+        self.lease.as_ref().map(|_| "postgres")
+    }
+
+    /// The password that signs in now.
+    pub fn password(&self) -> Option<Secret> {
+        self.lease.as_ref().map(Lease::password).or_else(|| self.password.clone())
     }
 
     /// `host:port`, with brackets around an IPv6 address.
@@ -356,14 +366,9 @@ impl Connection {
         env
     }
 }
-fn direct_ref(host: &str) -> Option<&str> {
-    let project = host.strip_prefix("db.")?.strip_suffix(".supabase.co")?;
-    is_project_ref(project).then_some(project)
-}
 
-/// Whether a text is a project ref: twenty lowercase letters.
-pub fn is_project_ref(text: &str) -> bool {
-    text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_lowercase())
+fn direct_ref(host: &str) -> Option<ProjectRef> {
+    host.strip_prefix("db.")?.strip_suffix(".supabase.co")?.parse().ok()
 }
 
 fn decode(text: &str) -> String {
@@ -501,7 +506,7 @@ mod tests {
         let direct = read("postgresql://postgres@db.abcdefghijklmnopqrst.supabase.co/postgres").unwrap();
         assert_eq!(
             (direct.kind(), direct.project_ref()),
-            (EndpointKind::Direct, Some("abcdefghijklmnopqrst"))
+            (EndpointKind::Direct, "abcdefghijklmnopqrst".parse().ok())
         );
         let pooler = read(
             "postgresql://postgres.abcdefghijklmnopqrst@aws-0-eu-central-1.pooler.supabase.com:5432/postgres",
@@ -509,7 +514,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             (pooler.kind(), pooler.project_ref()),
-            (EndpointKind::SessionPooler, Some("abcdefghijklmnopqrst"))
+            (EndpointKind::SessionPooler, "abcdefghijklmnopqrst".parse().ok())
         );
         assert_eq!(read("postgresql://postgres@other/postgres").unwrap().project_ref(), None);
     }

@@ -59,6 +59,7 @@ pub fn dump(installation: &Installation, login: &Login<'_>, dump: &Dump<'_>) -> 
         .arg(format!("--jobs={}", dump.jobs))
         .arg(format!("--compress={}", dump.compression.value(installation.major)))
         .arg("--lock-wait-timeout=10s")
+        .args(assumed_role(login))
         .args(dump.without.iter().map(|pattern| format!("--exclude-table={pattern}")))
 }
 
@@ -70,6 +71,12 @@ pub fn roles(installation: &Installation, login: &Login<'_>) -> Cmd {
         .arg("--roles-only")
         .arg("--no-role-passwords")
         .arg(format!("--database={}", login.connection.database))
+        .args(assumed_role(login))
+}
+
+/// What makes a temporary role work as the owner.
+fn assumed_role(login: &Login<'_>) -> Option<String> {
+    login.connection.assumed_role().map(|role| format!("--role={role}"))
 }
 
 /// The command that tells whether this build of `pg_dump` can compress with zstd: it checks its

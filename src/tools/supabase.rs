@@ -5,6 +5,10 @@
 //! from there before the CLI starts.
 
 mod answer;
+pub mod cloud;
+mod login;
+
+pub use login::{Login, LoginError};
 
 pub use answer::{Answer, AnswerError, Code, Problem, Progress, Report, SqlProblem, Told, answer, progress};
 
@@ -318,8 +322,8 @@ impl Supabase {
         for (_, switch) in switches.iter().filter(|(on, _)| *on) {
             cmd = cmd.arg(switch);
         }
-        match &connection.password {
-            Some(password) => cmd.secret("PGPASSWORD", password),
+        match connection.password() {
+            Some(password) => cmd.secret("PGPASSWORD", &password),
             None => cmd,
         }
     }

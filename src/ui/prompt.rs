@@ -29,8 +29,25 @@ pub async fn ask_words(question: String) -> io::Result<Asked> {
     })
     .await
     .map_err(io::Error::other)?;
+    weigh(typed.map(|text| text.trim().to_owned()))
+}
+
+/// Asks for a password, which is not shown while it is typed; an empty one is an answer.
+pub async fn ask_password(question: String) -> io::Result<Asked> {
+    if !has_terminal() {
+        return Ok(Asked::NoTerminal);
+    }
+    let typed = tokio::task::spawn_blocking(move || {
+        dialoguer::Password::new().with_prompt(question).allow_empty_password(true).interact()
+    })
+    .await
+    .map_err(io::Error::other)?;
+    weigh(typed)
+}
+
+fn weigh(typed: dialoguer::Result<String>) -> io::Result<Asked> {
     match typed {
-        Ok(text) => Ok(Asked::Typed(text.trim().to_owned())),
+        Ok(text) => Ok(Asked::Typed(text)),
         Err(dialoguer::Error::IO(error)) => match error.kind() {
             io::ErrorKind::NotConnected => Ok(Asked::NoTerminal),
             io::ErrorKind::Interrupted => Ok(Asked::Cancelled),

@@ -91,10 +91,11 @@ fn no_target_at_all() {
     let mut world = world();
     world.unset("SUPA_SAFE_DB_URL");
     assert_data_eq!(
-        world.run(["snapshot"]).exits(2).talk(),
+        world.run(["snapshot"]).exits(10).talk(),
         str![[r#"
-error: no target was given, and this version cannot resolve a linked project
-hint: Pass `--db-url <url>`, or set SUPA_SAFE_DB_URL; for the stack of `supabase start` pass `--local`
+error: no target was given, and here is no Supabase project
+hint: Run `supabase link --project-ref <ref>`, or pass `--project-ref <ref>`
+hint: Pass `--db-url <url>` or set SUPA_SAFE_DB_URL for a database by its URL; `--local` for the stack of `supabase start`
 
 "#]]
     );

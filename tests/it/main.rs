@@ -9,6 +9,7 @@
 
 mod architecture;
 mod clients;
+mod cloud;
 mod confirm;
 mod connect;
 mod consistency;
@@ -17,6 +18,7 @@ mod hook;
 mod init;
 mod json;
 mod kill;
+mod link;
 mod migrate;
 mod named;
 mod retention;

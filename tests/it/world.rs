@@ -1,9 +1,13 @@
 //! A world of its own for each test: folders, environment, project, and database, around the real
 //! program. Nothing of the developer's machine gets in but the programs that `tests/run` names.
 
+mod linked;
+mod platform;
 mod ran;
 mod session;
 
+pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open};
+pub(crate) use platform::{Platform, REF_15, REF_17};
 pub(crate) use ran::Ran;
 pub(crate) use session::Session;
 
@@ -395,6 +399,15 @@ impl World {
             stderr: redact(output.stderr),
             redactions: self.redactions(),
         }
+    }
+
+    /// Runs the real CLI of this world in the project's folder, its answer as JSON.
+    #[must_use = "look at its code or its text"]
+    pub(crate) fn supabase(&self, args: &[&str]) -> Ran {
+        let mut command = Command::new(self.variable("SUPA_SAFE_SUPABASE_BIN"));
+        command.env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.current_dir(self.path("app")).stdin(Stdio::null());
+        self.finish(command.args(args).args(["--output-format", "json", "--agent", "no"]))
     }
 
     /// Runs `migrate`, confirmed by its flag.

@@ -1,0 +1,359 @@
+//! A linked project: which one a run is about, and the way to its database.
+
+use crate::world::{
+    ADMIN, Cli, LOGIN_PASSWORD, Linked, Major, OWNER, Open, Platform, Ran, Template, World, told,
+};
+use snapbox::{assert_data_eq, str};
+use std::sync::{Arc, Mutex};
+use supa_safe::demo::cloud::LoginRole;
+
+const FILES: [(&str, &str); 3] = [
+    ("20260101000001_one", "create table public.one (id int primary key);"),
+    ("20260101000002_two", "create table public.two (id int primary key);"),
+    ("20260101000003_three", "create table public.three (id int primary key);"),
+];
+
+/// A world whose folder is linked by the real CLI.
+fn linked(major: Major, cli: Cli) -> (World, Linked, Platform) {
+    let mut world = World::new(major, cli).with_database(Template::Hosted);
+    world.write("supabase/config.toml", "project_id = \"test\"\n");
+    let mut project = Linked::take(&world);
+    let platform = world.on_platform(vec![project.project()]);
+    project.link(&world);
+    project.open(&world, Open::Direct);
+    (world, project, platform)
+}
+
+fn migrate(world: &World, project: &Linked, args: &[&str]) -> Ran {
+    world.run([&["migrate", "--confirm", &project.project_ref], args].concat())
+}
+
+/// The first line, with what differs from test to test replaced.
+fn first_line(ran: &Ran, project: &Linked) -> String {
+    let line = ran.stderr.lines().next().unwrap_or_default();
+    let line = line.replace(&project.project_ref, "[REF]").replace(&project.pooler, "[POOLER]");
+    line.split(", Postgres ").next().unwrap().to_owned()
+}
+
+mod every_server_cli_and_door {
+    use super::*;
+
+    /// From a link by the real CLI to three pushes, each through another door.
+    fn a_healthy_migrate(major: Major, cli: Cli) {
+        let (mut world, mut project, platform) = linked(major, cli);
+        let config =
+            format!("project_id = \"test\"\n[remotes.prod]\nproject_id = \"{}\"\n", project.project_ref);
+        world.write("supabase/config.toml", &config);
+
+        world.migration(FILES[0].0, FILES[0].1);
+        let ran = migrate(&world, &project, &[]).exits(0);
+        assert_eq!(first_line(&ran, &project), "target [REF] (project Prod App, [remotes.prod], direct host");
+        assert_eq!(world.history(), ["20260101000001"]);
+
+        project.open(&world, Open::Pooler);
+        world.migration(FILES[1].0, FILES[1].1);
+        let ran = migrate(&world, &project, &[]).exits(0);
+        assert_eq!(
+            first_line(&ran, &project),
+            "target [REF] (project Prod App, [remotes.prod], session pooler [POOLER]:5432"
+        );
+        assert_eq!(world.history(), ["20260101000001", "20260101000002"]);
+
+        // The same database by its URL is the same target: same name, same evidence.
+        project.open(&world, Open::Direct);
+        world.migration(FILES[2].0, FILES[2].1);
+        world.set("PGPASSWORD", told("SUPA_SAFE_TEST_PASSWORD"));
+        let url = format!(
+            "postgresql://postgres@db.{}.supabase.co:5432/postgres?sslmode=verify-full&sslrootcert={}",
+            project.project_ref,
+            told("SUPA_SAFE_TEST_ROOT_CA")
+        );
+        let ran = migrate(&world, &project, &["--db-url", &url]).exits(0);
+        assert_eq!(first_line(&ran, &project), "target [REF] (project Prod App, [remotes.prod], direct host");
+        assert_eq!(world.history().len(), 3);
+        assert_eq!(world.snapshots().len(), 3);
+        assert!(world.store().ends_with(&project.project_ref));
+        platform.knew_every_call();
+    }
+
+    #[test]
+    fn pg15_cli2() {
+        a_healthy_migrate(Major::Pg15, Cli::V2);
+    }
+
+    #[test]
+    fn pg15_cli3() {
+        a_healthy_migrate(Major::Pg15, Cli::V3);
+    }
+
+    #[test]
+    fn pg17_cli2() {
+        a_healthy_migrate(Major::Pg17, Cli::V2);
+    }
+
+    #[test]
+    fn pg17_cli3() {
+        a_healthy_migrate(Major::Pg17, Cli::V3);
+    }
+}
+
+/// Everything that an application's files could say, at once; the other project is alive and open.
+fn an_applications_env_files(cli: Cli) {
+    let (mut world, project, platform) = linked(Major::Pg17, cli);
+    // What is exported goes before any file.
+    world.unset("SUPABASE_ACCESS_TOKEN");
+    let mut elsewhere = World::new(Major::Pg17, cli).with_database(Template::Hosted);
+    let mut other = Linked::take(&elsewhere);
+    other.open(&elsewhere, Open::Direct);
+    elsewhere.write("supabase/config.toml", "");
+    elsewhere.migration("20260101000009_wrong", "create table public.wrong ();");
+    elsewhere.set("SUPABASE_DB_PASSWORD", told("SUPA_SAFE_TEST_PASSWORD"));
+
+    world.migration(FILES[0].0, FILES[0].1);
+    let env = format!(
+        "DATABASE_URL=x\nSUPABASE_PROJECT_ID={}\nSUPABASE_WORKDIR={}\nSUPABASE_YES=1\n",
+        other.project_ref,
+        elsewhere.path("app").display()
+    );
+    world.write(".env", &env);
+    world.write(".env.local", &format!("SUPABASE_ACCESS_TOKEN=sbp_{}\n", "0".repeat(40)));
+    let pg = format!("PGHOST=db.{}.supabase.co\nPGDATABASE=elsewhere\nPGPASSWORD=x\n", other.project_ref);
+    world.write(".env.development", &pg);
+    let ran = migrate(&world, &project, &[]).exits(0);
+    let note: Vec<String> =
+        ran.lines("SUPABASE_").iter().map(|line| line.replace(&project.project_ref, "[REF]")).collect();
+    assert_eq!(
+        note,
+        [
+            "SUPABASE_PROJECT_ID, SUPABASE_WORKDIR, SUPABASE_YES in `.env` and SUPABASE_ACCESS_TOKEN in `.env.local` and \
+             PGDATABASE, PGHOST, PGPASSWORD in `.env.development` would lead `supabase` elsewhere and counts for nothing \
+             here; the run stays on [REF]"
+        ]
+    );
+    assert_eq!(world.history(), ["20260101000001"]);
+    assert_eq!(elsewhere.history(), [""; 0]);
+    assert!(platform.stub.calls().iter().all(|call| !call.contains(&other.project_ref)));
+}
+
+#[test]
+fn an_applications_env_files_do_not_redirect_cli2() {
+    an_applications_env_files(Cli::V2);
+}
+
+#[test]
+fn an_applications_env_files_do_not_redirect_cli3() {
+    an_applications_env_files(Cli::V3);
+}
+
+/// No password at all: the platform lends a role for minutes, and everything works through it.
+#[test]
+fn a_lent_role_is_enough() {
+    let (mut world, project, platform) = linked(Major::Pg17, Cli::V3);
+    world.unset("SUPABASE_DB_PASSWORD");
+    let admin = Mutex::new(world.session(ADMIN));
+    platform.stub.change(&project.project_ref, |project| {
+        project.login_role = Some(Arc::new(move || {
+            let literal = LOGIN_PASSWORD.replace('\'', "''");
+            let renewed =
+                format!("alter role cli_login_postgres password '{literal}' valid until '2036-01-01'");
+            drop(admin.lock().unwrap().run(&renewed));
+            LoginRole {
+                role: "cli_login_postgres".to_owned(),
+                password: LOGIN_PASSWORD.to_owned(),
+                ttl_seconds: 300,
+            }
+        }));
+    });
+    world.migration(FILES[0].0, FILES[0].1);
+    let ran = migrate(&world, &project, &[]).exits(0);
+    assert_eq!(
+        ran.lines("no password"),
+        ["no password was given: signed in as `cli_login_postgres`, which supabase lends for minutes"]
+    );
+    assert_eq!(world.history(), ["20260101000001"]);
+    let owner = "select tableowner from pg_tables where tablename = 'one'";
+    assert_eq!(world.sql(OWNER, owner), ["postgres"]);
+    assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(LOGIN_PASSWORD));
+    platform.knew_every_call();
+}
+
+/// Neither a password nor a token.
+#[test]
+fn nobody_lends_without_a_token() {
+    let (mut world, project, _platform) = linked(Major::Pg17, Cli::V3);
+    world.unset("SUPABASE_DB_PASSWORD");
+    world.unset("SUPABASE_ACCESS_TOKEN");
+    let ran = world.run(["snapshot"]).exits(12);
+    assert_data_eq!(
+        ran.talk().replace(&project.project_ref, "[REF]"),
+        str![[r#"
+error: supabase is not signed in, so it cannot lend a temporary role: Access token not provided. Supply an access token by running `supabase login` or setting the SUPABASE_ACCESS_TOKEN environment variable.
+  no password was given: neither `--password-file`, SUPABASE_DB_PASSWORD, nor an env file of the project
+hint: Set the database's password in SUPABASE_DB_PASSWORD; it can be reset in the project's dashboard under Database settings
+hint: Or sign supabase in (`supabase login`, or SUPABASE_ACCESS_TOKEN): it then lends a temporary role
+
+"#]]
+    );
+    world.set("SUPABASE_DB_PASSWORD", "wrong");
+    let ran = world.run(["snapshot"]).exits(12);
+    assert_data_eq!(
+        ran.talk().replace(&project.project_ref, "[REF]"),
+        str![[r#"
+error: the server at `db.[REF].supabase.co:5432` refused the sign-in of role `postgres`
+  caused by: FATAL: SASL authentication failed
+hint: Set the database's password in SUPABASE_DB_PASSWORD; it can be reset in the project's dashboard under Database settings
+
+"#]]
+    );
+}
+
+/// A project's folder without a link; `project_id` names no project of the platform.
+fn unlinked() -> (World, Platform) {
+    let mut world = World::new(Major::Pg17, Cli::V3);
+    let platform = world.on_platform(Vec::new());
+    world.write("supabase/config.toml", "project_id = \"abcdefghijklmnopqrst\"\n");
+    (world, platform)
+}
+
+fn says(world: &World, args: &[&str], exit: i32) -> String {
+    world.run([&["snapshot"], args].concat()).exits(exit).talk()
+}
+
+#[test]
+fn no_target_and_wrong_ones_say_what_to_do() {
+    let (world, _platform) = unlinked();
+    assert_data_eq!(
+        says(&world, &[], 10),
+        str![[r#"
+error: `[ROOT]/app` is not linked to a project, and no target was given
+hint: Run `supabase link --project-ref <ref>`, or pass `--project-ref <ref>`
+hint: Pass `--db-url <url>` or set SUPA_SAFE_DB_URL for a database by its URL; `--local` for the stack of `supabase start`
+
+"#]]
+    );
+    assert_data_eq!(
+        says(&world, &["--target", "prod"], 10),
+        str![[r#"
+error: the configuration has no [remotes.prod]
+hint: Use one of its remotes (none), or pass `--project-ref <ref>`
+
+"#]]
+    );
+    assert_data_eq!(
+        says(&world, &["--project-ref", "abc"], 2),
+        str![[r#"
+error: invalid value 'abc' for '--project-ref <REF>': `abc` is not a project ref (twenty lowercase letters, such as `abcdefghijklmnopqrst`)
+
+For more information, try '--help'.
+
+"#]]
+    );
+    assert_data_eq!(
+        says(&world, &["--remote=develop"], 2),
+        str![[r#"
+error: `develop` is not a project ref (twenty lowercase letters, such as `abcdefghijklmnopqrst`)
+hint: Pass `--remote=<ref>`, or `--remote=<url>` with a URL
+
+"#]]
+    );
+    assert_data_eq!(
+        says(&world, &["--project-ref", "zzzzzzzzzzzzzzzzzzzz"], 10),
+        str![[r#"
+error: `db.zzzzzzzzzzzzzzzzzzzz.supabase.co` is not known here, and no session pooler of this project is known
+hint: Run `supabase link --project-ref zzzzzzzzzzzzzzzzzzzz`: it writes down the session pooler's address, which has IPv4
+hint: Or copy the session pooler's URL from the project's dashboard under Connect, and pass it with `--db-url`
+
+"#]]
+    );
+    assert!(!world.path("state").exists());
+}
+
+/// What a link's files can say wrong.
+#[test]
+fn a_link_that_leads_nowhere_says_what_to_do() {
+    let (mut world, _platform) = unlinked();
+    let ipv6 = told("SUPA_SAFE_TEST_IPV6_REF");
+    world.write("supabase/.temp/project-ref", &ipv6);
+    assert_data_eq!(
+        says(&world, &[], 10),
+        str![[r#"
+error: `db.vvvvvvvvvvvvvvvvvvvv.supabase.co` has an IPv6 address only, which this network does not reach, and no session pooler of this project is known
+hint: Run `supabase link --project-ref vvvvvvvvvvvvvvvvvvvv`: it writes down the session pooler's address, which has IPv4
+hint: Or copy the session pooler's URL from the project's dashboard under Connect, and pass it with `--db-url`
+
+"#]]
+    );
+    let pooler = |host: &str| format!("postgresql://postgres.{ipv6}@{host}:5432/postgres");
+    world.write("supabase/.temp/pooler-url", &pooler("pooler.example.com"));
+    assert_data_eq!(
+        says(&world, &[], 10),
+        str![[r#"
+error: `db.vvvvvvvvvvvvvvvvvvvv.supabase.co` has an IPv6 address only, which this network does not reach, and the pooler in `supabase/.temp/pooler-url` is not used
+  caused by: its host `pooler.example.com` is not under `supabase.com`, where the poolers of `stub` are
+hint: Run `supabase link --project-ref vvvvvvvvvvvvvvvvvvvv` again: it writes down the address anew
+hint: Or copy the session pooler's URL from the project's dashboard under Connect, and pass it with `--db-url`
+
+"#]]
+    );
+    world.set("SUPABASE_PROFILE", "nowhere.yaml");
+    assert_data_eq!(
+        says(&world, &[], 2),
+        str![[r#"
+error: `nowhere.yaml` is neither a profile that supabase knows nor a file of one
+  caused by: failed to open file `[ROOT]/app/nowhere.yaml`: No such file or directory (os error 2)
+hint: Correct `--profile`, SUPABASE_PROFILE, or the file `~/.supabase/profile`
+
+"#]]
+    );
+    world.write("supabase/.temp/project-ref", "my-project");
+    assert_data_eq!(
+        says(&world, &[], 10),
+        str![[r#"
+error: `[ROOT]/app/supabase/.temp/project-ref` is not what `supabase link` writes: `my-project` is not a project ref (twenty lowercase letters, such as `abcdefghijklmnopqrst`)
+hint: Run `supabase link --project-ref <ref>` again
+
+"#]]
+    );
+    assert!(!world.path("state").exists());
+}
+
+/// Which project, which folder, which file: the one that counts is said.
+#[test]
+fn what_was_chosen_is_said() {
+    let (mut world, project, _platform) = linked(Major::Pg17, Cli::V3);
+    let ref_of = |text: &str| text.replace(&project.project_ref, "[REF]");
+    // An outer project, a JSON configuration, and a start further below.
+    world.write("supabase/config.json", "{\"project_id\": \"json\"}");
+    world.write("../supabase/config.toml", "project_id = \"outer\"\n");
+    let mut command = world.command();
+    command.current_dir(world.path("app/supabase")).args(["migrate", "--dry-run"]);
+    let ran = world.finish(&mut command).exits(0);
+    assert_data_eq!(
+        ref_of(&ran.talk()),
+        str![[r#"
+target [REF] (project Prod App, direct host, Postgres 17.10)
+  CLI: supabase 3.1.0 ([..]/supabase.js)
+  project folder: [ROOT]/app
+  the project folder above it is not meant: [ROOT]
+warning: `[ROOT]/app/supabase/config.toml` is passed over: supabase 3 reads `[ROOT]/app/supabase/config.json`
+
+"#]]
+    );
+    // Another project is linked: the exported password is not sent to this one.
+    world.write("supabase/.temp/project-ref", "zzzzzzzzzzzzzzzzzzzz");
+    world.unset("SUPABASE_ACCESS_TOKEN");
+    world.set("SUPABASE_PROJECT_ID", &project.project_ref);
+    let ran = world.run(["snapshot"]).exits(12);
+    assert_data_eq!(
+        ref_of(&ran.talk()),
+        str![[r#"
+  SUPABASE_PROJECT_ID names the project; the linked one is zzzzzzzzzzzzzzzzzzzz
+  SUPABASE_DB_PASSWORD is not sent to [REF]: this folder is linked to zzzzzzzzzzzzzzzzzzzz
+error: supabase is not signed in, so it cannot lend a temporary role: Access token not provided. Supply an access token by running `supabase login` or setting the SUPABASE_ACCESS_TOKEN environment variable.
+  no password was given: neither `--password-file`, SUPABASE_DB_PASSWORD, nor an env file of the project
+hint: Set the database's password in SUPABASE_DB_PASSWORD; it can be reset in the project's dashboard under Database settings
+hint: Or sign supabase in (`supabase login`, or SUPABASE_ACCESS_TOKEN): it then lends a temporary role
+
+"#]]
+    );
+}
