@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod cloud;
+pub mod env_file;
 
 pub use answer::{Answer, AnswerError, Code, Problem, Progress, Report, SqlProblem, Told, answer, progress};
 
