@@ -15,6 +15,7 @@ mod migrate;
 mod open;
 mod prepare;
 mod rehearse;
+mod secrets;
 mod signals;
 mod snapshot;
 mod verify;
@@ -24,6 +25,7 @@ use crate::exit::{self, Exit};
 use crate::failure::Failure;
 use crate::frozen::{self, Project};
 use crate::manifest::SnapshotId;
+use crate::target;
 use crate::ui::{self, Loudness};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use done::Broken;
@@ -96,6 +98,9 @@ struct TargetArgs {
     /// The database of `supabase start` on this machine
     #[arg(long, conflicts_with = "db_url")]
     local: bool,
+    /// The project on the platform that the database belongs to, for its functions and secrets
+    #[arg(long, value_name = "REF", value_parser = project_ref)]
+    project_ref: Option<String>,
     /// The password; other users of this machine can see it here, so prefer `PGPASSWORD`
     #[arg(short, long, value_name = "PASSWORD", hide = true)]
     password: Option<String>,
@@ -116,6 +121,8 @@ enum Command {
     Rehearse(rehearse::RehearseArgs),
     /// Judge what is there; collects nothing
     Check(check::CheckArgs),
+    /// List, confirm, and check the secrets of the project; never shows a value
+    Secrets(secrets::SecretsArgs),
     /// Say where this target stands, and what to do next
     Status(look::StatusArgs),
     /// List the snapshots of a target
@@ -177,6 +184,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(args) => Box::pin(check::run(&setting, args)).await,
         Command::Snapshot(args) => Box::pin(snapshot::run(&setting, args)).await,
         Command::Verify(args) => Box::pin(verify::run(&setting, args)).await,
+        Command::Secrets(args) => Box::pin(secrets::run(&setting, args)).await,
         Command::Status(args) => look::status(&setting, &args),
         Command::List(args) => look::list(&setting, &args),
         Command::Show(args) => look::show(&setting, &args),
@@ -240,6 +248,14 @@ fn project(setting: &Setting) -> Result<Project, frozen::Error> {
 
 fn duration(text: &str) -> Result<SignedDuration, String> {
     config::parse_duration("--max-age", text).map_err(|error| error.to_string())
+}
+
+fn project_ref(text: &str) -> Result<String, String> {
+    if target::is_project_ref(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a project ref is twenty lowercase letters, such as in https://supabase.com/dashboard/project/<ref>"
+        .to_owned())
 }
 
 fn snapshot_id(text: &str) -> Result<SnapshotId, String> {

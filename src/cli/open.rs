@@ -3,7 +3,7 @@
 use super::done::{Broken, Done};
 use super::fail::{damaged, failed, resolve_failed};
 use super::signals::Signals;
-use super::{Setting, TargetArgs};
+use super::{Setting, TargetArgs, prepare};
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::disk::Lock;
@@ -19,6 +19,7 @@ use crate::store::{self, Snapshot, Store};
 use crate::target::{Connection, Defaults, EndpointKind, Target};
 use crate::tools::Machine;
 use crate::tools::installs::{self, Search};
+use crate::tools::supabase::cloud::Cloud;
 use crate::ui::{self, Human, Json, Record, Summary, Timings};
 use jiff::SignedDuration;
 use std::path::PathBuf;
@@ -58,7 +59,7 @@ pub(super) async fn open(
     max_age: Option<SignedDuration>,
     signals: &mut Signals,
 ) -> Result<Opened, Failure> {
-    let opened = signals.guard(pin(setting, args, max_age)).await;
+    let opened = signals.guard(Box::pin(pin(setting, args, max_age))).await;
     if let Err(failure) = &opened
         && setting.global.json
     {
@@ -95,10 +96,18 @@ async fn pin(
     let timings = Timings::default();
     observers.add(Box::new(timings.clone()));
     let machine = machine(setting, &config).await?;
+    let project_ref =
+        project_ref(args, target.connection.project_ref())?.filter(|_| !policy.components.is_empty());
+    let cloud = match project_ref {
+        Some(project_ref) => Some(cloud(setting, &config, &project_ref).await?),
+        None => None,
+    };
     let context = Context {
         observer: Box::new(observers),
         store,
         machine,
+        cloud,
+        supabase_dir: super::project(setting).ok().map(|project| project.supabase_dir),
         clock: setting.clock,
         max_age: policy.max_age,
     };
@@ -124,6 +133,24 @@ pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(Store, S
     let store = Store::open(&config(setting, None)?.state_dir, &crate::target::folder_name(&name))
         .map_err(failed(Exit::Error))?;
     Ok((store, name))
+}
+
+/// The project on the platform that the database belongs to, by its own address or as it was given.
+pub(super) fn project_ref(args: &TargetArgs, of_connection: Option<&str>) -> Result<Option<String>, Failure> {
+    match (&args.project_ref, of_connection) {
+        (Some(given), Some(own)) if given != own => Err(Failure::message(
+            Exit::Usage,
+            format!("the database is that of project `{own}`, and `--project-ref` names `{given}`"),
+        )
+        .hint("Leave out `--project-ref`, or give the URL of that project's database")),
+        (given, own) => Ok(given.clone().or_else(|| own.map(str::to_owned))),
+    }
+}
+
+/// A project seen through the CLI.
+pub(super) async fn cloud(setting: &Setting, config: &Config, project_ref: &str) -> Result<Cloud, Failure> {
+    let cli = prepare::find_cli(setting, config).await?;
+    Cloud::new(cli, project_ref).map_err(|error| super::fail::cloud_failed(&error))
 }
 
 /// The connection that the arguments and the environment mean.

@@ -3,6 +3,7 @@
 use super::Setting;
 use super::fail::{failed, resolve_failed};
 use super::open::Opened;
+use crate::config::Config;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::fingerprint::Fingerprint;
@@ -94,7 +95,11 @@ pub(super) async fn prepare(
     flags: PushFlags,
 ) -> Result<Prepared, Failure> {
     let project = super::project(setting).map_err(|error| project_failed(&error))?;
-    let cli = find_cli(setting, opened, &project).await?;
+    let cli = match &opened.context.cloud {
+        Some(cloud) => cloud.cli().clone(),
+        None => find_cli(setting, &opened.config).await?,
+    };
+    tell_cli(opened, &cli);
     let want = Want {
         flags: flags.flags(),
         major: cli.version.major,
@@ -149,16 +154,21 @@ fn edited(files: &[MigrationFile], applied: &[history::Applied]) -> Vec<EditedFi
         .collect()
 }
 
-async fn find_cli(setting: &Setting, opened: &Opened, project: &Project) -> Result<Supabase, Failure> {
+/// Finds the CLI of the project, or of the machine where there is no project.
+pub(super) async fn find_cli(setting: &Setting, config: &Config) -> Result<Supabase, Failure> {
     let search = Search {
-        explicit: opened.config.supabase_bin.clone(),
-        project_root: project.root.clone(),
+        explicit: config.supabase_bin.clone(),
+        project_root: super::project(setting)
+            .map_or_else(|_| setting.surroundings.cwd.clone(), |project| project.root),
         env: setting.surroundings.env().clone(),
     };
-    let cli = supabase::find(&search).await.map_err(|error| {
+    supabase::find(&search).await.map_err(|error| {
         Failure::new(Exit::Error, &error)
             .hint("Install the Supabase CLI (`npm install --save-dev supabase`), or name it in SUPA_SAFE_SUPABASE_BIN")
-    })?;
+    })
+}
+
+fn tell_cli(opened: &Opened, cli: &Supabase) {
     opened.context.note(format!("CLI: {}", cli.name()));
     if let Some((path, version)) = &cli.other_on_path {
         opened.context.warn(format!(
@@ -167,7 +177,6 @@ async fn find_cli(setting: &Setting, opened: &Opened, project: &Project) -> Resu
             path.display()
         ));
     }
-    Ok(cli)
 }
 
 /// Asks the CLI what a push would do; nothing is changed.
