@@ -51,6 +51,16 @@ fn real_cli_is_content(cli: Cli, target: &str) {
     let config = world.supabase(&["config", "diff"]).exits(0).document();
     assert_eq!(config["schema_version"], 1, "{config}");
 
+    let folder = Folder::new(world.path("folder")).unwrap();
+    let (projects, keys) = platform.block_on(async {
+        let cloud = Cloud::new(supabase::find(&world.search()).await.unwrap(), REF_17).unwrap();
+        (cloud.projects(&folder).await.unwrap(), cloud.api_keys(&folder).await.unwrap())
+    });
+    assert_eq!((projects[0].project_ref.as_str(), projects[0].name.as_str()), (REF_17, "Acme shop"));
+    let service = keys.iter().find(|key| key.name == "service_role").unwrap();
+    assert_eq!(service.secret.as_ref().unwrap().expose(), format!("service_role-key-of-{REF_17}"));
+    assert!(!format!("{keys:?}").contains("key-of"), "a key must not show");
+
     platform.knew_every_call();
 }
 

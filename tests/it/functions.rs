@@ -2,6 +2,7 @@
 
 use crate::world::{Cli, Major, Platform, REF_17, Ran, Template, World};
 use fs_err as fs;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use supa_safe::demo::cloud::{Function, Part, Project};
@@ -133,7 +134,7 @@ fn refused(cli: Cli) {
     assert_eq!(component["state"], "incomplete");
     let missing =
         format!("function `pay`: the file `{evil}` of function `pay` leaves the folder of the functions");
-    assert_eq!(component["missing"], serde_json::json!([missing]));
+    assert_eq!(component["missing"], json!([missing]));
     let dir = &world.snapshots()[0];
     assert_eq!((tree(&dir.join("functions/hello")).len(), tree(&dir.join("functions/pay")).len()), (2, 0));
     let anywhere = disk::files_below(&world.path("")).unwrap();
@@ -153,7 +154,7 @@ fn a_part_that_leaves_its_folder_is_refused_with_cli_3() {
 
 #[test]
 fn without_a_token_nothing_is_taken() {
-    let (mut world, _platform) = world(Cli::V3, two());
+    let (mut world, platform) = world(Cli::V3, two());
     world.unset("SUPABASE_ACCESS_TOKEN");
     let ran = snapshot(&world).exits(12);
     assert_eq!(world.snapshots(), [""; 0].map(std::path::PathBuf::from));
@@ -178,4 +179,38 @@ hint: Add `database` to `--only`
     );
     world.run(["snapshot", "--project-ref", REF_17, "--only", "database"]).exits(0);
     assert_eq!(component(&world, 0)["state"], "left-out");
+    world.write("supabase/supa-safe.toml", "components = []\n");
+    world.run(["snapshot", "--project-ref", REF_17]).exits(0);
+    assert_eq!(component(&world, 0)["state"], "not-applicable");
+    assert_eq!(platform.stub.calls(), [""; 0]);
+}
+
+#[test]
+fn a_right_that_the_token_lacks_is_named() {
+    let mut project = two();
+    project.forbidden = ["/functions", "/secrets", "/config", "/backups"].map(str::to_owned).to_vec();
+    let (world, platform) = world(Cli::V3, project);
+    let ran = world.run(["snapshot", "--project-ref", REF_17, "--json"]).exits(0);
+    let limits = ran.summary()["limits"].clone();
+    let manifest = crate::world::read_json(&world.snapshots()[0].join("manifest.json"));
+    let missing: Vec<&serde_json::Value> =
+        manifest["components"].as_array().unwrap().iter().map(|component| &component["missing"]).collect();
+    let right = |doing: &str| format!("the access token has no right to {doing} of project `{REF_17}`");
+    assert_eq!(*missing[1], json!([format!("the functions: {}", right("list the functions"))]));
+    assert_eq!(*missing[2], json!([format!("the names of the secrets: {}", right("list the secrets"))]));
+    let limits: Vec<&str> = limits.as_array().unwrap().iter().filter_map(|limit| limit.as_str()).collect();
+    let backups = format!("the list of native backups is not in the snapshot: {}", right("list the backups"));
+    assert!(limits.contains(&backups.as_str()), "{limits:?}");
+    let config = "the project's own configuration is not in the snapshot: ";
+    assert_eq!(limits.iter().filter(|limit| limit.starts_with(config)).count(), 1, "{limits:?}");
+
+    let ran = world.run(["check", "--project-ref", REF_17, "--json"]).exits(3);
+    let rules: Vec<String> = ran.summary()["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["rule"].to_string())
+        .collect();
+    assert_eq!(rules, ["\"SS006\"", "\"SS006\""]);
+    platform.knew_every_call();
 }
