@@ -2,7 +2,7 @@
 
 use crate::archive::{self, Contents};
 use crate::disk;
-use crate::manifest::SnapshotId;
+use crate::manifest::{ComponentName, ComponentState, Manifest, SnapshotId};
 use crate::plan::restore_steps;
 use crate::proc::shell_word;
 use crate::rehearse::Rehearsed;
@@ -51,6 +51,11 @@ impl Written {
     }
 }
 
+fn has_functions(manifest: &Manifest) -> bool {
+    let functions = manifest.components.iter().find(|component| component.name == ComponentName::Functions);
+    functions.is_some_and(|component| component.state == ComponentState::Complete)
+}
+
 /// Writes the runbook into the snapshot's folder.
 pub fn write(snapshot: &Snapshot, rehearsed: Option<&Rehearsed>) -> Result<Written, Error> {
     let manifest = &snapshot.manifest;
@@ -89,6 +94,7 @@ pub fn write(snapshot: &Snapshot, rehearsed: Option<&Rehearsed>) -> Result<Writt
             rehearsed => rehearsed.is_some(),
             rehearsed_at => rehearsed.map(|rehearsed| rehearsed.record().rehearsed_at.to_string()),
             restore_seconds => rehearsed.map(|rehearsed| format!("{:.0}", rehearsed.record().restore_seconds.ceil())),
+            functions => has_functions(manifest),
             is_piped => manifest.client_major() > manifest.server.major(),
             commands,
             limits,

@@ -3,10 +3,10 @@
 use super::fail::failed;
 use super::open;
 use super::{Setting, TargetArgs, snapshot_id};
-use crate::evidence::estimate::bytes_in_words;
+use crate::evidence::{self, estimate::bytes_in_words};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::{SnapshotId, Strength};
+use crate::manifest::{Component, ComponentState, SnapshotId, Strength};
 use crate::policy::in_words;
 use crate::store::{self, Snapshot, Store};
 use crate::ui;
@@ -176,6 +176,14 @@ fn write_snapshot(
     writeln!(text, "folder     {}", snapshot.dir.display())?;
     writeln!(text, "archive    {}", bytes_in_words(manifest.database.archive_bytes))?;
     writeln!(text, "history    {} migrations", manifest.database.history.len())?;
+    for component in &manifest.components {
+        if let Some(line) = component_line(component) {
+            writeln!(text, "{:<9}  {line}", component.name.as_str())?;
+        }
+    }
+    if let Some(backups) = evidence::config::native_backups(snapshot) {
+        writeln!(text, "native     backups: {backups}")?;
+    }
     writeln!(text, "tables")?;
     for table in &manifest.database.tables {
         writeln!(text, "  {:>12}  {}", table.count, table.qualified())?;
@@ -184,6 +192,15 @@ fn write_snapshot(
         writeln!(text, "limit      {limit}")?;
     }
     Ok(())
+}
+
+fn component_line(component: &Component) -> Option<String> {
+    match component.state {
+        ComponentState::Complete => Some(component.summary.clone()),
+        ComponentState::Incomplete => Some(format!("INCOMPLETE: {}", component.missing.join("; "))),
+        ComponentState::LeftOut => Some("left out".to_owned()),
+        ComponentState::NotApplicable => None,
+    }
 }
 
 #[derive(Debug, Serialize)]

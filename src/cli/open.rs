@@ -4,7 +4,7 @@ use super::done::{Broken, Done};
 use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
 use super::target;
-use super::{Setting, TargetArgs};
+use super::{Setting, TargetArgs, prepare};
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::disk::Lock;
@@ -16,9 +16,10 @@ use crate::policy::{Facts, Policy};
 use crate::resolve;
 use crate::scratch;
 use crate::store::{self, Snapshot, Store};
-use crate::target::{EndpointKind, Project, Target};
+use crate::target::{EndpointKind, Project, ProjectRef, Target};
 use crate::tools::Machine;
 use crate::tools::installs::{self, Search};
+use crate::tools::supabase::cloud::Cloud;
 use crate::ui::{self, Human, Json, Record, Summary, Timings};
 use jiff::SignedDuration;
 use std::path::PathBuf;
@@ -91,10 +92,18 @@ async fn pin(
     let timings = Timings::default();
     observers.add(Box::new(timings.clone()));
     let machine = machine(setting, &config).await?;
+    let cloud = match &target.project {
+        Some(project) if !policy.components.is_empty() => {
+            Some(cloud(setting, &config, &project.project_ref).await?)
+        }
+        _ => None,
+    };
     let context = Context {
         observer: Box::new(observers),
         store,
         machine,
+        cloud,
+        supabase_dir: super::project(setting).ok().map(|project| project.supabase_dir),
         clock: setting.clock,
         max_age: policy.max_age,
     };
@@ -146,6 +155,17 @@ pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(String, 
     let store =
         Store::open(&config.state_dir, &crate::target::folder_name(&name)).map_err(failed(Exit::Error))?;
     Ok((name, policy, store))
+}
+
+/// A project seen through the CLI.
+pub(super) async fn cloud(
+    setting: &Setting,
+    config: &Config,
+    project_ref: &ProjectRef,
+) -> Result<Cloud, Failure> {
+    let root = prepare::tools_root(setting);
+    let cli = prepare::find_cli(setting, config, &root).await?;
+    Cloud::new(cli, project_ref.as_str()).map_err(|error| super::fail::cloud_failed(&error))
 }
 
 impl Opened {

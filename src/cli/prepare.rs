@@ -16,7 +16,7 @@ use crate::rehearse::Subject;
 use crate::resolve;
 use crate::tools::supabase::{self, Answer, Push, Report, Search, Supabase};
 use clap::Args;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Flags of `supabase db push` that change what runs.
 #[derive(Clone, Copy, Debug, Args)]
@@ -107,15 +107,11 @@ pub(super) async fn prepare_files(
     flags: PushFlags,
     (project, tools_root): (Project, &Path),
 ) -> Result<Prepared, Failure> {
-    let cli = find_cli(setting, &opened.config, tools_root).await?;
-    opened.context.note(format!("CLI: {}", cli.name()));
-    if let Some((path, version)) = &cli.other_on_path {
-        opened.context.warn(format!(
-            "the project has supabase {}, and PATH has {version} ({}); the project's is used",
-            cli.version,
-            path.display()
-        ));
-    }
+    let cli = match &opened.context.cloud {
+        Some(cloud) => cloud.cli().clone(),
+        None => find_cli(setting, &opened.config, tools_root).await?,
+    };
+    tell_cli(opened, &cli);
     say_which(setting, opened, &project, cli.version.major).map_err(|error| project_failed(&error))?;
     let want = Want {
         flags: flags.flags(),
@@ -196,6 +192,11 @@ fn edited(files: &[MigrationFile], applied: &[history::Applied]) -> Vec<EditedFi
         .collect()
 }
 
+/// Where a project's tools are looked for: in the project, or here when there is none.
+pub(super) fn tools_root(setting: &Setting) -> PathBuf {
+    super::project(setting).map_or_else(|_| setting.surroundings.cwd.clone(), |project| project.root)
+}
+
 /// The Supabase CLI of the user.
 pub(super) async fn find_cli(setting: &Setting, config: &Config, root: &Path) -> Result<Supabase, Failure> {
     let search = Search {
@@ -207,6 +208,17 @@ pub(super) async fn find_cli(setting: &Setting, config: &Config, root: &Path) ->
         Failure::new(Exit::Error, &error)
             .hint("Install the Supabase CLI (`npm install --save-dev supabase`), or name it in SUPA_SAFE_SUPABASE_BIN")
     })
+}
+
+fn tell_cli(opened: &Opened, cli: &Supabase) {
+    opened.context.note(format!("CLI: {}", cli.name()));
+    if let Some((path, version)) = &cli.other_on_path {
+        opened.context.warn(format!(
+            "the project has supabase {}, and PATH has {version} ({}); the project's is used",
+            cli.version,
+            path.display()
+        ));
+    }
 }
 
 /// Asks the CLI what a push would do; nothing is changed.

@@ -197,6 +197,29 @@ pub(super) async fn find(
     }
 }
 
+/// The project on the platform that the target belongs to, without a word to it.
+pub(super) fn project_ref(setting: &Setting, args: &TargetArgs) -> Result<Option<ProjectRef>, Failure> {
+    match meant(setting, args)? {
+        Meant::Local => Ok(None),
+        Meant::Url(url, said) => {
+            project_of_url(&from_url(&url, &setting.surroundings.connection_defaults())?, said)
+        }
+        Meant::Project(chosen) => Ok(Some(chosen.project.project_ref)),
+    }
+}
+
+/// The project of a database by its own address, or as it was given.
+fn project_of_url(connection: &Connection, said: Option<ProjectRef>) -> Result<Option<ProjectRef>, Failure> {
+    match (connection.project_ref(), said) {
+        (Some(own), Some(said)) if own != said => Err(Failure::message(
+            Exit::Usage,
+            format!("the URL leads to project `{own}`, and `--project-ref` names `{said}`"),
+        )
+        .hint("Leave out `--project-ref`, or give the URL of that project's database")),
+        (own, said) => Ok(own.or(said)),
+    }
+}
+
 fn by_url(
     setting: &Setting,
     args: &TargetArgs,
@@ -208,15 +231,7 @@ fn by_url(
         defaults.password = Some(password);
     }
     let connection = from_url(url, &defaults)?;
-    let project_ref = match (connection.project_ref(), said) {
-        (Some(own), Some(said)) if own != said => {
-            return Err(Failure::message(
-                Exit::Usage,
-                format!("the URL leads to project `{own}`, and `--project-ref` names `{said}`"),
-            ));
-        }
-        (own, said) => own.or(said),
-    };
+    let project_ref = project_of_url(&connection, said)?;
     let given = args.db_url.as_ref().or_else(|| args.remote.as_ref()?.as_ref());
     let has_password = |url: &String| url::Url::parse(url).is_ok_and(|url| url.password().is_some());
     if args.password.is_some() || given.is_some_and(has_password) {

@@ -4,6 +4,10 @@
 //! about the repository that git itself works on. [`Git::at`] clears them: it is about a folder.
 //! Nothing here fetches, takes an optional lock, or asks.
 
+mod revision;
+
+pub use revision::Revision;
+
 use crate::proc::{self, Cmd, Output};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

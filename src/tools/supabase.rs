@@ -9,6 +9,7 @@ pub mod cloud;
 mod login;
 
 pub use login::{Login, LoginError};
+pub mod env_file;
 
 pub use answer::{Answer, AnswerError, Code, Problem, Progress, Report, SqlProblem, Told, answer, progress};
 

@@ -33,7 +33,10 @@ Next: `supa-safe doctor` says what is missing on this machine
     let file = world.path("app/supabase/supa-safe.toml");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
     let text = fs::read_to_string(&file).unwrap();
-    assert_eq!(text, supa_safe::config::sample(&[("live".to_owned(), "abcdefghijklmnopqrst".to_owned())]));
+    assert_eq!(
+        text,
+        supa_safe::config::sample(&[("live".to_owned(), "abcdefghijklmnopqrst".parse().unwrap())])
+    );
 
     let tree = || {
         disk::files_below(&world.path(""))

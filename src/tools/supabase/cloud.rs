@@ -10,8 +10,8 @@ use crate::disk;
 use crate::proc::{self, Cmd, Output};
 use crate::secret::Secret;
 use crate::target::is_project_ref;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io;
@@ -193,14 +193,9 @@ pub struct ListedProject {
 pub struct ApiKey {
     /// Such as `service_role`.
     pub name: String,
-    api_key: Option<String>,
-}
-
-impl ApiKey {
     /// The key itself, when it was revealed.
-    pub fn secret(&self) -> Option<Secret> {
-        self.api_key.as_deref().map(Secret::new)
-    }
+    #[serde(rename = "api_key", default, deserialize_with = "secret")]
+    pub secret: Option<Secret>,
 }
 
 impl Cloud {
@@ -210,6 +205,11 @@ impl Cloud {
             return Err(Error::NotARef(project_ref.to_owned()));
         }
         Ok(Self { cli, project_ref: project_ref.to_owned() })
+    }
+
+    /// The CLI that is asked.
+    pub fn cli(&self) -> &Supabase {
+        &self.cli
     }
 
     /// The project's ref.
@@ -362,6 +362,10 @@ fn json(stdout: &str) -> Option<Value> {
 fn list<T: DeserializeOwned>(doing: &str, answer: &Value, name: &str) -> Result<Vec<T>, Error> {
     let list = if answer.is_array() { Some(answer) } else { answer.get(name) };
     list.and_then(|list| Vec::deserialize(list).ok()).ok_or_else(|| unreadable(doing))
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(Secret::new))
 }
 
 /// What was printed is not shown: it may be an API key.
