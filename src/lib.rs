@@ -83,6 +83,8 @@ pub mod ui;
 
 pub mod hook;
 
+pub mod doctor;
+
 #[cfg(feature = "demo")]
 pub mod demo;
 

@@ -12,6 +12,7 @@ mod clients;
 mod confirm;
 mod connect;
 mod consistency;
+mod doctor;
 mod fingerprint;
 mod hook;
 mod init;
