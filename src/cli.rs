@@ -5,6 +5,7 @@ mod check;
 mod confirm;
 #[cfg(feature = "demo")]
 mod demo;
+mod doctor;
 mod done;
 mod earlier;
 mod evidence;
@@ -156,6 +157,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Look around and write supabase/supa-safe.toml, with every setting switched off
     Init(init::InitArgs),
+    /// Look at everything that a run needs, and change nothing
+    Doctor(doctor::DoctorArgs),
     /// Let git ask before a push that carries migrations
     Hook(hook::HookArgs),
     /// Play a whole migration on a throwaway database of this machine
@@ -232,6 +235,7 @@ async fn run(setting: &Setting, command: Command) -> Result<Exit, Failure> {
         Command::Status(args) => look::status(setting, &args),
         Command::List(args) => look::list(setting, &args),
         Command::Show(args) => look::show(setting, &args),
+        Command::Doctor(args) => Box::pin(doctor::run(setting, args)).await,
         Command::Init(args) => Box::pin(init::run(setting, args)).await,
         Command::Prune(args) => prune::prune(setting, &args),
         Command::Pin(args) => prune::pin(setting, &args),

@@ -182,6 +182,32 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// How a folder stands, without touching it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Why it cannot be written to, or made, if so.
+    pub problem: Option<String>,
+    /// Whether others may look into it.
+    pub is_open: bool,
+    /// Bytes free where it stands, or would stand.
+    pub free_bytes: u64,
+}
+
+/// Looks at a folder; of one that is not there, at the nearest one above it.
+pub fn look_at_dir(path: &Path) -> Look {
+    let above = path.ancestors().find(|dir| fs::symlink_metadata(dir).is_ok()).unwrap_or(Path::new("/"));
+    let meta = fs::metadata(above);
+    let is_dir = meta.as_ref().is_ok_and(std::fs::Metadata::is_dir);
+    let may = rustix::fs::access(above, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+    let problem = match (is_dir, may) {
+        (false, _) => Some(format!("`{}` is no folder", above.display())),
+        (true, Err(error)) => Some(format!("`{}` cannot be written to: {error}", above.display())),
+        (true, Ok(())) => None,
+    };
+    let is_open = above == path && meta.is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
+    Look { problem, is_open, free_bytes: free_bytes(above).unwrap_or(0) }
+}
+
 /// Bytes free for us on the file system of a path.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;

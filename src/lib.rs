@@ -87,6 +87,8 @@ pub mod ui;
 
 pub mod hook;
 
+pub mod doctor;
+
 #[cfg(feature = "demo")]
 pub mod demo;
 

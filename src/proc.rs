@@ -10,7 +10,7 @@ mod output;
 mod stop;
 
 pub use output::{Ended, Output, indented_tail};
-pub use stop::{Signal, signal};
+pub use stop::{Signal, is_alive, signal};
 
 use crate::secret::{MASK, Masker, Secret};
 use drain::{Drain, Sink, drain, open_log};

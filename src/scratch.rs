@@ -12,7 +12,7 @@ mod keeper;
 mod sweep;
 
 pub use keeper::keeper_main;
-pub use sweep::{Swept, sweep};
+pub use sweep::{Swept, leftovers, sweep};
 
 use crate::proc::{self, Cmd, Ended, Running, Signal, Stream, User};
 use crate::secret::Secret;

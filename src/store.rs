@@ -168,6 +168,12 @@ impl Store {
         Ok(Self { root })
     }
 
+    /// The folder of a target that has been worked on; nothing is made.
+    pub fn existing(state_dir: &Path, target_folder: &str) -> Option<Self> {
+        let root = state_dir.join(target_folder);
+        root.join("snapshots").is_dir().then_some(Self { root })
+    }
+
     /// The target's folder.
     pub fn root(&self) -> &Path {
         &self.root

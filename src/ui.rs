@@ -141,7 +141,27 @@ pub fn print_failure(failure: &Failure) {
     drop(anstream::stderr().write_all(text.as_bytes()));
 }
 
-use styles::{BOLD, ERROR, HINT};
+/// How something stands, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// As it should be.
+    Ok,
+    /// Worth a look.
+    Warn,
+    /// Wrong.
+    Fail,
+}
+
+/// The word in its color, four letters wide.
+pub fn marked(mark: Mark) -> String {
+    match mark {
+        Mark::Ok => format!("{DONE}ok{DONE:#}  "),
+        Mark::Warn => format!("{WARNING}warn{WARNING:#}"),
+        Mark::Fail => format!("{ERROR}FAIL{ERROR:#}"),
+    }
+}
+
+use styles::{BOLD, DONE, ERROR, HINT, WARNING};
 
 mod styles {
     //! Colors carry meaning only, and never alone.

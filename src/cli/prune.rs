@@ -154,7 +154,7 @@ fn rehearsed(record: &[u8]) -> Option<(SnapshotId, Timestamp)> {
 }
 
 /// The runs that pushed, and whether they, or a later run, learned what became of it.
-fn pushes(store: &Store) -> Result<Vec<PastPush>, store::Error> {
+pub(super) fn pushes(store: &Store) -> Result<Vec<PastPush>, store::Error> {
     let mut pushes = Vec::new();
     let mut settled_later = BTreeSet::new();
     for run in store.runs()? {

@@ -2,7 +2,7 @@
 
 use super::Group;
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group, test_kill_process, test_kill_process_group};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,6 +59,13 @@ fn stop_group(handle: &duct::Handle, stop: Stop) {
         send(Signal::KILL);
         drop(handle.wait());
     }
+}
+
+/// Whether there is a process with this id.
+pub fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // One of another user is there too, and may not be asked.
+    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
 }
 
 /// Sends a signal to one process that is not a child of ours.

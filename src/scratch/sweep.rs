@@ -45,6 +45,18 @@ pub async fn sweep(base_dir: &Path) -> Vec<Swept> {
     swept
 }
 
+/// Scratch folders whose keepers are gone; nothing is ended or removed.
+pub fn leftovers(base_dir: &Path) -> Vec<PathBuf> {
+    let is_left = |dir: &PathBuf| {
+        let keeper = fs::read_to_string(dir.join(KEEPER_LOCK)).ok();
+        let pid = keeper.and_then(|pid| pid.trim().parse().ok());
+        is_ours(dir) && pid.is_some_and(|pid| !proc::is_alive(pid))
+    };
+    let entries = fs::read_dir(base_dir).into_iter().flatten().filter_map(Result::ok);
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
+    named.map(|entry| entry.path()).filter(is_left).collect()
+}
+
 /// Whether only we can have put things into a folder.
 fn is_ours(dir: &Path) -> bool {
     let ours = rustix::process::geteuid().as_raw();

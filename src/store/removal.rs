@@ -1,9 +1,10 @@
 //! What is kept by a person's word, and how things go: by rename first, so that nothing that is half
 //! gone looks whole.
 
-use super::{Error, Store};
+use super::{Error, PARTIAL, Store};
 use crate::disk::{self, Lock};
 use crate::manifest::SnapshotId;
+use crate::proc;
 use fs_err as fs;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -84,6 +85,17 @@ impl Store {
             }
         }
         Ok(finished)
+    }
+
+    /// What dead runs have left, by name; nothing while a run is going on.
+    pub fn leftovers(&self) -> Vec<String> {
+        let holder = self.lock_holder().trim().parse().ok();
+        if holder.is_some_and(proc::is_alive) {
+            return Vec::new();
+        }
+        let names = fs::read_dir(self.root.join("snapshots")).into_iter().flatten();
+        let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter(|name| name.ends_with(PARTIAL) || name.ends_with(REMOVING)).collect()
     }
 
     /// Object files that no index names and that are older than a day; the caller holds the lock.

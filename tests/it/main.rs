@@ -13,6 +13,7 @@ mod cloud;
 mod confirm;
 mod connect;
 mod consistency;
+mod doctor;
 mod fingerprint;
 mod functions;
 mod hook;

@@ -1,0 +1,226 @@
+//! Checks as data: what was found, what is needed, and the one command that helps.
+//!
+//! Nothing here looks or changes anything: `cli` gathers the [`Facts`], and [`examine`] grades them.
+
+mod machine;
+mod target;
+mod tools;
+
+use crate::failure::Failure;
+use crate::hook;
+use crate::target::{EndpointKind, SslMode};
+use crate::tools::installs::Installation;
+use crate::tools::supabase::Version;
+use jiff::SignedDuration;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// What a check is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// Programs of this machine.
+    Tools,
+    /// The project's folder and its files.
+    Project,
+    /// The target.
+    Connection,
+    /// Keys of Storage.
+    Storage,
+    /// The git hook.
+    Hook,
+    /// Where evidence stands.
+    Disk,
+}
+
+impl Group {
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Project => "project",
+            Self::Connection => "connection",
+            Self::Storage => "storage",
+            Self::Hook => "hook",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grade {
+    /// As it should be.
+    Ok,
+    /// Something works less well, or not yet.
+    Warn,
+    /// Something cannot work.
+    Fail,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What it is about.
+    pub group: Group,
+    /// Its name within the group.
+    pub name: &'static str,
+    /// How it ended.
+    pub grade: Grade,
+    /// What is there.
+    pub found: String,
+    /// What is needed; none where it is there.
+    pub needed: Option<&'static str>,
+    /// What to do.
+    pub fix: Option<String>,
+}
+
+impl Check {
+    fn ok(group: Group, name: &'static str, found: impl Into<String>) -> Self {
+        Self { group, name, grade: Grade::Ok, found: found.into(), needed: None, fix: None }
+    }
+
+    fn needs(mut self, grade: Grade, needed: &'static str, fix: impl Into<String>) -> Self {
+        self.grade = grade;
+        self.needed = Some(needed);
+        self.fix = Some(fix.into());
+        self
+    }
+
+    /// A check that ended in an error which names its own next step.
+    fn failed(group: Group, name: &'static str, failure: &Failure, needed: &'static str) -> Self {
+        let fix = failure.hints.first().cloned().unwrap_or_else(|| "supa-safe explain policy".to_owned());
+        Self::ok(group, name, failure.chain.join(": ")).needs(Grade::Fail, needed, fix)
+    }
+}
+
+/// The Supabase CLI.
+#[derive(Debug)]
+pub struct Cli {
+    /// Name, version, and path.
+    pub name: String,
+    /// Its version.
+    pub version: Version,
+    /// Another major on `PATH`.
+    pub other: Option<String>,
+}
+
+/// The project.
+#[derive(Debug)]
+pub struct Project {
+    /// Its folder.
+    pub root: PathBuf,
+    /// Whether its configuration can be read, and if not, why.
+    pub config: Result<(), String>,
+    /// What it is linked to, as the file says it; none without the file.
+    pub link: Option<String>,
+    /// Whether it has packages of npm.
+    pub has_packages: bool,
+}
+
+/// How the target is to be reached.
+#[derive(Debug)]
+pub struct Door {
+    /// `host:port`.
+    pub address: String,
+    /// What kind it is.
+    pub kind: EndpointKind,
+    /// Whether it is this machine.
+    pub is_loopback: bool,
+    /// Whether a password is known.
+    pub has_password: bool,
+    /// How strictly TLS is checked.
+    pub ssl_mode: SslMode,
+}
+
+/// What the target said.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its major version.
+    pub major: u32,
+    /// Its version.
+    pub version: String,
+    /// Whether the session was encrypted.
+    pub tls: bool,
+    /// How far its clock is ahead of ours.
+    pub clock_ahead: SignedDuration,
+}
+
+/// The git hook.
+#[derive(Debug)]
+pub enum Hook {
+    /// There is no repository, or git failed.
+    None(String),
+    /// Where it stands, and what.
+    Place(hook::State),
+    /// A hook manager, and whether it calls supa-safe.
+    Managed {
+        /// Its name.
+        name: &'static str,
+        /// Whether it does.
+        calls_us: bool,
+    },
+    /// It may not be installed where git looks for it.
+    Elsewhere(String),
+}
+
+/// Where evidence stands.
+#[derive(Debug)]
+pub struct State {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Why it cannot be written to, if so.
+    pub problem: Option<String>,
+    /// Whether others may look into it.
+    pub is_open: bool,
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Bytes of the newest snapshot of this target.
+    pub snapshot_bytes: u64,
+    /// What dead runs have left, in words.
+    pub leftovers: Vec<String>,
+    /// A run that ended while it pushed.
+    pub unsettled: Option<String>,
+}
+
+/// Everything that was looked at.
+#[derive(Debug)]
+pub struct Facts {
+    /// The Supabase CLI, or why there is none.
+    pub cli: Result<Cli, Failure>,
+    /// The Postgres installations.
+    pub installations: Vec<Installation>,
+    /// The version of git.
+    pub git: Option<String>,
+    /// Where node is.
+    pub node: Option<PathBuf>,
+    /// Where docker or podman is.
+    pub engine: Option<PathBuf>,
+    /// The project, or why there is none.
+    pub project: Result<Project, Failure>,
+    /// The policy file, none when there is none, or what is wrong with it.
+    pub policy: Result<Option<PathBuf>, Failure>,
+    /// Where an access token was found.
+    pub token: Option<&'static str>,
+    /// How to reach the target, or what is wrong with the way; none when no target was named.
+    pub door: Option<Result<Door, Failure>>,
+    /// What the target said, when it was asked.
+    pub answer: Option<Result<Answer, Failure>>,
+    /// Which of the two Storage keys are set: id and secret.
+    pub keys: (bool, bool),
+    /// An AWS profile for Storage.
+    pub profile: Option<String>,
+    /// The hook.
+    pub hook: Hook,
+    /// Where evidence stands, or why that is not known.
+    pub state: Result<State, Failure>,
+}
+
+/// Grades what was found, group by group.
+pub fn examine(facts: &Facts) -> Vec<Check> {
+    let mut checks = tools::checks(facts);
+    checks.extend(target::checks(facts));
+    checks.extend(machine::checks(facts));
+    checks
+}

@@ -1,0 +1,105 @@
+//! The hook, and where evidence stands.
+
+use super::{Check, Facts, Grade, Group, Hook, State};
+use crate::evidence::estimate::bytes_in_words;
+use crate::hook::{self, VERSION};
+
+/// Less than this is not enough for any snapshot.
+const LEAST_FREE: u64 = 1 << 30;
+
+pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+    let mut checks = vec![pre_push(&facts.hook)];
+    match &facts.state {
+        Err(failure) => checks.push(Check::failed(
+            Group::Disk,
+            "state folder",
+            failure,
+            "a place for snapshots, outside of the work tree",
+        )),
+        Ok(state) => checks.extend(disk(state)),
+    }
+    checks
+}
+
+fn pre_push(found: &Hook) -> Check {
+    let (group, name) = (Group::Hook, "pre-push");
+    let install = "supa-safe hook install";
+    let needed = "the hook, so that a push of migrations is judged";
+    match found {
+        Hook::None(why) => Check::ok(group, name, why),
+        Hook::Elsewhere(why) => Check::ok(group, name, why).needs(Grade::Warn, needed, install),
+        Hook::Managed { name: manager, calls_us: true } => {
+            Check::ok(group, name, format!("{manager} calls supa-safe"))
+        }
+        Hook::Managed { name: manager, calls_us: false } => Check::ok(
+            group,
+            name,
+            format!("{manager} owns the hooks and does not call supa-safe"),
+        )
+        .needs(Grade::Warn, needed, install),
+        Hook::Place(hook::State::Missing) => {
+            Check::ok(group, name, "none").needs(Grade::Warn, needed, install)
+        }
+        Hook::Place(hook::State::Foreign) => {
+            Check::ok(group, name, "somebody else's only").needs(Grade::Warn, needed, install)
+        }
+        Hook::Place(hook::State::Installed { version, .. }) if *version < VERSION => Check::ok(
+            group,
+            name,
+            format!("version {version}, of an older supa-safe"),
+        )
+        .needs(Grade::Warn, "the hook of this version", install),
+        Hook::Place(hook::State::Installed { .. }) => Check::ok(group, name, "installed"),
+    }
+}
+
+fn disk(state: &State) -> Vec<Check> {
+    let group = Group::Disk;
+    let dir = state.dir.display().to_string();
+    if let Some(why) = &state.problem {
+        return vec![Check::ok(group, "state folder", format!("{dir}: {why}")).needs(
+            Grade::Fail,
+            "a folder that can be written to",
+            "export SUPA_SAFE_STATE_DIR=<folder>",
+        )];
+    }
+    let folder = Check::ok(group, "state folder", &dir);
+    let folder = if state.is_open {
+        folder.needs(
+            Grade::Warn,
+            "a folder that only you can look into: snapshots hold your data",
+            format!("chmod 700 {}", crate::proc::shell_word(&dir)),
+        )
+    } else {
+        folder
+    };
+    let mut checks = vec![folder, space(state)];
+    let left = Check::ok(
+        group,
+        "leftovers",
+        if state.leftovers.is_empty() { "none".to_owned() } else { state.leftovers.join(", ") },
+    );
+    checks.push(if state.leftovers.is_empty() {
+        left
+    } else {
+        left.needs(Grade::Warn, "nothing of dead runs; the next run clears it up", "supa-safe snapshot")
+    });
+    if let Some(run) = &state.unsettled {
+        checks.push(Check::ok(group, "last push", format!("run {run} ended while it pushed")).needs(
+            Grade::Warn,
+            "to know what became of it",
+            "supa-safe migrate --dry-run",
+        ));
+    }
+    checks
+}
+
+fn space(state: &State) -> Check {
+    let check = Check::ok(Group::Disk, "free space", bytes_in_words(state.free_bytes));
+    // A rehearsal needs the snapshot, and its restored copy, which is larger.
+    let wanted = LEAST_FREE.max(state.snapshot_bytes.saturating_mul(10));
+    if state.free_bytes >= wanted {
+        return check;
+    }
+    check.needs(Grade::Warn, "room for a snapshot and its restored copy", "supa-safe prune")
+}

@@ -1,0 +1,176 @@
+//! The project, the way to its target, and the keys of its Storage.
+
+use super::{Answer, Check, Door, Facts, Grade, Group, Project};
+use crate::policy::in_words;
+use crate::target::{SslMode, is_project_ref};
+use jiff::SignedDuration;
+
+/// How far the clocks may be apart before it is worth a word. Ages count by the target's clock alone.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(30);
+
+pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+    let mut checks = project(facts);
+    checks.extend(connection(facts));
+    checks.push(storage(facts));
+    checks
+}
+
+fn project(facts: &Facts) -> Vec<Check> {
+    let group = Group::Project;
+    let needed = "a folder with supabase/config.toml in it";
+    let found = match &facts.project {
+        Err(failure) => return vec![Check::failed(group, "folder", failure, needed), policy(facts)],
+        Ok(found) => found,
+    };
+    let config = match &found.config {
+        Ok(()) => Check::ok(group, "config", "can be read"),
+        Err(why) => Check::ok(group, "config", why).needs(
+            Grade::Fail,
+            "a configuration that the CLI can read",
+            "correct the file at the place that is named, then `supa-safe doctor` again",
+        ),
+    };
+    let folder = Check::ok(group, "folder", found.root.display().to_string());
+    vec![folder, config, policy(facts), link(facts, found), token(facts, found)]
+}
+
+fn policy(facts: &Facts) -> Check {
+    let (group, name) = (Group::Project, "policy");
+    match &facts.policy {
+        Ok(Some(path)) => Check::ok(group, name, path.display().to_string()),
+        Ok(None) => Check::ok(group, name, "none: the defaults hold").needs(
+            Grade::Warn,
+            "supabase/supa-safe.toml, so that the team has one policy",
+            "supa-safe init",
+        ),
+        Err(failure) => Check::failed(group, name, failure, "a policy file without mistakes"),
+    }
+}
+
+fn link(facts: &Facts, project: &Project) -> Check {
+    let (group, name) = (Group::Project, "link");
+    match &project.link {
+        Some(found) if is_project_ref(found) => Check::ok(group, name, found),
+        Some(found) => Check::ok(group, name, format!("`{found}` is no project ref")).needs(
+            Grade::Fail,
+            "twenty lowercase letters",
+            "supabase link",
+        ),
+        None if facts.door.is_some() => Check::ok(group, name, "none; the target is named otherwise"),
+        None => {
+            Check::ok(group, name, "none").needs(Grade::Warn, "a linked project, or a URL", "supabase link")
+        }
+    }
+}
+
+fn token(facts: &Facts, project: &Project) -> Check {
+    let (group, name) = (Group::Project, "access token");
+    match facts.token {
+        Some(place) => Check::ok(group, name, format!("in {place}")),
+        None if project.link.is_none() => Check::ok(group, name, "none; not needed for a URL"),
+        None => Check::ok(group, name, "not in SUPABASE_ACCESS_TOKEN or ~/.supabase (a keyring is not read)")
+            .needs(Grade::Warn, "a token, for Functions, secrets, and backups", "supabase login"),
+    }
+}
+
+fn connection(facts: &Facts) -> Vec<Check> {
+    let group = Group::Connection;
+    let mut checks = Vec::new();
+    match &facts.door {
+        None => {
+            checks.push(Check::ok(group, "target", "none was named").needs(
+                Grade::Warn,
+                "a target, to look at it",
+                "supa-safe doctor --db-url postgresql://postgres@db.<ref>.supabase.co:5432/postgres",
+            ));
+            return checks;
+        }
+        Some(Err(failure)) => {
+            checks.push(Check::failed(group, "target", failure, "a direct connection or the session pooler"));
+            return checks;
+        }
+        Some(Ok(door)) => {
+            checks.push(Check::ok(group, "target", format!("{} ({})", door.address, door.kind)));
+            checks.push(password(door));
+            checks.push(tls(door, facts.answer.as_ref().and_then(|answer| answer.as_ref().ok())));
+        }
+    }
+    match &facts.answer {
+        None => {}
+        Some(Err(failure)) => checks.push(Check::failed(group, "answer", failure, "a target that answers")),
+        Some(Ok(answer)) => {
+            checks.push(Check::ok(group, "answer", format!("Postgres {}", answer.version)));
+            checks.push(clock(answer));
+        }
+    }
+    checks
+}
+
+fn password(door: &Door) -> Check {
+    let (group, name) = (Group::Connection, "password");
+    if door.has_password {
+        return Check::ok(group, name, "set");
+    }
+    Check::ok(group, name, "none").needs(
+        Grade::Warn,
+        "a password, unless the server asks for none",
+        "read -rs PGPASSWORD && export PGPASSWORD",
+    )
+}
+
+/// `require` encrypts and believes any server; only `verify-full` knows which one it is.
+fn tls(door: &Door, answer: Option<&Answer>) -> Check {
+    let (group, name) = (Group::Connection, "tls");
+    let mode = format!("sslmode={}", door.ssl_mode.as_str());
+    if door.is_loopback {
+        let tls = answer.map(|answer| if answer.tls { "encrypted" } else { "plaintext" });
+        return Check::ok(group, name, format!("{mode}, {}, on this machine", tls.unwrap_or("not tried")));
+    }
+    if door.ssl_mode >= SslMode::VerifyFull {
+        return Check::ok(group, name, mode);
+    }
+    Check::ok(group, name, format!("{mode}: encrypted, and any server is believed")).needs(
+        Grade::Warn,
+        "sslmode=verify-full with the root certificate of the project's dashboard",
+        "export PGSSLMODE=verify-full PGSSLROOTCERT=<file>",
+    )
+}
+
+fn clock(answer: &Answer) -> Check {
+    let (group, name) = (Group::Connection, "clock");
+    let ahead = answer.clock_ahead;
+    if ahead.abs() <= CLOCKS {
+        return Check::ok(group, name, "as on this machine");
+    }
+    let word = if ahead.is_negative() { "behind" } else { "ahead of" };
+    Check::ok(group, name, format!("the target's is {} {word} this machine's", in_words(ahead))).needs(
+        Grade::Warn,
+        "clocks that agree, so that ages read right",
+        "timedatectl set-ntp true",
+    )
+}
+
+fn storage(facts: &Facts) -> Check {
+    let (group, name) = (Group::Storage, "S3 keys");
+    let needed = "S3 keys of the project, from its dashboard under Storage, S3";
+    match (facts.keys, &facts.profile) {
+        ((true, true), _) => Check::ok(group, name, "set"),
+        ((true, false), _) => Check::ok(group, name, "SUPA_SAFE_S3_ACCESS_KEY_ID without its secret").needs(
+            Grade::Fail,
+            needed,
+            "read -rs SUPA_SAFE_S3_SECRET_ACCESS_KEY && export SUPA_SAFE_S3_SECRET_ACCESS_KEY",
+        ),
+        ((false, true), _) => Check::ok(group, name, "SUPA_SAFE_S3_SECRET_ACCESS_KEY without its id").needs(
+            Grade::Fail,
+            needed,
+            "export SUPA_SAFE_S3_ACCESS_KEY_ID=<id>",
+        ),
+        (_, Some(profile)) => Check::ok(group, name, format!("AWS profile {profile}")),
+        // A database given by URL has no Storage to copy.
+        (_, None) if facts.project.as_ref().is_ok_and(|project| project.link.is_some()) => Check::ok(
+            group, name, "none",
+        )
+        .needs(Grade::Warn, needed, "export SUPA_SAFE_S3_ACCESS_KEY_ID=<id>"),
+        (_, None) => Check::ok(group, name, "none; not needed for a URL"),
+    }
+}
