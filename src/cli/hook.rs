@@ -80,10 +80,11 @@ fn install(setting: &Setting) -> Result<Vec<String>, Failure> {
             if found { "" } else { ", where it is not yet" }
         ));
     }
-    said.push(
-        "It judges pushes that change migrations on the branches of `[hook]` in supabase/supa-safe.toml (main, master, production)"
-            .to_owned(),
-    );
+    let branches = super::open::config(setting, None)?.hook_branches();
+    said.push(format!(
+        "It judges pushes that change migrations on {} (`[hook] branches` in supabase/supa-safe.toml)",
+        branches.join(", ")
+    ));
     Ok(said)
 }
 

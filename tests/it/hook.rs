@@ -390,7 +390,7 @@ fn a_hook_that_was_there_runs_first_and_comes_back() {
         str![[r#"
 Installed [ROOT]/app/.git/hooks/pre-push
 The hook that stood there runs first, as [ROOT]/app/.git/hooks/pre-push.before-supa-safe
-It judges pushes that change migrations on the branches of `[hook]` in supabase/supa-safe.toml (main, master, production)
+It judges pushes that change migrations on main, master, production (`[hook] branches` in supabase/supa-safe.toml)
 
 "#]]
     );
