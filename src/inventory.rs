@@ -63,9 +63,14 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Its name for a terminal: whoever sets a secret chooses any name.
+    pub fn shown(&self) -> String {
+        self.name.escape_debug().to_string()
+    }
+
     /// Why it needs a confirmation, in words; `None` when it needs none.
     pub fn open(&self, every: SignedDuration, now: Timestamp) -> Option<String> {
-        let name = &self.name;
+        let name = self.shown();
         match self.state {
             State::New => Some(format!("`{name}` was never confirmed")),
             State::Changed(at) => Some(format!("`{name}` was changed since it was confirmed on {}", day(at))),

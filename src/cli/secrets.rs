@@ -113,16 +113,16 @@ impl Inventory {
     }
 
     fn lines(&self) -> Vec<String> {
-        let width = self.standings.iter().map(|standing| standing.name.chars().count()).max().unwrap_or(0);
-        let line = |Standing { name, state }: &Standing| match state {
+        let width = self.standings.iter().map(|standing| standing.shown().chars().count()).max().unwrap_or(0);
+        let line = |name: String, state: State| match state {
             State::BuiltIn => format!("  {name:<width$}  set by the platform"),
             State::New => format!("! {name:<width$}  NEW"),
             State::Changed(at) => {
-                format!("! {name:<width$}  CHANGED since it was confirmed on {}", inventory::day(*at))
+                format!("! {name:<width$}  CHANGED since it was confirmed on {}", inventory::day(at))
             }
-            State::Confirmed(at) => format!("  {name:<width$}  confirmed on {}", inventory::day(*at)),
+            State::Confirmed(at) => format!("  {name:<width$}  confirmed on {}", inventory::day(at)),
         };
-        self.standings.iter().map(line).collect()
+        self.standings.iter().map(|standing| line(standing.shown(), standing.state)).collect()
     }
 }
 
@@ -278,7 +278,8 @@ fn print_checked(
     } else {
         let head = format!("target {}, project {}", inventory.target, inventory.project_ref);
         let value = |(name, verdict): &(String, Verdict)| {
-            format!("{} {name} {}", if verdict.is_lost() { "!" } else { " " }, verdict.words())
+            let mark = if verdict.is_lost() { "!" } else { " " };
+            format!("{mark} {} {}", name.escape_debug(), verdict.words())
         };
         let check = |one: &Exercised| match &one.why {
             None => format!("  {} passes its check", one.name),

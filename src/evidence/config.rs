@@ -118,8 +118,8 @@ async fn local(
     for file in &taken {
         disk::copy_file(&from.join(file), &dir.join(LOCAL).join(file))?;
     }
-    for file in left_out {
-        limits.push(format!("`{}` is not in the snapshot: it may hold secrets", file.display()));
+    for LeftOut { file, why } in left_out {
+        limits.push(format!("`{}` is not in the snapshot: {why}", file.display()));
     }
     let revision = match Git::at(&context.machine.env, from) {
         Ok(git) => git.revision().await?,
@@ -140,8 +140,15 @@ fn at(revision: Option<&Revision>) -> String {
     format!("at {commit}{dirty}")
 }
 
-/// The files to copy, and those that are left out because they may hold secrets.
-fn choose(from: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+/// A file that is not copied, and why.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LeftOut {
+    file: PathBuf,
+    why: &'static str,
+}
+
+/// The files to copy, and those that are left out.
+fn choose(from: &Path) -> io::Result<(Vec<PathBuf>, Vec<LeftOut>)> {
     let mut taken = Vec::new();
     let mut left_out = Vec::new();
     for entry in fs::read_dir(from)? {
@@ -156,13 +163,16 @@ fn choose(from: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         }
     }
     taken.retain(|file| !file.iter().any(|part| MADE.iter().any(|made| part == *made)));
-    taken.retain(|file| fs::symlink_metadata(from.join(file)).is_ok_and(|meta| meta.is_file()));
     taken.retain(|file| {
-        let secret = file.file_name().is_none_or(|name| may_hold_secrets(&name.to_string_lossy()));
-        if secret {
-            left_out.push(file.clone());
-        }
-        !secret
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let plain = fs::symlink_metadata(from.join(file)).is_ok_and(|meta| meta.is_file());
+        let why = match (may_hold_secrets(&name), plain) {
+            (false, true) => return true,
+            (true, _) => "it may hold secrets",
+            (false, false) => "it is a link, or no plain file",
+        };
+        left_out.push(LeftOut { file: file.clone(), why });
+        false
     });
     taken.sort();
     left_out.sort();
@@ -263,9 +273,18 @@ mod tests {
                 "seed.sql"
             ]
         );
+        let left_out: Vec<String> =
+            left_out.iter().map(|left_out| format!("{} {}", left_out.file.display(), left_out.why)).collect();
         assert_eq!(
-            names(left_out),
-            [".env", ".env.local", "functions/.env", "functions/hello/server.PEM", "signing_keys.json"]
+            left_out,
+            [
+                ".env it may hold secrets",
+                ".env.local it may hold secrets",
+                "functions/.env it may hold secrets",
+                "functions/hello/link.ts it is a link, or no plain file",
+                "functions/hello/server.PEM it may hold secrets",
+                "signing_keys.json it may hold secrets"
+            ]
         );
     }
 

@@ -76,7 +76,7 @@ fn not_captured(error: &cloud::Error) -> Component {
 fn summary(functions: &[Function], kept: usize) -> String {
     let name = |function: &Function| {
         let version = function.version.map(|version| format!(" version {version}")).unwrap_or_default();
-        format!("{}{version}", function.slug)
+        format!("{}{version}", function.slug.escape_debug())
     };
     let names: Vec<String> = functions.iter().map(name).collect();
     let count = match functions.len() {

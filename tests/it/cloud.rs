@@ -179,6 +179,13 @@ fn a_push_needs_every_component_and_confirmed_secrets() {
     assert!(text("config/remote.toml").contains("max_rows = 500"));
     assert!(!dir.join("config/supabase/functions").exists());
     assert!(!text("secrets.json").contains("sk_live_value"));
+    assert!(text("restore.md").contains("## Functions and secrets of the project"));
+    let token = platform.stub.token();
+    for file in disk::files_below(&world.path("state")).unwrap() {
+        let bytes = fs::read(world.path("state").join(&file)).unwrap();
+        let found = bytes.windows(token.expose().len()).any(|window| window == token.expose().as_bytes());
+        assert!(!found, "the token stands in {}", file.display());
+    }
     let shown = with_ref(&["show"]).exits(0);
     let beside = ["functions", "secrets", "config", "native", "limit      `"]
         .map(|word| starting(&shown.data(), word));

@@ -50,7 +50,7 @@ pub enum Error {
     #[error("the Management API does not answer: {0}")]
     Network(String),
     /// A file of a function wants to stand elsewhere.
-    #[error("the file `{part}` of function `{slug}` leaves the folder of the functions")]
+    #[error("the file `{}` of function `{slug}` leaves the folder of the functions", .part.escape_debug())]
     Leaves {
         /// The function.
         slug: String,
