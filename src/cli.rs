@@ -101,8 +101,8 @@ struct TargetArgs {
     /// The project of this `[remotes.*]` of the configuration
     #[arg(long, value_name = "NAME", conflicts_with_all = ["db_url", "remote", "local"])]
     target: Option<String>,
-    /// As in the Supabase CLI 3: the linked project, or the one with this ref or URL
-    #[arg(long, value_name = "REF|URL", num_args = 0..=1, conflicts_with_all = ["db_url", "local"])]
+    /// As in the Supabase CLI 3: the linked project, or what this ref, branch, or URL names
+    #[arg(long, value_name = "REF|BRANCH|URL", num_args = 0..=1, conflicts_with_all = ["db_url", "local"])]
     remote: Option<Option<String>>,
     /// The database with this URL; give the password in `PGPASSWORD` rather than in it
     ///
@@ -194,9 +194,9 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(args) => Box::pin(check::run(&setting, args)).await,
         Command::Snapshot(args) => Box::pin(snapshot::run(&setting, args)).await,
         Command::Verify(args) => Box::pin(verify::run(&setting, args)).await,
-        Command::Status(args) => look::status(&setting, &args),
-        Command::List(args) => look::list(&setting, &args),
-        Command::Show(args) => look::show(&setting, &args),
+        Command::Status(args) => look::status(&setting, &args).await,
+        Command::List(args) => look::list(&setting, &args).await,
+        Command::Show(args) => look::show(&setting, &args).await,
         Command::Explain(args) => explain::run(&setting, &args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => Box::pin(demo::run(&setting, &args)).await,

@@ -15,7 +15,7 @@ use crate::rehearse;
 use crate::resolve::{self, linked};
 use crate::target::{self, ProjectRef};
 use crate::tools::installs;
-use crate::tools::supabase::LoginError;
+use crate::tools::supabase::{LoginError, cloud};
 use crate::ui::Summary;
 use crate::verify;
 use std::error::Error;
@@ -103,6 +103,18 @@ pub(super) fn linked_sign_in_failed(error: &resolve::Error) -> Failure {
         resolve::Error::Connect(connect::Error::Roots { .. }) => failure(Exit::Usage)
             .hint("Check SUPA_SAFE_ROOT_CERT, `root_cert` in supabase/supa-safe.toml, and PGSSLROOTCERT"),
         _ => resolve_failed(error),
+    }
+}
+
+/// Branches that could not be listed.
+pub(super) fn branches_failed(error: &cloud::Error) -> Failure {
+    let failure = |exit| Failure::new(exit, error).hint("Or pass the branch's own ref: `--remote=<ref>`");
+    match error {
+        cloud::Error::NotSignedIn(_) => {
+            failure(Exit::SignInFailed).hint("Sign supabase in: `supabase login`, or SUPABASE_ACCESS_TOKEN")
+        }
+        cloud::Error::UnknownProject(_) => failure(Exit::TargetNotFound),
+        _ => failure(Exit::Error),
     }
 }
 

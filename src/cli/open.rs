@@ -137,9 +137,12 @@ fn observers(setting: &Setting) -> Observers {
 }
 
 /// A target's name, policy, and store, without a lock and without a word to the target.
-pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(String, Policy, Store), Failure> {
-    let names = target::names(setting, args)?;
+pub(super) async fn store_of(
+    setting: &Setting,
+    args: &TargetArgs,
+) -> Result<(String, Policy, Store), Failure> {
     let config = config(setting, None)?;
+    let names = Box::pin(target::names(setting, &config, args)).await?;
     let others: Vec<&str> = names.iter().map(String::as_str).collect();
     let policy = config.policy(&others).map_err(failed(Exit::Usage))?;
     let name = names.into_iter().next().unwrap_or_default();
