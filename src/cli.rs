@@ -15,6 +15,7 @@ mod migrate;
 mod open;
 mod prepare;
 mod rehearse;
+mod secrets;
 mod signals;
 mod snapshot;
 mod target;
@@ -132,6 +133,8 @@ enum Command {
     Rehearse(rehearse::RehearseArgs),
     /// Judge what is there; collects nothing
     Check(check::CheckArgs),
+    /// List, confirm, and check the secrets of the project; never shows a value
+    Secrets(secrets::SecretsArgs),
     /// Say where this target stands, and what to do next
     Status(look::StatusArgs),
     /// List the snapshots of a target
@@ -194,6 +197,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(args) => Box::pin(check::run(&setting, args)).await,
         Command::Snapshot(args) => Box::pin(snapshot::run(&setting, args)).await,
         Command::Verify(args) => Box::pin(verify::run(&setting, args)).await,
+        Command::Secrets(args) => Box::pin(secrets::run(&setting, args)).await,
         Command::Status(args) => look::status(&setting, &args).await,
         Command::List(args) => look::list(&setting, &args).await,
         Command::Show(args) => look::show(&setting, &args).await,

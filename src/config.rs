@@ -3,7 +3,7 @@
 
 pub mod env_files;
 
-use crate::manifest::Strength;
+use crate::manifest::{ComponentName, Strength};
 use crate::policy::Policy;
 use crate::secret::Secret;
 use crate::target::Defaults;
@@ -156,12 +156,23 @@ struct PolicyFile {
     allow_unrehearsed: Option<bool>,
     accept_unreadable: Option<Vec<String>>,
     accept_edited: Option<Vec<String>>,
+    components: Option<Vec<ComponentName>>,
+    secrets_confirm_every: Option<String>,
     pg_bin: Option<PathBuf>,
     supabase_bin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     root_cert: Option<PathBuf>,
     #[serde(default)]
+    secrets: BTreeMap<String, SecretSection>,
+    #[serde(default)]
     targets: BTreeMap<String, TargetSection>,
+}
+
+/// What is known of one secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretSection {
+    check: String,
 }
 
 /// What one target has of its own.
@@ -174,6 +185,8 @@ struct TargetSection {
     allow_unrehearsed: Option<bool>,
     accept_unreadable: Option<Vec<String>>,
     accept_edited: Option<Vec<String>>,
+    components: Option<Vec<ComponentName>>,
+    secrets_confirm_every: Option<String>,
 }
 
 /// Settings that flags give.
@@ -230,6 +243,12 @@ impl Config {
         Ok(Self { file, flags, pg_bins, supabase_bin, state_dir, root_cert })
     }
 
+    /// The commands that exercise secrets, by the secret's name.
+    pub fn secret_checks(&self) -> BTreeMap<String, String> {
+        let check = |(name, section): (&String, &SecretSection)| (name.clone(), section.check.clone());
+        self.file.secrets.iter().map(check).collect()
+    }
+
     /// The policy for a target, by the first of its names that has a section.
     pub fn policy(&self, names: &[&str]) -> Result<Policy, Error> {
         let own = names.iter().find_map(|name| self.file.targets.get(*name)).cloned().unwrap_or_default();
@@ -239,12 +258,16 @@ impl Config {
         };
         let max_age = duration("max_age", &own.max_age, &self.file.max_age)?;
         let rehearsal = duration("rehearsal_max_age", &own.rehearsal_max_age, &self.file.rehearsal_max_age)?;
+        let confirm =
+            duration("secrets_confirm_every", &own.secrets_confirm_every, &self.file.secrets_confirm_every)?;
         let one_day = default.rehearsal_max_age;
         Ok(Policy {
             max_age: self.flags.max_age.or(max_age).unwrap_or(default.max_age),
             strength: own.strength.or(self.file.strength).unwrap_or(default.strength),
             rehearsal_max_age: rehearsal.unwrap_or(one_day).min(one_day),
             allow_unrehearsed: own.allow_unrehearsed.or(self.file.allow_unrehearsed).unwrap_or_default(),
+            components: own.components.or_else(|| self.file.components.clone()).unwrap_or(default.components),
+            secrets_confirm_every: confirm.unwrap_or(default.secrets_confirm_every),
             accept_unreadable: own
                 .accept_unreadable
                 .or_else(|| self.file.accept_unreadable.clone())
@@ -339,7 +362,8 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect::<Vec<_>>()
             .concat()
-            .replace("#[targets", "[targets");
+            .replace("#[targets", "[targets")
+            .replace("#[secrets", "[secrets");
         let policy = with_file(&switched_on, Flags::default()).unwrap().policy(&["other"]).unwrap();
         assert_eq!(policy, Policy::default());
     }

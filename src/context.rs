@@ -3,7 +3,9 @@
 use crate::event::{Event, Observer, Stage};
 use crate::store::Store;
 use crate::tools::Machine;
+use crate::tools::supabase::cloud::Cloud;
 use jiff::{SignedDuration, Timestamp};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// The surroundings of a run.
@@ -14,6 +16,10 @@ pub struct Context {
     pub store: Store,
     /// The programs and folders of this machine.
     pub machine: Machine,
+    /// The project on the platform, when the target has one.
+    pub cloud: Option<Cloud>,
+    /// The `supabase` folder of the project, when there is one.
+    pub supabase_dir: Option<PathBuf>,
     /// How old a snapshot may be, for a word when one takes longer than that.
     pub max_age: SignedDuration,
     /// This machine's clock; only `cli` makes one.

@@ -1,14 +1,20 @@
 //! Captures the components of a target into a snapshot, and writes the manifest last.
 
+pub mod config;
 pub mod database;
 pub mod estimate;
+pub mod functions;
+pub mod secrets;
 
 use crate::context::Context;
 use crate::disk;
 use crate::event::{Event, Stage};
-use crate::manifest::{Component, ComponentName, FORMAT, FileDigest, Manifest, SUMS_FILE, SnapshotId};
+use crate::manifest::{
+    Component, ComponentName, ComponentState, FORMAT, FileDigest, Manifest, SUMS_FILE, SnapshotId,
+};
 use crate::store::{self, Draft, Snapshot};
 use crate::target::Target;
+use crate::tools::supabase::cloud;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +24,15 @@ pub enum Error {
     /// The database could not be captured.
     #[error(transparent)]
     Database(#[from] database::Error),
+    /// The functions could not be captured.
+    #[error(transparent)]
+    Functions(#[from] functions::Error),
+    /// The secrets could not be captured.
+    #[error(transparent)]
+    Secrets(#[from] secrets::Error),
+    /// The configuration could not be captured.
+    #[error(transparent)]
+    Config(#[from] config::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -26,28 +41,55 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+impl Error {
+    /// What the platform refused, when that is the reason.
+    pub fn cloud(&self) -> Option<&cloud::Error> {
+        match self {
+            Self::Functions(functions::Error::Cloud(error))
+            | Self::Secrets(secrets::Error::Cloud(error))
+            | Self::Config(config::Error::Cloud(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// What a snapshot is to hold.
+#[derive(Clone, Debug, Default)]
+pub struct Want {
+    /// A person's word for it.
+    pub label: Option<String>,
+    /// The components beside the database; all of them without it.
+    pub only: Option<Vec<ComponentName>>,
+}
+
+impl Want {
+    fn has(&self, name: ComponentName) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&name))
+    }
+}
+
 /// Takes a snapshot of the target.
-pub async fn collect(target: &Target, context: &Context, label: Option<String>) -> Result<Snapshot, Error> {
+pub async fn collect(target: &Target, context: &Context, want: Want) -> Result<Snapshot, Error> {
     let watch = context.stage(Stage::Collect, format!("take a snapshot of {}", target.name()));
     let local_clock = (context.clock)();
     let draft = context.store.begin(SnapshotId::new(local_clock, u32::from_le_bytes(disk::random()?)))?;
-    let captured = database::capture(target, context, &draft).await?;
+    let database = async { Ok(database::capture(target, context, &draft).await?) };
+    let (captured, beside) = tokio::try_join!(database, Box::pin(beside(context, &draft, &want)))?;
+    draft.clear_scratch()?;
     let files = digests(&draft).await?;
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     let mut limits = captured.limits;
-    limits.push(
-        "Storage, Functions, secrets, and configuration are not part of a target given by URL".to_owned(),
-    );
+    limits.extend(beside.limits);
     let manifest = Manifest {
         format: FORMAT,
         id: draft.id.clone(),
-        label,
+        label: want.label,
         identity: target.identity.clone(),
         server: target.server.clone(),
         taken: captured.taken,
         tools: captured.tools,
         database: captured.database,
-        components: ComponentName::ALL.map(Component::not_applicable).to_vec(),
+        components: beside.components,
         files,
         limits,
     };
@@ -63,6 +105,71 @@ pub async fn collect(target: &Target, context: &Context, label: Option<String>) 
         folder: snapshot.dir.display().to_string(),
     });
     Ok(snapshot)
+}
+
+/// What stands beside the database.
+struct Beside {
+    components: Vec<Component>,
+    limits: Vec<String>,
+}
+
+/// Captures everything but the database, side by side.
+async fn beside(context: &Context, draft: &Draft, want: &Want) -> Result<Beside, Error> {
+    let Some(cloud) = &context.cloud else {
+        return Ok(Beside {
+            components: ComponentName::ALL.map(Component::not_applicable).to_vec(),
+            limits: vec![
+                "Storage, Functions, secrets, and configuration are not part of a target given by URL"
+                    .to_owned(),
+            ],
+        });
+    };
+    let storage = async {
+        let name = ComponentName::Storage;
+        let component =
+            if want.has(name) { Component::not_applicable(name) } else { Component::left_out(name) };
+        Ok::<_, Error>((component, vec!["the files of Storage are not in the snapshot".to_owned()]))
+    };
+    let functions = async {
+        let name = ComponentName::Functions;
+        if !want.has(name) {
+            return Ok(Component::left_out(name));
+        }
+        Ok(functions::capture(cloud, context, draft).await?)
+    };
+    let secrets = async {
+        let name = ComponentName::Secrets;
+        if !want.has(name) {
+            return Ok(Component::left_out(name));
+        }
+        Ok(secrets::capture(cloud, draft).await?)
+    };
+    let config = async {
+        let name = ComponentName::Config;
+        if !want.has(name) {
+            return Ok((Component::left_out(name), Vec::new()));
+        }
+        let config::Captured { component, limits } = config::capture(cloud, context, draft).await?;
+        Ok((component, limits))
+    };
+    let ((storage, mut limits), functions, secrets, (config, more)) =
+        tokio::try_join!(storage, functions, secrets, config)?;
+    limits.extend(more);
+    let components = vec![storage, functions, secrets, config];
+    for component in &components {
+        tell(context, component);
+    }
+    Ok(Beside { components, limits })
+}
+
+fn tell(context: &Context, component: &Component) {
+    match component.state {
+        ComponentState::Complete => context.note(format!("{}: {}", component.name, component.summary)),
+        ComponentState::Incomplete => {
+            context.warn(format!("{} is incomplete: {}", component.name, component.missing.join("; ")));
+        }
+        ComponentState::LeftOut | ComponentState::NotApplicable => {}
+    }
 }
 
 /// Digests every file of the draft, and writes them down in the form of `sha256sum -c`.

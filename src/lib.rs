@@ -36,6 +36,8 @@ pub mod effect;
 
 pub mod event;
 
+pub mod inventory;
+
 pub mod migration;
 
 pub mod archive;

@@ -193,6 +193,11 @@ impl Component {
     pub fn not_applicable(name: ComponentName) -> Self {
         Self { name, state: ComponentState::NotApplicable, summary: String::new(), missing: Vec::new() }
     }
+
+    /// A component that the person left out.
+    pub fn left_out(name: ComponentName) -> Self {
+        Self { state: ComponentState::LeftOut, ..Self::not_applicable(name) }
+    }
 }
 
 /// The components beside the database.

@@ -7,7 +7,8 @@ mod rule;
 
 pub use rule::{Rule, UnknownRule};
 
-use crate::manifest::{Gap, SnapshotId, Strength};
+use crate::inventory::Standing;
+use crate::manifest::{ComponentName, Gap, SnapshotId, Strength};
 use crate::target::Identity;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -45,6 +46,10 @@ pub struct Policy {
     pub rehearsal_max_age: SignedDuration,
     /// Whether the policy of this target accepts a push without a rehearsal.
     pub allow_unrehearsed: bool,
+    /// Components beside the database that must be there, where the target has them.
+    pub components: Vec<ComponentName>,
+    /// How long a confirmation of the secrets holds.
+    pub secrets_confirm_every: SignedDuration,
     /// Tables whose rows may be missing from the archive.
     pub accept_unreadable: Vec<String>,
     /// Applied versions whose files may differ from the history.
@@ -58,6 +63,8 @@ impl Default for Policy {
             strength: Strength::Decoded,
             rehearsal_max_age: SignedDuration::from_hours(24),
             allow_unrehearsed: false,
+            components: ComponentName::ALL.to_vec(),
+            secrets_confirm_every: SignedDuration::from_hours(30 * 24),
             accept_unreadable: Vec::new(),
             accept_edited: Vec::new(),
         }
@@ -92,10 +99,21 @@ pub struct SnapshotFacts {
     pub strength: Strength,
     /// Files that do not match their digests, in words.
     pub broken: Vec<String>,
-    /// Components that are missing, in words.
-    pub missing: Vec<String>,
+    /// What components lack.
+    pub missing: Vec<Missing>,
+    /// Where the secrets stand.
+    pub secrets: Vec<Standing>,
     /// Tables whose rows are not in the archive.
     pub gaps: Vec<Gap>,
+}
+
+/// Something that a component lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The component.
+    pub component: ComponentName,
+    /// What it lacks, in words.
+    pub what: String,
 }
 
 /// An applied file that differs from what the history recorded.
@@ -212,13 +230,7 @@ fn judge_snapshot(
         ));
     }
     judge_age(policy, snapshot, now, findings);
-    for missing in &snapshot.missing {
-        findings.push(refusal(
-            Rule::Incomplete,
-            format!("snapshot {} lacks {missing}", snapshot.id),
-            "run `supa-safe snapshot`",
-        ));
-    }
+    judge_components(policy, snapshot, now, findings);
     for gap in &snapshot.gaps {
         let name = gap.qualified();
         let accepted = policy.accept_unreadable.contains(&name);
@@ -232,6 +244,30 @@ fn judge_snapshot(
                 refuses: gap.class != crate::fingerprint::Class::Platform,
             });
         }
+    }
+}
+
+fn judge_components(policy: &Policy, snapshot: &SnapshotFacts, now: Timestamp, findings: &mut Vec<Finding>) {
+    for Missing { component, what } in
+        snapshot.missing.iter().filter(|missing| policy.components.contains(&missing.component))
+    {
+        findings.push(refusal(
+            Rule::Incomplete,
+            format!("snapshot {} lacks {what}", snapshot.id),
+            &format!("run `supa-safe snapshot`, or leave `{component}` out of `components`"),
+        ));
+    }
+    if !policy.components.contains(&ComponentName::Secrets) {
+        return;
+    }
+    let open = |standing: &Standing| standing.open(policy.secrets_confirm_every, now);
+    let open: Vec<String> = snapshot.secrets.iter().filter_map(open).collect();
+    if !open.is_empty() {
+        findings.push(refusal(
+            Rule::SecretsNotConfirmed,
+            format!("nobody confirmed that these secrets are kept elsewhere: {}", open.join("; ")),
+            "run `supa-safe secrets confirm`",
+        ));
     }
 }
 
@@ -334,6 +370,7 @@ pub fn in_words(duration: SignedDuration) -> String {
 mod tests {
     use super::*;
     use crate::fingerprint::Class;
+    use crate::inventory::State;
     use proptest::prelude::*;
 
     fn identity() -> Identity {
@@ -354,6 +391,7 @@ mod tests {
                 strength: Strength::Decoded,
                 broken: Vec::new(),
                 missing: Vec::new(),
+                secrets: Vec::new(),
                 gaps: Vec::new(),
             }),
             edited: Vec::new(),
@@ -447,6 +485,33 @@ mod tests {
             60,
             &["[SS013] `1_a.sql` is applied on the target, and its file says something else now"],
         );
+    }
+
+    #[test]
+    fn a_component_that_the_policy_does_not_require_may_lack_anything() {
+        let id = "20270115T080000Z-000001";
+        let lacking = of_snapshot(|s| {
+            let what = "function `pay`: forbidden".to_owned();
+            s.missing = vec![Missing { component: ComponentName::Functions, what }];
+            s.secrets = vec![
+                Standing { name: "STRIPE_KEY".into(), state: State::New },
+                Standing { name: "OLD".into(), state: State::Confirmed(at(-31 * 86_400)) },
+                Standing { name: "GOOD".into(), state: State::Confirmed(at(-29 * 86_400)) },
+                Standing { name: "SUPABASE_URL".into(), state: State::BuiltIn },
+            ];
+        });
+        check(
+            &lacking,
+            60,
+            &[
+                &format!("[SS006] snapshot {id} lacks function `pay`: forbidden"),
+                "[SS007] nobody confirmed that these secrets are kept elsewhere: `STRIPE_KEY` was never confirmed; `OLD` was confirmed on 2026-12-15",
+            ],
+        );
+        let mut facts = good();
+        lacking(&mut facts);
+        let policy = Policy { components: vec![ComponentName::Storage], ..Policy::default() };
+        assert_eq!(judge(&policy, &facts, at(60)), []);
     }
 
     #[test]

@@ -4,13 +4,19 @@
 //! without that suffix is whole. Only this module knows the layout.
 
 use crate::disk;
+use crate::inventory::Confirmed;
 use crate::manifest::{BadId, FILE, FORMAT, Manifest, Proof, SnapshotId, Strength};
 use fs_err as fs;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
 const PARTIAL: &str = ".partial";
+/// Folder of a draft for what does not last.
+const SCRATCH: &str = "scratch";
+/// What a person confirmed of the secrets.
+const CONFIRMED: &str = "secrets-confirmed.json";
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,14 @@ impl Error {
             Self::Io(_) | Self::Unknown(_) | Self::Id(_) => None,
         }
     }
+}
+
+/// The file of a confirmation.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfirmedSecrets {
+    format: u32,
+    confirmed: Vec<Confirmed>,
 }
 
 /// One target's folder.
@@ -110,6 +124,22 @@ pub struct Draft {
     /// Its folder.
     pub dir: PathBuf,
     published: bool,
+}
+
+impl Draft {
+    /// A folder for what is not part of the snapshot; gone before it is published.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.dir.join(SCRATCH).join(name)
+    }
+
+    /// Removes all scratch folders.
+    pub fn clear_scratch(&self) -> Result<(), Error> {
+        let dir = self.dir.join(SCRATCH);
+        if dir.exists() {
+            fs::remove_dir_all(dir)?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Draft {
@@ -266,6 +296,28 @@ impl Store {
             }
         }
         Ok(standing)
+    }
+
+    /// Which secrets a person confirmed, with their digests then.
+    pub fn confirmed_secrets(&self) -> Result<Vec<Confirmed>, Error> {
+        let path = self.root.join(CONFIRMED);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let record: ConfirmedSecrets = serde_json::from_slice(&bytes)
+            .map_err(|source| Error::Unreadable { path: path.clone(), source })?;
+        if record.format != FORMAT {
+            return Err(Error::Format { path, found: record.format });
+        }
+        Ok(record.confirmed)
+    }
+
+    /// Records a confirmation of the secrets; the last one holds.
+    pub fn confirm_secrets(&self, confirmed: Vec<Confirmed>) -> Result<(), Error> {
+        let record = ConfirmedSecrets { format: FORMAT, confirmed };
+        Ok(disk::write_json(&self.root.join(CONFIRMED), &record)?)
     }
 
     /// The record of a run.

@@ -83,6 +83,7 @@ async fn newest(
         strength: crate::manifest::Strength::Recorded,
         broken: what,
         missing: Vec::new(),
+        secrets: Vec::new(),
         gaps: Vec::new(),
     };
     let snapshot = match store.load(&id) {
@@ -95,7 +96,7 @@ async fn newest(
         }
     };
     match verify::accept(snapshot, &opened.context).await {
-        Ok(verified) => Ok((Some(evidence::snapshot_facts(&verified)), Some(verified))),
+        Ok(verified) => Ok((Some(evidence::snapshot_facts(opened, &verified)?), Some(verified))),
         Err(verify::Error::Damaged { what, .. }) => Ok((Some(broken(what)), None)),
         Err(error) => Err(fail::verify_failed(&error)),
     }

@@ -5,11 +5,12 @@ use super::fail;
 use super::open::{Opened, pick};
 use super::prepare::{Live, Prepared};
 use crate::event::Event;
-use crate::evidence;
+use crate::evidence::{self, secrets};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::inventory;
 use crate::manifest::{Component, ComponentState, SnapshotId, Strength};
-use crate::policy::{Facts, Finding, Policy, Rule, SnapshotFacts, judge};
+use crate::policy::{Facts, Finding, Missing, Policy, Rule, SnapshotFacts, judge};
 use crate::postgres::identity;
 use crate::resolve;
 use crate::verify::{self, Verified};
@@ -24,38 +25,49 @@ pub(super) async fn target_clock(opened: &Opened) -> Result<Timestamp, Failure> 
 }
 
 /// What the judge is told of a snapshot that was read back.
-pub(super) fn snapshot_facts(verified: &Verified) -> SnapshotFacts {
+pub(super) fn snapshot_facts(opened: &Opened, verified: &Verified) -> Result<SnapshotFacts, Failure> {
     let manifest = &verified.snapshot().manifest;
-    SnapshotFacts {
+    let entries = secrets::of(verified.snapshot()).map_err(fail::failed(Exit::Error))?;
+    let confirmed = opened.context.store.confirmed_secrets().map_err(fail::failed(Exit::Error))?;
+    Ok(SnapshotFacts {
         id: manifest.id.clone(),
         identity: manifest.identity.clone(),
         taken_at: manifest.taken.target_clock,
         strength: verified.strength(),
         broken: Vec::new(),
         missing: missing(&manifest.components),
+        secrets: inventory::compare(&entries, &confirmed),
         gaps: manifest.database.gaps.clone(),
-    }
+    })
 }
 
-/// What components lack, in words.
-fn missing(components: &[Component]) -> Vec<String> {
-    let lacks = |component: &Component| match component.state {
-        ComponentState::Complete | ComponentState::NotApplicable => Vec::new(),
-        ComponentState::LeftOut => vec![format!("the component `{}`", component.name)],
-        ComponentState::Incomplete => component.missing.clone(),
+/// What components lack.
+fn missing(components: &[Component]) -> Vec<Missing> {
+    let lacks = |component: &Component| {
+        let what = match component.state {
+            ComponentState::Complete | ComponentState::NotApplicable => Vec::new(),
+            ComponentState::LeftOut => vec![format!("the component `{}`", component.name)],
+            ComponentState::Incomplete => component.missing.clone(),
+        };
+        let name = component.name;
+        what.into_iter().map(move |what| Missing { component: name, what })
     };
     components.iter().flat_map(lacks).collect()
 }
 
 /// The facts about evidence, before anything is rehearsed.
-pub(super) fn evidence_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Facts {
-    Facts {
+pub(super) fn evidence_facts(
+    opened: &Opened,
+    prepared: &Prepared,
+    verified: &Verified,
+) -> Result<Facts, Failure> {
+    Ok(Facts {
         target: opened.target.identity.clone(),
-        snapshot: Some(snapshot_facts(verified)),
+        snapshot: Some(snapshot_facts(opened, verified)?),
         edited: prepared.edited.clone(),
         sessions: Vec::new(),
         push: None,
-    }
+    })
 }
 
 /// The policy before the rehearsal, which proves more than `decoded` by itself.
@@ -94,7 +106,7 @@ pub(super) async fn choose(
 
 /// Takes and verifies a fresh snapshot.
 pub(super) async fn take(opened: &Opened) -> Result<Verified, Broken> {
-    let snapshot = evidence::collect(&opened.target, &opened.context, None)
+    let snapshot = evidence::collect(&opened.target, &opened.context, evidence::Want::default())
         .await
         .map_err(|error| fail::evidence_failed(&error))?;
     verify::verify(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))
@@ -103,7 +115,7 @@ pub(super) async fn take(opened: &Opened) -> Result<Verified, Broken> {
 /// Passes a snapshot on, or refuses with the rules that it does not satisfy.
 async fn judged(opened: &Opened, prepared: &Prepared, verified: Verified) -> Result<Verified, Broken> {
     let now = target_clock(opened).await?;
-    let facts = evidence_facts(opened, prepared, &verified);
+    let facts = evidence_facts(opened, prepared, &verified)?;
     let mut findings = judge(&before_rehearsal(&opened.policy), &facts, now);
     if let Some(why) = outdated(&verified, &prepared.live) {
         findings.push(outdated_finding(&verified, &why));
@@ -150,15 +162,20 @@ async fn standing(opened: &Opened, prepared: &Prepared) -> Result<Option<Verifie
     };
     let now = target_clock(opened).await?;
     // What is wrong with the files is no reason to distrust the snapshot.
-    let facts = Facts { edited: Vec::new(), ..evidence_facts(opened, prepared, &verified) };
-    let refusals = judge(&before_rehearsal(&opened.policy), &facts, now);
-    if let Some(finding) = refusals.into_iter().find(|finding| finding.refuses) {
+    let facts = Facts { edited: Vec::new(), ..evidence_facts(opened, prepared, &verified)? };
+    let findings = judge(&before_rehearsal(&opened.policy), &facts, now);
+    let (of_secrets, refusals): (Vec<Finding>, Vec<Finding>) = findings
+        .into_iter()
+        .filter(|finding| finding.refuses)
+        .partition(|finding| finding.rule == Rule::SecretsNotConfirmed);
+    if let Some(finding) = refusals.into_iter().next() {
         return Ok(set_aside(finding.rule, finding.fact));
     }
     if let Some(why) = outdated(&verified, &prepared.live) {
         return Ok(set_aside(Rule::NotRehearsed, why));
     }
-    if !prepared.edited.is_empty() {
+    // A fresh snapshot would not change either.
+    if !prepared.edited.is_empty() || !of_secrets.is_empty() {
         return judged(opened, prepared, verified).await.map(Some);
     }
     context.note(format!("snapshot {id} is young enough and {}: no new one is needed", verified.strength()));

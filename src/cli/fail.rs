@@ -169,6 +169,9 @@ pub(super) fn installs_failed(error: &installs::Error) -> Failure {
 /// A snapshot that was not taken.
 pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
     use evidence::database::Error as Database;
+    if let Some(error) = error.cloud() {
+        return cloud_failed(error).detail("the target was not touched; no snapshot was kept");
+    }
     match error {
         evidence::Error::Database(Database::Resolve(error)) => resolve_failed(error),
         evidence::Error::Database(Database::Installs(error)) => installs_failed(error),
@@ -179,6 +182,27 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
             Failure::new(Exit::Error, error).hint("Use the session pooler or the direct host of the database")
         }
         _ => Failure::new(Exit::Error, error).detail("the target was not touched; no snapshot was kept"),
+    }
+}
+
+/// A project that could not be looked at.
+pub(super) fn cloud_failed(error: &cloud::Error) -> Failure {
+    let failure = |exit| Failure::new(exit, error);
+    match error {
+        cloud::Error::NotARef(_) => failure(Exit::Usage),
+        cloud::Error::NotSignedIn(_) => failure(Exit::SignInFailed)
+            .hint("Run `supabase login`, or set SUPABASE_ACCESS_TOKEN to a token of https://supabase.com/dashboard/account/tokens")
+            .hint("To leave the platform out, set `components = []` for this target in supabase/supa-safe.toml"),
+        cloud::Error::Forbidden { .. } => failure(Exit::SignInFailed)
+            .hint("Use the token of an account, or with a scope, that may do this"),
+        cloud::Error::UnknownProject(_) => failure(Exit::TargetNotFound)
+            .hint("Compare the ref with those of `supabase projects list`: the token may be of another account"),
+        cloud::Error::Network(_) => failure(Exit::Error)
+            .hint("Check the network, a proxy, and the profile of the CLI (SUPABASE_PROFILE, ~/.supabase/profile)")
+            .hint("For a snapshot of the database alone, run `supa-safe snapshot --only database`"),
+        cloud::Error::OtherProject { .. } => failure(Exit::Error)
+            .hint("Look for what leads the CLI elsewhere: its profile, or a wrapper around it"),
+        _ => failure(Exit::Error),
     }
 }
 

@@ -1,12 +1,12 @@
 //! `supa-safe status`, `list`, and `show`: what is there; nothing is taken or changed.
 
 use super::fail::failed;
-use super::open;
+use super::open::{self, Known};
 use super::{Setting, TargetArgs, snapshot_id};
-use crate::evidence::estimate::bytes_in_words;
+use crate::evidence::{self, estimate::bytes_in_words};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::{SnapshotId, Strength};
+use crate::manifest::{Component, ComponentState, SnapshotId, Strength};
 use crate::policy::in_words;
 use crate::store::{self, Snapshot, Store};
 use crate::ui;
@@ -85,7 +85,7 @@ fn row(store: &Store, id: &SnapshotId) -> Result<Row, store::Error> {
 }
 
 pub(super) async fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> {
-    let (name, _, store) = open::store_of(setting, &args.target).await?;
+    let Known { name, store, .. } = open::known(setting, &args.target).await?;
     let mut listed = List {
         schema: ui::SCHEMA,
         target: name,
@@ -135,7 +135,7 @@ struct Shown<'a> {
 }
 
 pub(super) async fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
-    let (_, _, store) = open::store_of(setting, &args.target).await?;
+    let Known { store, .. } = open::known(setting, &args.target).await?;
     let snapshot = open::pick(&store, args.id.as_ref()).map_err(|broken| broken.failure)?;
     let standing = store.standing(&snapshot).map_err(failed(Exit::Error))?;
     let manifest = &snapshot.manifest;
@@ -176,6 +176,14 @@ fn write_snapshot(
     writeln!(text, "folder     {}", snapshot.dir.display())?;
     writeln!(text, "archive    {}", bytes_in_words(manifest.database.archive_bytes))?;
     writeln!(text, "history    {} migrations", manifest.database.history.len())?;
+    for component in &manifest.components {
+        if let Some(line) = component_line(component) {
+            writeln!(text, "{:<9}  {line}", component.name.as_str())?;
+        }
+    }
+    if let Some(backups) = evidence::config::native_backups(snapshot) {
+        writeln!(text, "native     backups: {backups}")?;
+    }
     writeln!(text, "tables")?;
     for table in &manifest.database.tables {
         writeln!(text, "  {:>12}  {}", table.count, table.qualified())?;
@@ -184,6 +192,15 @@ fn write_snapshot(
         writeln!(text, "limit      {limit}")?;
     }
     Ok(())
+}
+
+fn component_line(component: &Component) -> Option<String> {
+    match component.state {
+        ComponentState::Complete => Some(component.summary.clone()),
+        ComponentState::Incomplete => Some(format!("INCOMPLETE: {}", component.missing.join("; "))),
+        ComponentState::LeftOut => Some("left out".to_owned()),
+        ComponentState::NotApplicable => None,
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -198,7 +215,7 @@ struct Status {
 }
 
 pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit, Failure> {
-    let (name, policy, store) = open::store_of(setting, &args.target).await?;
+    let Known { name, policy, store, .. } = open::known(setting, &args.target).await?;
     let newest = rows(&store)?.into_iter().find_map(Result::ok);
     let age = newest.as_ref().map(|row| (setting.clock)().duration_since(row.taken_at));
     let good = newest.as_ref().zip(age).is_some_and(|(row, age)| {

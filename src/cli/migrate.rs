@@ -79,6 +79,7 @@ async fn migrate(
         target: opened.target.name(),
         agent: setting.surroundings.agent().filter(|_| !setting.exempt),
         flag: args.confirm.clone(),
+        to: confirm::Purpose::Push,
         may_ask: setting.may_ask(),
     };
     confirm::foresee(&question)?;
@@ -304,7 +305,7 @@ async fn grant<'a>(
     let others = sessions::in_the_way(client).await.map_err(failed(Exit::Error))?;
     let facts = Facts {
         target: opened.target.identity.clone(),
-        snapshot: Some(snapshot_facts(&ready.base)),
+        snapshot: Some(snapshot_facts(opened, &ready.base)?),
         edited: prepared.edited.clone(),
         sessions: others.into_iter().map(|other| other.text).collect(),
         push: Some(PushFacts {

@@ -4,7 +4,7 @@ use super::done::{Broken, Done};
 use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
 use super::target;
-use super::{Setting, TargetArgs};
+use super::{Setting, TargetArgs, prepare};
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::disk::Lock;
@@ -16,9 +16,10 @@ use crate::policy::{Facts, Policy};
 use crate::resolve;
 use crate::scratch;
 use crate::store::{self, Snapshot, Store};
-use crate::target::{EndpointKind, Project, Target};
+use crate::target::{EndpointKind, Project, ProjectRef, Target};
 use crate::tools::Machine;
 use crate::tools::installs::{self, Search};
+use crate::tools::supabase::cloud::Cloud;
 use crate::ui::{self, Human, Json, Record, Summary, Timings};
 use jiff::SignedDuration;
 use std::path::PathBuf;
@@ -91,10 +92,17 @@ async fn pin(
     let timings = Timings::default();
     observers.add(Box::new(timings.clone()));
     let machine = machine(setting, &config).await?;
+    let project_ref = target.project_ref().filter(|_| !policy.components.is_empty());
+    let cloud = match project_ref {
+        Some(project_ref) => Some(cloud(setting, &config, project_ref).await?),
+        None => None,
+    };
     let context = Context {
         observer: Box::new(observers),
         store,
         machine,
+        cloud,
+        supabase_dir: super::project(setting).ok().map(|project| project.supabase_dir),
         clock: setting.clock,
         max_age: policy.max_age,
     };
@@ -136,19 +144,35 @@ fn observers(setting: &Setting) -> Observers {
     observers
 }
 
-/// A target's name, policy, and store, without a lock and without a word to the target.
-pub(super) async fn store_of(
+/// What is known of a target without a word to it.
+pub(super) struct Known {
+    pub(super) name: String,
+    pub(super) project_ref: Option<ProjectRef>,
+    pub(super) policy: Policy,
+    pub(super) store: Store,
+    pub(super) config: Config,
+}
+
+/// A project seen through the CLI.
+pub(super) async fn cloud(
     setting: &Setting,
-    args: &TargetArgs,
-) -> Result<(String, Policy, Store), Failure> {
+    config: &Config,
+    project_ref: &ProjectRef,
+) -> Result<Cloud, Failure> {
+    let cli = prepare::find_cli(setting, config).await?;
+    Cloud::new(cli, project_ref.as_str()).map_err(|error| super::fail::cloud_failed(&error))
+}
+
+/// A target's name, policy, and store, without a lock and without a word to the target.
+pub(super) async fn known(setting: &Setting, args: &TargetArgs) -> Result<Known, Failure> {
     let config = config(setting, None)?;
-    let names = Box::pin(target::names(setting, &config, args)).await?;
-    let others: Vec<&str> = names.iter().map(String::as_str).collect();
-    let policy = config.policy(&others).map_err(failed(Exit::Usage))?;
+    let (names, project_ref) = Box::pin(target::names(setting, &config, args)).await?;
+    let every: Vec<&str> = names.iter().map(String::as_str).collect();
+    let policy = config.policy(&every).map_err(failed(Exit::Usage))?;
     let name = names.into_iter().next().unwrap_or_default();
     let store =
         Store::open(&config.state_dir, &crate::target::folder_name(&name)).map_err(failed(Exit::Error))?;
-    Ok((name, policy, store))
+    Ok(Known { name, project_ref, policy, store, config })
 }
 
 impl Opened {

@@ -16,7 +16,6 @@ use crate::rehearse::Subject;
 use crate::resolve;
 use crate::tools::supabase::{self, Answer, Push, Report, Search, Supabase};
 use clap::Args;
-use std::path::Path;
 
 /// Flags of `supabase db push` that change what runs.
 #[derive(Clone, Copy, Debug, Args)]
@@ -96,15 +95,11 @@ pub(super) async fn prepare(
     flags: PushFlags,
 ) -> Result<Prepared, Failure> {
     let project = super::project(setting).map_err(|error| project_failed(&error))?;
-    let cli = find_cli(setting, &opened.config, &project.root).await?;
-    opened.context.note(format!("CLI: {}", cli.name()));
-    if let Some((path, version)) = &cli.other_on_path {
-        opened.context.warn(format!(
-            "the project has supabase {}, and PATH has {version} ({}); the project's is used",
-            cli.version,
-            path.display()
-        ));
-    }
+    let cli = match &opened.context.cloud {
+        Some(cloud) => cloud.cli().clone(),
+        None => find_cli(setting, &opened.config).await?,
+    };
+    tell_cli(opened, &cli);
     say_which(setting, opened, &project, cli.version.major).map_err(|error| project_failed(&error))?;
     let want = Want {
         flags: flags.flags(),
@@ -180,17 +175,29 @@ fn edited(files: &[MigrationFile], applied: &[history::Applied]) -> Vec<EditedFi
         .collect()
 }
 
-/// The Supabase CLI of the user.
-pub(super) async fn find_cli(setting: &Setting, config: &Config, root: &Path) -> Result<Supabase, Failure> {
+/// Finds the CLI of the project, or of the machine where there is no project.
+pub(super) async fn find_cli(setting: &Setting, config: &Config) -> Result<Supabase, Failure> {
     let search = Search {
         explicit: config.supabase_bin.clone(),
-        project_root: root.to_owned(),
+        project_root: super::project(setting)
+            .map_or_else(|_| setting.surroundings.cwd.clone(), |project| project.root),
         env: setting.surroundings.env().clone(),
     };
     supabase::find(&search).await.map_err(|error| {
         Failure::new(Exit::Error, &error)
             .hint("Install the Supabase CLI (`npm install --save-dev supabase`), or name it in SUPA_SAFE_SUPABASE_BIN")
     })
+}
+
+fn tell_cli(opened: &Opened, cli: &Supabase) {
+    opened.context.note(format!("CLI: {}", cli.name()));
+    if let Some((path, version)) = &cli.other_on_path {
+        opened.context.warn(format!(
+            "the project has supabase {}, and PATH has {version} ({}); the project's is used",
+            cli.version,
+            path.display()
+        ));
+    }
 }
 
 /// Asks the CLI what a push would do; nothing is changed.

@@ -4,9 +4,10 @@ use super::done::{Broken, Done};
 use super::open::{self, Opened};
 use super::signals::Signals;
 use super::{Setting, TargetArgs, fail};
-use crate::evidence;
+use crate::evidence::{self, Want};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::manifest::ComponentName;
 use crate::verify;
 use clap::{Args, ValueEnum};
 
@@ -18,7 +19,7 @@ pub(super) struct SnapshotArgs {
     /// A word to know the snapshot by
     #[arg(long)]
     label: Option<String>,
-    /// Components to capture; of a target given by URL there is only the database
+    /// Capture these components only; the database is one of them always
     #[arg(long, value_delimiter = ',', value_name = "COMPONENT")]
     only: Vec<Only>,
 }
@@ -26,17 +27,49 @@ pub(super) struct SnapshotArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Only {
     Database,
+    Storage,
+    Functions,
+    Secrets,
+    Config,
+}
+
+impl Only {
+    fn component(self) -> Option<ComponentName> {
+        match self {
+            Self::Database => None,
+            Self::Storage => Some(ComponentName::Storage),
+            Self::Functions => Some(ComponentName::Functions),
+            Self::Secrets => Some(ComponentName::Secrets),
+            Self::Config => Some(ComponentName::Config),
+        }
+    }
+}
+
+/// What `--only` means; a snapshot without a database would be none.
+fn wanted(only: &[Only]) -> Result<Option<Vec<ComponentName>>, Failure> {
+    if only.is_empty() {
+        return Ok(None);
+    }
+    if !only.contains(&Only::Database) {
+        return Err(Failure::message(
+            Exit::Usage,
+            "a snapshot always holds the database, and `--only` leaves it out",
+        )
+        .hint("Add `database` to `--only`"));
+    }
+    Ok(Some(only.iter().filter_map(|only| only.component()).collect()))
 }
 
 pub(super) async fn run(setting: &Setting, args: SnapshotArgs) -> Result<Exit, Failure> {
+    let want = Want { label: args.label, only: wanted(&args.only)? };
     let mut signals = Signals::take()?;
     let opened = open::open(setting, &args.target, None, &mut signals).await?;
-    let outcome = signals.guard(take(&opened, args.label)).await;
+    let outcome = signals.guard(take(&opened, want)).await;
     opened.close(setting, outcome)
 }
 
-async fn take(opened: &Opened, label: Option<String>) -> Result<Done, Broken> {
-    let snapshot = evidence::collect(&opened.target, &opened.context, label)
+async fn take(opened: &Opened, want: Want) -> Result<Done, Broken> {
+    let snapshot = evidence::collect(&opened.target, &opened.context, want)
         .await
         .map_err(|error| fail::evidence_failed(&error))?;
     let verified =

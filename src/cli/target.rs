@@ -103,7 +103,7 @@ async fn of_branch(setting: &Setting, config: &Config, name: &str) -> Result<Pro
     // A linked branch keeps the name of its parent beside it.
     let parent = link.named.as_ref().map(|named| &named.project_ref).or_else(|| link.project_ref());
     let Some(parent) = parent else { return Err(not_linked(Some(&folder))) };
-    let cli = prepare::find_cli(setting, config, &folder.root).await?;
+    let cli = prepare::find_cli(setting, config).await?;
     let scratch = tempfile::tempdir().map_err(failed(Exit::Error))?;
     let asked = async {
         let calls = Folder::new(scratch.path())?;
@@ -178,22 +178,48 @@ fn describe(setting: &Setting, project_ref: ProjectRef, link: &Link) -> Result<P
     Ok(Project { name: link.name_of(&project_ref), remotes, profile, project_ref })
 }
 
-/// The names of the target, as [`crate::target::Target::names`], without a word to it.
+/// The names of the target, as [`crate::target::Target::names`], and its project, without a word to
+/// the target.
 pub(super) async fn names(
     setting: &Setting,
     config: &Config,
     args: &TargetArgs,
-) -> Result<Vec<String>, Failure> {
-    Ok(match meant(setting, config, args).await? {
-        Meant::Local => vec![local(setting).name()],
-        Meant::Url(url, _) => {
-            vec![name_of_url(&from_url(&url, &setting.surroundings.connection_defaults())?)]
+) -> Result<(Vec<String>, Option<ProjectRef>), Failure> {
+    let (name, project) = match meant(setting, config, args).await? {
+        Meant::Local => (local(setting).name(), None),
+        Meant::Url(url, said) => {
+            let connection = from_url(&url, &setting.surroundings.connection_defaults())?;
+            (name_of_url(&connection), project_of_url(setting, &connection, said)?)
         }
-        Meant::Project(chosen) => {
-            let Project { project_ref, remotes, .. } = chosen.project;
-            std::iter::once(project_ref.into()).chain(remotes).collect()
+        Meant::Project(chosen) => (chosen.project.project_ref.to_string(), Some(chosen.project)),
+    };
+    let Some(Project { project_ref, remotes, .. }) = project else { return Ok((vec![name], None)) };
+    let names = [name, project_ref.to_string()].into_iter().chain(remotes).collect();
+    Ok((names, Some(project_ref)))
+}
+
+/// The project that a database belongs to, by its own address or as it was said.
+fn project_of_url(
+    setting: &Setting,
+    connection: &Connection,
+    said: Option<ProjectRef>,
+) -> Result<Option<Project>, Failure> {
+    let project_ref = match (connection.project_ref(), said) {
+        (Some(own), Some(said)) if own != said => {
+            return Err(Failure::message(
+                Exit::Usage,
+                format!("the database is that of project `{own}`, and `--project-ref` names `{said}`"),
+            )
+            .hint("Leave out `--project-ref`, or give the URL of that project's database"));
         }
-    })
+        (own, said) => own.or(said),
+    };
+    let Some(project_ref) = project_ref else { return Ok(None) };
+    let link = match super::project(setting) {
+        Ok(folder) => read_link(setting, &folder)?,
+        Err(_) => Link::default(),
+    };
+    Ok(Some(describe(setting, project_ref, &link)?))
 }
 
 /// A URL whose host or user carries a ref leads to the same target as that project.
@@ -238,15 +264,7 @@ fn by_url(
         defaults.password = Some(password);
     }
     let connection = from_url(url, &defaults)?;
-    let project_ref = match (connection.project_ref(), said) {
-        (Some(own), Some(said)) if own != said => {
-            return Err(Failure::message(
-                Exit::Usage,
-                format!("the URL leads to project `{own}`, and `--project-ref` names `{said}`"),
-            ));
-        }
-        (own, said) => own.or(said),
-    };
+    let project = project_of_url(setting, &connection, said)?;
     let given = args.db_url.as_ref().or_else(|| args.remote.as_ref()?.as_ref());
     let has_password = |url: &String| url::Url::parse(url).is_ok_and(|url| url.password().is_some());
     if args.password.is_some() || given.is_some_and(has_password) {
@@ -257,16 +275,6 @@ fn by_url(
             text: format!("the URL's {} has no meaning here and is left out", connection.ignored.join(", ")),
         });
     }
-    let project = match project_ref {
-        None => None,
-        Some(project_ref) => {
-            let link = match super::project(setting) {
-                Ok(folder) => read_link(setting, &folder)?,
-                Err(_) => Link::default(),
-            };
-            Some(describe(setting, project_ref, &link)?)
-        }
-    };
     let (name, kind) = (name_of_url(&connection), connection.kind());
     Ok(Wanted { name, connection, kind, project, linked: false })
 }
@@ -418,8 +426,7 @@ async fn asked(setting: &Setting, name: &str) -> Result<Option<Secret>, Failure>
 
 /// The temporary role that the CLI lends, for which an access token is enough.
 async fn lent(setting: &Setting, config: &Config, chosen: &Chosen) -> Result<(String, Lease), Failure> {
-    let root = chosen.folder.as_ref().unwrap_or(&setting.surroundings.cwd);
-    let cli = prepare::find_cli(setting, config, root).await?;
+    let cli = prepare::find_cli(setting, config).await?;
     let project_ref = chosen.project.project_ref.clone();
     let pooler_url = chosen.link.pooler_url.as_ref().map(|(url, _)| url.clone());
     let ask = move || {

@@ -19,6 +19,8 @@ pub enum Rule {
     Digests,
     /// A component is missing or incomplete.
     Incomplete,
+    /// Secrets that nobody confirmed to have elsewhere.
+    SecretsNotConfirmed,
     /// Pending files changed since the rehearsal.
     PendingChanged,
     /// Not rehearsed, or the rehearsal is stale.
@@ -35,13 +37,14 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, by number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoSnapshot,
         Self::Strength,
         Self::Age,
         Self::Identity,
         Self::Digests,
         Self::Incomplete,
+        Self::SecretsNotConfirmed,
         Self::PendingChanged,
         Self::NotRehearsed,
         Self::RehearsalFailed,
@@ -59,6 +62,7 @@ impl Rule {
             Self::Identity => "SS004",
             Self::Digests => "SS005",
             Self::Incomplete => "SS006",
+            Self::SecretsNotConfirmed => "SS007",
             Self::PendingChanged => "SS008",
             Self::NotRehearsed => "SS009",
             Self::RehearsalFailed => "SS010",
@@ -77,6 +81,7 @@ impl Rule {
             Self::Identity => include_str!("../../templates/explain/SS004.md"),
             Self::Digests => include_str!("../../templates/explain/SS005.md"),
             Self::Incomplete => include_str!("../../templates/explain/SS006.md"),
+            Self::SecretsNotConfirmed => include_str!("../../templates/explain/SS007.md"),
             Self::PendingChanged => include_str!("../../templates/explain/SS008.md"),
             Self::NotRehearsed => include_str!("../../templates/explain/SS009.md"),
             Self::RehearsalFailed => include_str!("../../templates/explain/SS010.md"),

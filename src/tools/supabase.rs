@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod cloud;
+pub mod env_file;
 mod login;
 
 pub use login::{Login, LoginError};

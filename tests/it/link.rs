@@ -5,9 +5,11 @@ use crate::world::{
     ADMIN, Cli, LOGIN_PASSWORD, Linked, Major, OWNER, Open, Platform, Ran, TEMPORARY, Template, World,
     read_json, told,
 };
+use fs_err as fs;
 use snapbox::{assert_data_eq, str};
 use std::sync::{Arc, Mutex};
 use supa_safe::demo::cloud::{Branch, LoginRole, Project};
+use supa_safe::disk;
 
 const FILES: [(&str, &str); 3] = [
     ("20260101000001_one", "create table public.one (id int primary key);"),
@@ -51,7 +53,15 @@ mod every_server_cli_and_door {
         let ran = migrate(&world, &project, &[]).exits(0);
         assert_eq!(first_line(&ran, &project), "target [REF] (project Prod App, [remotes.prod], direct host");
         assert_eq!(world.history(), ["20260101000001"]);
+        let manifest = read_json(&world.snapshots()[0].join("manifest.json"));
+        for name in ["functions", "secrets", "config"] {
+            let components = manifest["components"].as_array().unwrap();
+            let component = components.iter().find(|component| component["name"] == name).unwrap();
+            assert_eq!(component["state"], "complete", "{component}");
+        }
 
+        // What the platform is asked does not depend on the door.
+        world.write("supabase/supa-safe.toml", "components = []\n");
         project.open(&world, Open::Pooler);
         world.migration(FILES[1].0, FILES[1].1);
         let ran = migrate(&world, &project, &[]).exits(0);
@@ -102,8 +112,11 @@ mod every_server_cli_and_door {
 /// Everything that an application's files could say, at once; the other project is alive and open.
 fn an_applications_env_files(cli: Cli) {
     let (mut world, project, platform) = linked(Major::Pg17, cli);
-    // What is exported goes before any file.
+    // Signed in by `supabase login`: a token of the application's would go before this one.
     world.unset("SUPABASE_ACCESS_TOKEN");
+    let home = world.path("home/.supabase");
+    fs::create_dir_all(&home).unwrap();
+    disk::write(&home.join("access-token"), platform.stub.token().expose().as_bytes()).unwrap();
     // The project's own files count.
     world.unset("SUPABASE_DB_PASSWORD");
     world.write("supabase/.env", &format!("SUPABASE_DB_PASSWORD='{}'\n", told("SUPA_SAFE_TEST_PASSWORD")));
@@ -252,14 +265,7 @@ For more information, try '--help'.
 
 "#]]
     );
-    assert_data_eq!(
-        says(&world, &["--remote=develop"], 2),
-        str![[r#"
-error: `develop` is not a project ref (twenty lowercase letters, such as `abcdefghijklmnopqrst`)
-hint: Pass `--remote=<ref>`, or `--remote=<url>` with a URL
-
-"#]]
-    );
+    assert_eq!(says(&world, &["--remote=develop"], 10), says(&world, &[], 10));
     assert_data_eq!(
         says(&world, &["--project-ref", "zzzzzzzzzzzzzzzzzzzz"], 10),
         str![[r#"
@@ -460,7 +466,8 @@ fn a_person_is_asked_for_the_password() {
     let (code, seen) = terminal.ends();
     assert_eq!(code, 0, "{seen}");
     assert!(!seen.contains(&told("SUPA_SAFE_TEST_PASSWORD")), "{seen}");
-    assert_eq!(platform.stub.calls(), [""; 0]);
+    let lent = platform.stub.calls().into_iter().filter(|call| call.contains("login-role"));
+    assert_eq!(lent.collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]

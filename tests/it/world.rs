@@ -27,6 +27,7 @@ use supa_safe::fingerprint::{Class, Fingerprint};
 use supa_safe::postgres::{catalog, rows};
 use supa_safe::scratch::{self, Scratch, Wanted};
 use supa_safe::tools::installs::{self, Search};
+use supa_safe::tools::supabase;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -393,6 +394,16 @@ impl World {
             stdout: redact(output.stdout),
             stderr: redact(output.stderr),
             redactions: self.redactions(),
+        }
+    }
+
+    /// Where this world's CLI is found, and the environment that it gets.
+    pub(crate) fn search(&self) -> supabase::Search {
+        let env = self.env.iter().map(|(name, value)| (name.into(), value.clone()));
+        supabase::Search {
+            explicit: Some(self.variable("SUPA_SAFE_SUPABASE_BIN")),
+            project_root: self.path("app"),
+            env: env.collect(),
         }
     }
 

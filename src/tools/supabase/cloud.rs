@@ -221,6 +221,11 @@ impl Cloud {
         Ok(Self { cli, project_ref: project_ref.to_owned() })
     }
 
+    /// The CLI that is asked.
+    pub fn cli(&self) -> &Supabase {
+        &self.cli
+    }
+
     /// The project's ref.
     pub fn project_ref(&self) -> &str {
         &self.project_ref

@@ -11,7 +11,7 @@ pub(crate) const REF_17: &str = "bbbbbbbbbbbbbbbbbbbb";
 /// A stub that runs as long as this stands.
 pub(crate) struct Platform {
     pub(crate) stub: Stub,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Platform {
@@ -21,7 +21,12 @@ impl Platform {
         let stub = runtime.block_on(Stub::start(&world.path(""), projects)).unwrap();
         world.set(PROFILE_VARIABLE, stub.profile());
         world.set(TOKEN_VARIABLE, stub.token().expose());
-        Self { stub, _runtime: runtime }
+        Self { stub, runtime }
+    }
+
+    /// Runs something of the library to its end.
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
     }
 
     /// Demands that the stub knew every call.

@@ -1,0 +1,288 @@
+//! Captures the configuration: the files of the `supabase` folder with the commit that they are at, the
+//! project's own settings where the token allows, and what the platform has of native backups.
+//!
+//! Never a file that may hold a secret: `.env` files and keys are left out by name, and named.
+
+use crate::context::Context;
+use crate::disk;
+use crate::manifest::{Component, ComponentName, ComponentState};
+use crate::proc;
+use crate::store::{Draft, Snapshot};
+use crate::tools::git::{Git, Revision};
+use crate::tools::supabase::cloud::{self, Cloud, Folder};
+use fs_err as fs;
+use serde::Deserialize;
+use serde_json::Value;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The folder of the component, and what stands in it.
+const DIR: &str = "config";
+const LOCAL: &str = "supabase";
+const REMOTE: &str = "remote.toml";
+const BACKUPS: &str = "backups.json";
+const REVISION: &str = "git.json";
+/// What of a `supabase` folder makes the project: files with these ends, and everything in these folders.
+const FILES: [&str; 5] = [".toml", ".json", ".jsonc", ".sql", ".md"];
+const FOLDERS: [&str; 7] = ["checks", "functions", "migrations", "schemas", "seed", "seeds", "templates"];
+/// Folders that are made from others, or that belong to the CLI.
+const MADE: [&str; 4] = [".branches", ".git", ".temp", "node_modules"];
+/// Ends of names of env files, private keys, and key stores.
+const SECRETS: [&str; 9] =
+    [".env", ".jks", ".key", ".keystore", ".p12", ".p8", ".pem", ".pfx", "signing_keys.json"];
+
+/// Why the configuration could not be captured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The platform did not tell.
+    #[error("cannot read the configuration of the project")]
+    Cloud(#[from] cloud::Error),
+    /// git failed.
+    #[error("cannot ask git about the `supabase` folder")]
+    Git(#[from] proc::Error),
+    /// A file could not be read or written.
+    #[error("cannot copy the configuration")]
+    Io(#[from] io::Error),
+}
+
+/// What was captured.
+#[derive(Debug)]
+pub struct Captured {
+    /// The record.
+    pub component: Component,
+    /// What was left out.
+    pub limits: Vec<String>,
+}
+
+/// Captures the configuration into a draft.
+pub async fn capture(cloud: &Cloud, context: &Context, draft: &Draft) -> Result<Captured, Error> {
+    let dir = draft.dir.join(DIR);
+    disk::make_private_dir(&dir)?;
+    let mut limits = Vec::new();
+    let mut parts = Vec::new();
+    match &context.supabase_dir {
+        Some(from) => parts.push(local(from, context, &dir, &mut limits).await?),
+        None => {
+            limits.push("there is no `supabase` folder here: its files are not in the snapshot".to_owned());
+        }
+    }
+    let (remote, backups) =
+        tokio::join!(async { cloud.config(&Folder::new(draft.scratch("config"))?).await }, async {
+            cloud.backups(&Folder::new(draft.scratch("backups"))?).await
+        });
+    if let Some(remote) = allowed(remote, "the project's own configuration", &mut limits)? {
+        disk::write(&dir.join(REMOTE), remote.as_bytes())?;
+        parts.push("the project's own settings".to_owned());
+    }
+    if let Some(backups) = allowed(backups, "the list of native backups", &mut limits)? {
+        disk::write_json(&dir.join(BACKUPS), &backups)?;
+        parts.push("the list of native backups".to_owned());
+    }
+    let component = Component {
+        name: ComponentName::Config,
+        state: ComponentState::Complete,
+        summary: parts.join(", "),
+        missing: Vec::new(),
+    };
+    Ok(Captured { component, limits })
+}
+
+/// What the platform told; a right that the token lacks, or a command that this CLI does not know, is a
+/// limit and no error.
+fn allowed<T>(
+    told: Result<T, cloud::Error>,
+    what: &str,
+    limits: &mut Vec<String>,
+) -> Result<Option<T>, Error> {
+    match told {
+        Ok(told) => Ok(Some(told)),
+        Err(
+            error @ (cloud::Error::Forbidden { .. }
+            | cloud::Error::Refused { .. }
+            | cloud::Error::Unreadable(_)),
+        ) => {
+            limits.push(format!("{what} is not in the snapshot: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn local(
+    from: &Path,
+    context: &Context,
+    dir: &Path,
+    limits: &mut Vec<String>,
+) -> Result<String, Error> {
+    let (taken, left_out) = choose(from)?;
+    for file in &taken {
+        disk::copy_file(&from.join(file), &dir.join(LOCAL).join(file))?;
+    }
+    for file in left_out {
+        limits.push(format!("`{}` is not in the snapshot: it may hold secrets", file.display()));
+    }
+    let revision = match Git::find(&context.machine.env) {
+        Some(git) => git.revision(from).await?,
+        None => None,
+    };
+    disk::write_json(&dir.join(REVISION), &revision)?;
+    Ok(format!("{} files {}", taken.len(), at(revision.as_ref())))
+}
+
+fn at(revision: Option<&Revision>) -> String {
+    let Some(revision) = revision else { return "outside of git".to_owned() };
+    let commit = revision.commit.as_deref().map_or("no commit", |commit| commit.get(..12).unwrap_or(commit));
+    let dirty = match revision.changed.len() {
+        0 => String::new(),
+        1 => ", 1 of them changed since".to_owned(),
+        many => format!(", {many} of them changed since"),
+    };
+    format!("at {commit}{dirty}")
+}
+
+/// The files to copy, and those that are left out because they may hold secrets.
+fn choose(from: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let mut taken = Vec::new();
+    let mut left_out = Vec::new();
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let kind = entry.file_type()?;
+        if kind.is_dir() && FOLDERS.contains(&name.as_str()) {
+            let below = disk::files_below(&entry.path())?;
+            taken.extend(below.into_iter().map(|file| Path::new(&name).join(file)));
+        } else if kind.is_file() && (may_hold_secrets(&name) || FILES.iter().any(|end| name.ends_with(end))) {
+            taken.push(name.into());
+        }
+    }
+    taken.retain(|file| !file.iter().any(|part| MADE.iter().any(|made| part == *made)));
+    taken.retain(|file| fs::symlink_metadata(from.join(file)).is_ok_and(|meta| meta.is_file()));
+    taken.retain(|file| {
+        let secret = file.file_name().is_none_or(|name| may_hold_secrets(&name.to_string_lossy()));
+        if secret {
+            left_out.push(file.clone());
+        }
+        !secret
+    });
+    taken.sort();
+    left_out.sort();
+    Ok((taken, left_out))
+}
+
+fn may_hold_secrets(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with(".env") || SECRETS.iter().any(|end| name.ends_with(end))
+}
+
+/// The native backups as `supabase backups list` tells them; other fields are passed over.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Backups {
+    pitr_enabled: bool,
+    #[serde(rename = "backups")]
+    daily: Vec<Backup>,
+    physical_backup_data: Window,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Backup {
+    status: String,
+    inserted_at: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Window {
+    earliest_physical_backup_date_unix: Option<i64>,
+    latest_physical_backup_date_unix: Option<i64>,
+}
+
+/// What the platform had of native backups when the snapshot was taken, in words; nothing where it was
+/// not asked.
+pub fn native_backups(snapshot: &Snapshot) -> Option<String> {
+    let told = fs::read(snapshot.dir.join(DIR).join(BACKUPS)).ok()?;
+    Some(in_words(&serde_json::from_slice(&told).ok()?))
+}
+
+fn in_words(told: &Value) -> String {
+    let Ok(told) = Backups::deserialize(told) else { return "cannot be read".to_owned() };
+    let Window { earliest_physical_backup_date_unix: from, latest_physical_backup_date_unix: to } =
+        told.physical_backup_data;
+    let instant = |seconds: i64| jiff::Timestamp::from_second(seconds).ok();
+    if let (true, Some(from), Some(to)) = (told.pitr_enabled, from.and_then(instant), to.and_then(instant)) {
+        return format!("to any second from {from} to {to}");
+    }
+    // Written alike, so that text sorts as time.
+    let done = told.daily.iter().filter(|backup| backup.status == "COMPLETED");
+    let last = done.map(|backup| backup.inserted_at.as_str()).max();
+    last.map_or_else(|| "none".to_owned(), |last| format!("the last one is of {last}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_may_hold_secrets_is_left_out_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in [
+            "config.toml",
+            "roles.sql",
+            "seed.sql",
+            "notes.txt",
+            ".env",
+            ".env.local",
+            ".temp/project-ref",
+            "signing_keys.json",
+            "migrations/20260101000000_a.sql",
+            "functions/hello/index.ts",
+            "functions/hello/node_modules/x/index.js",
+            "functions/.env",
+            "functions/hello/server.PEM",
+            "other/file.sql",
+        ] {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            disk::write(&path, b"x").unwrap();
+        }
+        symlink("/etc/passwd", dir.path().join("functions/hello/link.ts")).unwrap();
+        let (taken, left_out) = choose(dir.path()).unwrap();
+        let names = |files: Vec<PathBuf>| {
+            files.into_iter().map(|file| file.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(taken),
+            [
+                "config.toml",
+                "functions/hello/index.ts",
+                "migrations/20260101000000_a.sql",
+                "roles.sql",
+                "seed.sql"
+            ]
+        );
+        assert_eq!(
+            names(left_out),
+            [".env", ".env.local", "functions/.env", "functions/hello/server.PEM", "signing_keys.json"]
+        );
+    }
+
+    #[test]
+    fn native_backups_are_told_in_words() {
+        let daily = |status: &str, at: &str| json!({"id": 1, "status": status, "inserted_at": at});
+        let list = [
+            daily("COMPLETED", "2026-11-01T03:00:00.000Z"),
+            daily("COMPLETED", "2026-11-02T03:00:00.000Z"),
+            daily("FAILED", "2026-11-03T03:00:00.000Z"),
+        ];
+        let told = json!({"pitr_enabled": false, "backups": list, "physical_backup_data": {}});
+        assert_eq!(in_words(&told), "the last one is of 2026-11-02T03:00:00.000Z");
+        let window = json!({"earliest_physical_backup_date_unix": 1_800_000_000, "latest_physical_backup_date_unix": 1_800_086_400});
+        let told = json!({"pitr_enabled": true, "backups": [], "physical_backup_data": window});
+        assert_eq!(in_words(&told), "to any second from 2027-01-15T08:00:00Z to 2027-01-16T08:00:00Z");
+        assert_eq!(in_words(&json!({"backups": []})), "none");
+        assert_eq!(in_words(&json!({"backups": 1})), "cannot be read");
+    }
+}
