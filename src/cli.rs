@@ -108,8 +108,8 @@ struct TargetArgs {
     /// The project of this `[remotes.*]` of the configuration
     #[arg(long, value_name = "NAME", conflicts_with_all = ["db_url", "remote", "local"])]
     target: Option<String>,
-    /// As in the Supabase CLI 3: the linked project, or the one with this ref or URL
-    #[arg(long, value_name = "REF|URL", num_args = 0..=1, conflicts_with_all = ["db_url", "local"])]
+    /// As in the Supabase CLI 3: the linked project, or what this ref, branch, or URL names
+    #[arg(long, value_name = "REF|BRANCH|URL", num_args = 0..=1, conflicts_with_all = ["db_url", "local"])]
     remote: Option<Option<String>>,
     /// The database with this URL; give the password in `PGPASSWORD` rather than in it
     ///
@@ -232,14 +232,14 @@ async fn run(setting: &Setting, command: Command) -> Result<Exit, Failure> {
         Command::Snapshot(args) => Box::pin(snapshot::run(setting, args)).await,
         Command::Verify(args) => Box::pin(verify::run(setting, args)).await,
         Command::Secrets(args) => Box::pin(secrets::run(setting, args)).await,
-        Command::Status(args) => look::status(setting, &args),
-        Command::List(args) => look::list(setting, &args),
-        Command::Show(args) => look::show(setting, &args),
+        Command::Status(args) => look::status(setting, &args).await,
+        Command::List(args) => look::list(setting, &args).await,
+        Command::Show(args) => look::show(setting, &args).await,
         Command::Doctor(args) => Box::pin(doctor::run(setting, args)).await,
         Command::Init(args) => Box::pin(init::run(setting, args)).await,
-        Command::Prune(args) => prune::prune(setting, &args),
-        Command::Pin(args) => prune::pin(setting, &args),
-        Command::Unpin(args) => prune::unpin(setting, &args),
+        Command::Prune(args) => prune::prune(setting, &args).await,
+        Command::Pin(args) => prune::pin(setting, &args).await,
+        Command::Unpin(args) => prune::unpin(setting, &args).await,
         Command::Explain(args) => explain::run(setting, &args),
         Command::Hook(args) => hook::run(setting, &args),
         #[cfg(feature = "demo")]

@@ -95,7 +95,11 @@ async fn gather(setting: &Setting, args: &TargetArgs) -> Facts {
         find_postgres(surroundings, usable.as_ref()),
         ask(setting, way.as_ref().and_then(|way| way.as_ref().ok())),
     );
-    let name = target::names(setting, args).ok().and_then(|names| names.into_iter().next());
+    let name = match &usable {
+        Some(config) => target::names(setting, config, args).await.ok(),
+        None => None,
+    };
+    let name = name.and_then(|(names, _)| names.into_iter().next());
     let path = surroundings.path();
     let found = |program: &str| proc::find(program, &path).ok();
     Facts {

@@ -108,6 +108,18 @@ pub(super) fn linked_sign_in_failed(error: &resolve::Error) -> Failure {
     }
 }
 
+/// Branches that could not be listed.
+pub(super) fn branches_failed(error: &cloud::Error) -> Failure {
+    let failure = |exit| Failure::new(exit, error).hint("Or pass the branch's own ref: `--remote=<ref>`");
+    match error {
+        cloud::Error::NotSignedIn(_) => {
+            failure(Exit::SignInFailed).hint("Sign supabase in: `supabase login`, or SUPABASE_ACCESS_TOKEN")
+        }
+        cloud::Error::UnknownProject(_) => failure(Exit::TargetNotFound),
+        _ => failure(Exit::Error),
+    }
+}
+
 /// A password that is neither given nor lent.
 pub(super) fn login_failed(error: &LoginError) -> Failure {
     let exit = match error {

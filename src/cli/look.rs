@@ -1,7 +1,7 @@
 //! `supa-safe status`, `list`, and `show`: what is there; nothing is taken or changed.
 
 use super::fail::failed;
-use super::open;
+use super::open::{self, Known};
 use super::{Setting, TargetArgs, snapshot_id};
 use crate::evidence::{self, estimate::bytes_in_words};
 use crate::exit::Exit;
@@ -84,8 +84,8 @@ fn row(store: &Store, id: &SnapshotId) -> Result<Row, store::Error> {
     })
 }
 
-pub(super) fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> {
-    let (name, _, store) = open::store_of(setting, &args.target)?;
+pub(super) async fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> {
+    let Known { name, store, .. } = open::known(setting, &args.target).await?;
     let mut listed = List {
         schema: ui::SCHEMA,
         target: name,
@@ -134,8 +134,8 @@ struct Shown<'a> {
     manifest: &'a crate::manifest::Manifest,
 }
 
-pub(super) fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
-    let (_, _, store) = open::store_of(setting, &args.target)?;
+pub(super) async fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
+    let Known { store, .. } = open::known(setting, &args.target).await?;
     let snapshot = open::pick(&store, args.id.as_ref()).map_err(|broken| broken.failure)?;
     let standing = store.standing(&snapshot).map_err(failed(Exit::Error))?;
     let manifest = &snapshot.manifest;
@@ -214,8 +214,8 @@ struct Status {
     next: String,
 }
 
-pub(super) fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit, Failure> {
-    let (name, policy, store) = open::store_of(setting, &args.target)?;
+pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit, Failure> {
+    let Known { name, policy, store, .. } = open::known(setting, &args.target).await?;
     let newest = rows(&store)?.into_iter().find_map(Result::ok);
     let age = newest.as_ref().map(|row| (setting.clock)().duration_since(row.taken_at));
     let good = newest.as_ref().zip(age).is_some_and(|(row, age)| {

@@ -92,11 +92,10 @@ async fn pin(
     let timings = Timings::default();
     observers.add(Box::new(timings.clone()));
     let machine = machine(setting, &config).await?;
-    let cloud = match &target.project {
-        Some(project) if !policy.components.is_empty() => {
-            Some(cloud(setting, &config, &project.project_ref).await?)
-        }
-        _ => None,
+    let project_ref = target.project_ref().filter(|_| !policy.components.is_empty());
+    let cloud = match project_ref {
+        Some(project_ref) => Some(cloud(setting, &config, project_ref).await?),
+        None => None,
     };
     let context = Context {
         observer: Box::new(observers),
@@ -145,16 +144,15 @@ pub(super) fn observers(setting: &Setting) -> Observers {
     observers
 }
 
-/// A target's name, policy, and store, without a lock and without a word to the target.
-pub(super) fn store_of(setting: &Setting, args: &TargetArgs) -> Result<(String, Policy, Store), Failure> {
-    let names = target::names(setting, args)?;
-    let config = config(setting, None)?;
-    let others: Vec<&str> = names.iter().map(String::as_str).collect();
-    let policy = config.policy(&others).map_err(failed(Exit::Usage))?;
-    let name = names.into_iter().next().unwrap_or_default();
-    let store =
-        Store::open(&config.state_dir, &crate::target::folder_name(&name)).map_err(failed(Exit::Error))?;
-    Ok((name, policy, store))
+/// What is known of a target without a word to it.
+pub(super) struct Known {
+    pub(super) name: String,
+    /// All names by which the policy may know it.
+    pub(super) names: Vec<String>,
+    pub(super) project_ref: Option<ProjectRef>,
+    pub(super) policy: Policy,
+    pub(super) store: Store,
+    pub(super) config: Config,
 }
 
 /// A project seen through the CLI.
@@ -163,9 +161,20 @@ pub(super) async fn cloud(
     config: &Config,
     project_ref: &ProjectRef,
 ) -> Result<Cloud, Failure> {
-    let root = prepare::tools_root(setting);
-    let cli = prepare::find_cli(setting, config, &root).await?;
+    let cli = prepare::find_cli(setting, config).await?;
     Cloud::new(cli, project_ref.as_str()).map_err(|error| super::fail::cloud_failed(&error))
+}
+
+/// A target's name, policy, and store, without a lock and without a word to the target.
+pub(super) async fn known(setting: &Setting, args: &TargetArgs) -> Result<Known, Failure> {
+    let config = config(setting, None)?;
+    let (names, project_ref) = Box::pin(target::names(setting, &config, args)).await?;
+    let every: Vec<&str> = names.iter().map(String::as_str).collect();
+    let policy = config.policy(&every).map_err(failed(Exit::Usage))?;
+    let name = names.first().cloned().unwrap_or_default();
+    let store =
+        Store::open(&config.state_dir, &crate::target::folder_name(&name)).map_err(failed(Exit::Error))?;
+    Ok(Known { name, names, project_ref, policy, store, config })
 }
 
 impl Opened {

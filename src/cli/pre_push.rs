@@ -168,8 +168,7 @@ async fn judge_files(
     args: &CheckArgs,
     project: Project,
 ) -> Result<Done, Broken> {
-    let tools_root = setting.global.workdir.clone().unwrap_or_else(|| project.root.clone());
-    let prepared = prepare::prepare_files(setting, opened, args.push, (project, &tools_root)).await?;
+    let prepared = prepare::prepare_files(setting, opened, args.push, project).await?;
     let now = target_clock(opened).await?;
     let (facts, verified) = check::facts(opened, &prepared, args.snapshot.as_ref()).await?;
     let mut findings = judge_facts(&opened.policy, &facts, now);

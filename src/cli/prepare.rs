@@ -16,7 +16,6 @@ use crate::rehearse::Subject;
 use crate::resolve;
 use crate::tools::supabase::{self, Answer, Push, Report, Search, Supabase};
 use clap::Args;
-use std::path::{Path, PathBuf};
 
 /// Flags of `supabase db push` that change what runs.
 #[derive(Clone, Copy, Debug, Args)]
@@ -96,8 +95,7 @@ pub(super) async fn prepare(
     flags: PushFlags,
 ) -> Result<Prepared, Failure> {
     let project = super::project(setting).map_err(|error| project_failed(&error))?;
-    let root = project.root.clone();
-    prepare_files(setting, opened, flags, (project, &root)).await
+    prepare_files(setting, opened, flags, project).await
 }
 
 /// The same for files that stand elsewhere than the project's tools.
@@ -105,11 +103,11 @@ pub(super) async fn prepare_files(
     setting: &Setting,
     opened: &Opened,
     flags: PushFlags,
-    (project, tools_root): (Project, &Path),
+    project: Project,
 ) -> Result<Prepared, Failure> {
     let cli = match &opened.context.cloud {
         Some(cloud) => cloud.cli().clone(),
-        None => find_cli(setting, &opened.config, tools_root).await?,
+        None => find_cli(setting, &opened.config).await?,
     };
     tell_cli(opened, &cli);
     say_which(setting, opened, &project, cli.version.major).map_err(|error| project_failed(&error))?;
@@ -192,16 +190,12 @@ fn edited(files: &[MigrationFile], applied: &[history::Applied]) -> Vec<EditedFi
         .collect()
 }
 
-/// Where a project's tools are looked for: in the project, or here when there is none.
-pub(super) fn tools_root(setting: &Setting) -> PathBuf {
-    super::project(setting).map_or_else(|_| setting.surroundings.cwd.clone(), |project| project.root)
-}
-
-/// The Supabase CLI of the user.
-pub(super) async fn find_cli(setting: &Setting, config: &Config, root: &Path) -> Result<Supabase, Failure> {
+/// Finds the CLI of the project, or of the machine where there is no project.
+pub(super) async fn find_cli(setting: &Setting, config: &Config) -> Result<Supabase, Failure> {
     let search = Search {
         explicit: config.supabase_bin.clone(),
-        project_root: root.to_owned(),
+        project_root: super::project(setting)
+            .map_or_else(|_| setting.surroundings.cwd.clone(), |project| project.root),
         env: setting.surroundings.env().clone(),
     };
     supabase::find(&search).await.map_err(|error| {

@@ -40,15 +40,15 @@ pub(super) struct PinArgs {
     target: TargetArgs,
 }
 
-pub(super) fn prune(setting: &Setting, args: &PruneArgs) -> Result<Exit, Failure> {
-    close(setting, run(setting, args))
+pub(super) async fn prune(setting: &Setting, args: &PruneArgs) -> Result<Exit, Failure> {
+    close(setting, run(setting, args).await)
 }
 
-fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure> {
-    let (name, _, store) = open::store_of(setting, &args.target)?;
-    let names = super::target::names(setting, &args.target)?;
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let keep = open::config(setting, None)?.keep(&names).map_err(failed(Exit::Usage))?;
+async fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure> {
+    let open::Known { names, store, config, .. } = open::known(setting, &args.target).await?;
+    let every: Vec<&str> = names.iter().map(String::as_str).collect();
+    let keep = config.keep(&every).map_err(failed(Exit::Usage))?;
+    let name = names.first().cloned().unwrap_or_default();
     let _run = open::lock(&store)?;
     let _retention = lock(&store)?;
     let mut observers = open::observers(setting);
@@ -183,16 +183,16 @@ fn lock(store: &Store) -> Result<Lock, Failure> {
     })
 }
 
-pub(super) fn pin(setting: &Setting, args: &PinArgs) -> Result<Exit, Failure> {
-    close(setting, change_pin(setting, args, true))
+pub(super) async fn pin(setting: &Setting, args: &PinArgs) -> Result<Exit, Failure> {
+    close(setting, change_pin(setting, args, true).await)
 }
 
-pub(super) fn unpin(setting: &Setting, args: &PinArgs) -> Result<Exit, Failure> {
-    close(setting, change_pin(setting, args, false))
+pub(super) async fn unpin(setting: &Setting, args: &PinArgs) -> Result<Exit, Failure> {
+    close(setting, change_pin(setting, args, false).await)
 }
 
-fn change_pin(setting: &Setting, args: &PinArgs, pinned: bool) -> Result<Vec<String>, Failure> {
-    let (_, _, store) = open::store_of(setting, &args.target)?;
+async fn change_pin(setting: &Setting, args: &PinArgs, pinned: bool) -> Result<Vec<String>, Failure> {
+    let open::Known { store, .. } = open::known(setting, &args.target).await?;
     let _retention = lock(&store)?;
     let changed = if pinned { store.pin(&args.id, (setting.clock)()) } else { store.unpin(&args.id) };
     let changed = changed.map_err(|error| {

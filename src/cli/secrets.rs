@@ -3,7 +3,7 @@
 
 use super::confirm::{self, Purpose, Question};
 use super::fail::{cloud_failed, failed};
-use super::open;
+use super::open::{self, Known};
 use super::{RUN, Setting, TargetArgs};
 use crate::disk;
 use crate::evidence::secrets;
@@ -14,7 +14,6 @@ use crate::policy::Policy;
 use crate::proc::{Cmd, Ended, Group};
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::target::ProjectRef;
 use crate::tools::supabase::cloud::Folder;
 use crate::tools::supabase::env_file;
 use crate::ui;
@@ -78,7 +77,7 @@ pub(super) async fn run(setting: &Setting, args: SecretsArgs) -> Result<Exit, Fa
 /// A project's secrets and what is known of them.
 struct Inventory {
     target: String,
-    project_ref: ProjectRef,
+    project_ref: String,
     store: Store,
     policy: Policy,
     entries: Vec<Entry>,
@@ -88,12 +87,12 @@ struct Inventory {
 
 impl Inventory {
     async fn read(setting: &Setting, args: &TargetArgs) -> Result<Self, Failure> {
-        let (target, policy, store) = open::store_of(setting, args)?;
-        let project_ref = super::target::project_ref(setting, args)?.ok_or_else(|| {
+        let Known { name: target, project_ref, policy, store, config, .. } =
+            open::known(setting, args).await?;
+        let project_ref = project_ref.ok_or_else(|| {
             Failure::message(Exit::Usage, "this target has no project on the platform, and so no secrets")
                 .hint("Pass `--project-ref <ref>` beside the URL when it has one")
         })?;
-        let config = open::config(setting, None)?;
         let cloud = open::cloud(setting, &config, &project_ref).await?;
         let scratch = tempfile::tempdir().map_err(failed(Exit::Error))?;
         let folder = Folder::new(scratch.path()).map_err(failed(Exit::Error))?;
@@ -103,6 +102,7 @@ impl Inventory {
         })?;
         let confirmed = store.confirmed_secrets().map_err(failed(Exit::Error))?;
         let standings = inventory::compare(&entries, &confirmed);
+        let project_ref = project_ref.to_string();
         Ok(Self { target, project_ref, store, policy, entries, standings, checks: config.secret_checks() })
     }
 
@@ -130,7 +130,7 @@ impl Inventory {
 struct Listed<'a> {
     schema: u32,
     target: &'a str,
-    project_ref: &'a ProjectRef,
+    project_ref: &'a str,
     secrets: &'a [Standing],
     /// What needs a confirmation, in words.
     open: Vec<String>,
@@ -205,7 +205,7 @@ async fn confirm(setting: &Setting, args: ConfirmArgs) -> Result<Exit, Failure> 
 struct Checked<'a> {
     schema: u32,
     target: &'a str,
-    project_ref: &'a ProjectRef,
+    project_ref: &'a str,
     secrets: Vec<Value>,
     checks: &'a [Exercised],
 }

@@ -1,6 +1,6 @@
 //! Which target the flags, the environment, and the project's files mean.
 
-use super::fail::{failed, linked_failed, login_failed, project_failed, url_failed};
+use super::fail::{branches_failed, failed, linked_failed, login_failed, project_failed, url_failed};
 use super::{Setting, TargetArgs, prepare};
 use crate::config::{Config, env_files};
 use crate::event::Event;
@@ -14,6 +14,7 @@ use crate::target::{
     SUPABASE_ROOTS, SslMode,
 };
 use crate::tools::supabase::Login;
+use crate::tools::supabase::cloud::{Cloud, Folder};
 use crate::ui::{self, Asked};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ const LOCAL_PORT: u16 = 54322;
 const ROOTS_FILE: &str = "supabase-roots.pem";
 
 /// What a run is about, before anything was connected to.
-pub(super) enum Meant {
+enum Meant {
     /// The stack of `supabase start`.
     Local,
     /// A database by its URL, and the project that it is said to belong to.
@@ -34,8 +35,8 @@ pub(super) enum Meant {
 }
 
 /// A project, and what its folder says.
-pub(super) struct Chosen {
-    pub(super) project: Project,
+struct Chosen {
+    project: Project,
     link: Link,
     /// What chose it, for a note, when that was not the link.
     by: Option<String>,
@@ -44,7 +45,7 @@ pub(super) struct Chosen {
 
 /// Reads flags, environment, and files in the order of the CLI. Without any of them it is the linked
 /// project, whatever the CLI's major.
-pub(super) fn meant(setting: &Setting, args: &TargetArgs) -> Result<Meant, Failure> {
+async fn meant(setting: &Setting, config: &Config, args: &TargetArgs) -> Result<Meant, Failure> {
     if args.local {
         return Ok(Meant::Local);
     }
@@ -57,9 +58,10 @@ pub(super) fn meant(setting: &Setting, args: &TargetArgs) -> Result<Meant, Failu
         return Ok(Meant::Url(text.clone(), args.project_ref.clone()));
     }
     if let Some(text) = remote {
-        let project_ref = text.parse().map_err(|error| {
-            Failure::new(Exit::Usage, &error).hint("Pass `--remote=<ref>`, or `--remote=<url>` with a URL")
-        })?;
+        let project_ref = match text.parse() {
+            Ok(project_ref) => project_ref,
+            Err(_) => of_branch(setting, config, text).await?,
+        };
         return chosen(setting, Some((project_ref, "--remote")));
     }
     if let Some(name) = &args.target {
@@ -92,6 +94,30 @@ fn of_remotes(setting: &Setting, name: &str) -> Result<ProjectRef, Failure> {
                 .hint(format!("Use one of its remotes ({known}), or pass `--project-ref <ref>`")))
         }
     }
+}
+
+/// The project that a branch of the linked one is, which only the platform knows.
+async fn of_branch(setting: &Setting, config: &Config, name: &str) -> Result<ProjectRef, Failure> {
+    let folder = super::project(setting).map_err(|error| project_failed(&error))?;
+    let link = read_link(setting, &folder)?;
+    // A linked branch keeps the name of its parent beside it.
+    let parent = link.named.as_ref().map(|named| &named.project_ref).or_else(|| link.project_ref());
+    let Some(parent) = parent else { return Err(not_linked(Some(&folder))) };
+    let cli = prepare::find_cli(setting, config).await?;
+    let scratch = tempfile::tempdir().map_err(failed(Exit::Error))?;
+    let asked = async {
+        let calls = Folder::new(scratch.path())?;
+        Cloud::new(cli, parent.as_str())?.branches(&calls).await
+    };
+    let branches = asked.await.map_err(|error| branches_failed(&error))?;
+    let known: Vec<&str> = branches.iter().map(|branch| branch.name.as_str()).collect();
+    let own = branches.iter().find(|branch| branch.name == name);
+    own.and_then(|branch| branch.project_ref.parse().ok()).ok_or_else(|| {
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let text = format!("`{name}` is neither a project ref, a URL, nor a branch of {parent}");
+        Failure::message(Exit::TargetNotFound, text)
+            .hint(format!("Use one of its branches ({known}), or pass `--remote=<ref>`"))
+    })
 }
 
 fn chosen(setting: &Setting, flag: Option<(ProjectRef, &str)>) -> Result<Meant, Failure> {
@@ -152,18 +178,48 @@ fn describe(setting: &Setting, project_ref: ProjectRef, link: &Link) -> Result<P
     Ok(Project { name: link.name_of(&project_ref), remotes, profile, project_ref })
 }
 
-/// The names of the target, as [`crate::target::Target::names`], without a word to it.
-pub(super) fn names(setting: &Setting, args: &TargetArgs) -> Result<Vec<String>, Failure> {
-    Ok(match meant(setting, args)? {
-        Meant::Local => vec![local(setting).name()],
-        Meant::Url(url, _) => {
-            vec![name_of_url(&from_url(&url, &setting.surroundings.connection_defaults())?)]
+/// The names of the target, as [`crate::target::Target::names`], and its project, without a word to
+/// the target.
+pub(super) async fn names(
+    setting: &Setting,
+    config: &Config,
+    args: &TargetArgs,
+) -> Result<(Vec<String>, Option<ProjectRef>), Failure> {
+    let (name, project) = match meant(setting, config, args).await? {
+        Meant::Local => (local(setting).name(), None),
+        Meant::Url(url, said) => {
+            let connection = from_url(&url, &setting.surroundings.connection_defaults())?;
+            (name_of_url(&connection), project_of_url(setting, &connection, said)?)
         }
-        Meant::Project(chosen) => {
-            let Project { project_ref, remotes, .. } = chosen.project;
-            std::iter::once(project_ref.into()).chain(remotes).collect()
+        Meant::Project(chosen) => (chosen.project.project_ref.to_string(), Some(chosen.project)),
+    };
+    let Some(Project { project_ref, remotes, .. }) = project else { return Ok((vec![name], None)) };
+    let names = [name, project_ref.to_string()].into_iter().chain(remotes).collect();
+    Ok((names, Some(project_ref)))
+}
+
+/// The project that a database belongs to, by its own address or as it was said.
+fn project_of_url(
+    setting: &Setting,
+    connection: &Connection,
+    said: Option<ProjectRef>,
+) -> Result<Option<Project>, Failure> {
+    let project_ref = match (connection.project_ref(), said) {
+        (Some(own), Some(said)) if own != said => {
+            return Err(Failure::message(
+                Exit::Usage,
+                format!("the database is that of project `{own}`, and `--project-ref` names `{said}`"),
+            )
+            .hint("Leave out `--project-ref`, or give the URL of that project's database"));
         }
-    })
+        (own, said) => own.or(said),
+    };
+    let Some(project_ref) = project_ref else { return Ok(None) };
+    let link = match super::project(setting) {
+        Ok(folder) => read_link(setting, &folder)?,
+        Err(_) => Link::default(),
+    };
+    Ok(Some(describe(setting, project_ref, &link)?))
 }
 
 /// A URL whose host or user carries a ref leads to the same target as that project.
@@ -179,7 +235,7 @@ pub(super) async fn find(
     args: &TargetArgs,
     notes: &mut Vec<Event>,
 ) -> Result<Wanted, Failure> {
-    match meant(setting, args)? {
+    match meant(setting, config, args).await? {
         Meant::Local => {
             let connection = local(setting);
             let (name, kind) = (connection.name(), EndpointKind::Local);
@@ -197,29 +253,6 @@ pub(super) async fn find(
     }
 }
 
-/// The project on the platform that the target belongs to, without a word to it.
-pub(super) fn project_ref(setting: &Setting, args: &TargetArgs) -> Result<Option<ProjectRef>, Failure> {
-    match meant(setting, args)? {
-        Meant::Local => Ok(None),
-        Meant::Url(url, said) => {
-            project_of_url(&from_url(&url, &setting.surroundings.connection_defaults())?, said)
-        }
-        Meant::Project(chosen) => Ok(Some(chosen.project.project_ref)),
-    }
-}
-
-/// The project of a database by its own address, or as it was given.
-fn project_of_url(connection: &Connection, said: Option<ProjectRef>) -> Result<Option<ProjectRef>, Failure> {
-    match (connection.project_ref(), said) {
-        (Some(own), Some(said)) if own != said => Err(Failure::message(
-            Exit::Usage,
-            format!("the URL leads to project `{own}`, and `--project-ref` names `{said}`"),
-        )
-        .hint("Leave out `--project-ref`, or give the URL of that project's database")),
-        (own, said) => Ok(own.or(said)),
-    }
-}
-
 fn by_url(
     setting: &Setting,
     args: &TargetArgs,
@@ -231,7 +264,7 @@ fn by_url(
         defaults.password = Some(password);
     }
     let connection = from_url(url, &defaults)?;
-    let project_ref = project_of_url(&connection, said)?;
+    let project = project_of_url(setting, &connection, said)?;
     let given = args.db_url.as_ref().or_else(|| args.remote.as_ref()?.as_ref());
     let has_password = |url: &String| url::Url::parse(url).is_ok_and(|url| url.password().is_some());
     if args.password.is_some() || given.is_some_and(has_password) {
@@ -242,16 +275,6 @@ fn by_url(
             text: format!("the URL's {} has no meaning here and is left out", connection.ignored.join(", ")),
         });
     }
-    let project = match project_ref {
-        None => None,
-        Some(project_ref) => {
-            let link = match super::project(setting) {
-                Ok(folder) => read_link(setting, &folder)?,
-                Err(_) => Link::default(),
-            };
-            Some(describe(setting, project_ref, &link)?)
-        }
-    };
     let (name, kind) = (name_of_url(&connection), connection.kind());
     Ok(Wanted { name, connection, kind, project, linked: false })
 }
@@ -322,6 +345,7 @@ fn tls(setting: &Setting, config: &Config, project: &Project) -> Result<(SslMode
         return Err(url_failed(&crate::target::Error::Plaintext(project.direct_host())));
     }
     let own_roots = config.root_cert.clone().or_else(|| ssl_root_cert.map(PathBuf::from));
+    let own = own_roots.is_some();
     let default = Profile::default();
     let known = project.profile.project_host == default.project_host;
     let roots = match own_roots {
@@ -330,7 +354,9 @@ fn tls(setting: &Setting, config: &Config, project: &Project) -> Result<(SslMode
         None if known => Roots::File(supabase_roots(config)?),
         None => return Ok((given.unwrap_or(SslMode::Require).max(SslMode::Require), Roots::System)),
     };
-    Ok((given.unwrap_or(SslMode::VerifyFull).max(SslMode::Require), roots))
+    let mode = given.unwrap_or(SslMode::VerifyFull).max(SslMode::Require);
+    // As in libpq, roots of one's own are not there for nothing.
+    Ok((if mode == SslMode::Require && own { SslMode::VerifyCa } else { mode }, roots))
 }
 
 fn supabase_roots(config: &Config) -> Result<PathBuf, Failure> {
@@ -400,8 +426,7 @@ async fn asked(setting: &Setting, name: &str) -> Result<Option<Secret>, Failure>
 
 /// The temporary role that the CLI lends, for which an access token is enough.
 async fn lent(setting: &Setting, config: &Config, chosen: &Chosen) -> Result<(String, Lease), Failure> {
-    let root = chosen.folder.as_ref().unwrap_or(&setting.surroundings.cwd);
-    let cli = prepare::find_cli(setting, config, root).await?;
+    let cli = prepare::find_cli(setting, config).await?;
     let project_ref = chosen.project.project_ref.clone();
     let pooler_url = chosen.link.pooler_url.as_ref().map(|(url, _)| url.clone());
     let ask = move || {

@@ -2,6 +2,7 @@
 //! directory, which must not.
 
 use crate::secret::Secret;
+use crate::tools::supabase::env_file;
 use fs_err as fs;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -68,111 +69,12 @@ pub fn of_project(root: &Path, supabase_env: Option<&str>) -> Vec<EnvFile> {
 fn read(path: &Path) -> Option<EnvFile> {
     // A file that cannot be read has no say; the CLI passes over it as well.
     let text = fs::read_to_string(path).ok()?;
-    Some(EnvFile { path: path.to_owned(), values: parse(&text) })
-}
-
-/// Reads `NAME=value` lines: `export`, comments, and both quotes, within which a value may go over
-/// several lines.
-fn parse(text: &str) -> BTreeMap<String, Secret> {
-    let mut values = BTreeMap::new();
-    let mut rest = text.trim_start_matches('\u{feff}');
-    while !rest.is_empty() {
-        let after = rest.split_once('\n').map_or("", |(_, after)| after);
-        let Some((name, value)) = name_and_rest(rest) else {
-            rest = after;
-            continue;
-        };
-        let value = if let Some((value, behind)) = quoted(value) {
-            rest = behind.split_once('\n').map_or("", |(_, after)| after);
-            value
-        } else {
-            rest = after;
-            let plain = value.lines().next().unwrap_or_default().split(" #").next().unwrap_or_default();
-            if plain.starts_with('#') { String::new() } else { plain.trim_end().to_owned() }
-        };
-        values.insert(name.to_owned(), Secret::new(value));
-    }
-    values
-}
-
-/// The name that a line assigns to, and all that stands behind the sign.
-fn name_and_rest(text: &str) -> Option<(&str, &str)> {
-    let assignment = text.trim_start_matches([' ', '\t']);
-    let assignment = assignment.strip_prefix("export ").unwrap_or(assignment);
-    let (name, value) = assignment.split_once('=')?;
-    let name = name.trim_matches([' ', '\t']);
-    is_name(name).then(|| (name, value.trim_start_matches([' ', '\t'])))
-}
-
-/// A value in quotes, and what stands behind it.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let quote = text.chars().next().filter(|first| matches!(first, '"' | '\'' | '`'))?;
-    let body = text.get(1..)?;
-    let end = closing(body, quote)?;
-    let inner = body.get(..end)?;
-    let value = if quote == '"' { unescape(inner) } else { inner.to_owned() };
-    Some((value, body.get(end + 1..)?))
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-}
-
-fn closing(body: &str, quote: char) -> Option<usize> {
-    let mut escaped = false;
-    body.char_indices().find_map(|(at, c)| {
-        let ends = c == quote && !escaped;
-        escaped = c == '\\' && !escaped && quote == '"';
-        ends.then_some(at)
-    })
-}
-
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut letters = text.chars();
-    while let Some(c) = letters.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match letters.next() {
-            Some('n') => out.push('\n'),
-            Some('r') => out.push('\r'),
-            Some('t') => out.push('\t'),
-            Some(other) => out.push(other),
-            None => out.push('\\'),
-        }
-    }
-    out
+    Some(EnvFile { path: path.to_owned(), values: env_file::parse(&text) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_form_of_a_line_is_read() {
-        let text = "\u{feff}# comment\nA=1\n export B = two words # not this\nC=\"x\\n\\\"y\\\" # z\" # c\nD='a\nb'\n\
-            E=\nF=#x\nno line\nG=p#ss\r\n=x\nH=\"open\nI='$A'\nJ=last";
-        let values = parse(text);
-        let read: Vec<(&str, &str)> =
-            values.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
-        assert_eq!(
-            read,
-            [
-                ("A", "1"),
-                ("B", "two words"),
-                ("C", "x\n\"y\" # z"),
-                ("D", "a\nb"),
-                ("E", ""),
-                ("F", ""),
-                ("G", "p#ss"),
-                ("H", "\"open"),
-                ("I", "$A"),
-                ("J", "last"),
-            ]
-        );
-    }
 
     #[test]
     fn the_projects_files_have_an_order() {

@@ -20,7 +20,7 @@ use crate::postgres::{history, identity, rows, sessions, settings};
 use crate::proc::{self, Stream};
 use crate::resolve;
 use crate::store::Draft;
-use crate::target::{EndpointKind, Target};
+use crate::target::{EndpointKind, SslMode, Target};
 use crate::tools::installs::{self, Installation};
 use crate::tools::pg_dump::{self, Compression, Dump};
 use crate::tools::{Login, pg_restore};
@@ -220,7 +220,13 @@ impl Capture<'_> {
         disk::write(&self.dir.join("rows.tsv"), rows_file(&measured).as_bytes())?;
         disk::write(&self.dir.join("settings.sql"), self.settings(session).await?.as_bytes())?;
 
-        let limits = limits(&measured, &gaps, &fingerprint);
+        let mut limits = limits(&measured, &gaps, &fingerprint);
+        if self.target.project.is_some() && self.target.connection.ssl_mode < SslMode::VerifyCa {
+            limits.push(format!(
+                "the server's certificate was not verified (sslmode={})",
+                self.target.connection.ssl_mode.as_str()
+            ));
+        }
         Ok(Captured {
             database: Database {
                 name: self.target.connection.database.clone(),

@@ -129,11 +129,11 @@ hint: Check the host in the URL
 
 "#]]
     );
-    let ran = at(&world, "postgresql://postgres@db.cccccccccccccccccccc.supabase.co:5432/postgres").exits(10);
+    let ran = at(&world, "postgresql://postgres@db.yyyyyyyyyyyyyyyyyyyy.supabase.co:5432/postgres").exits(10);
     assert_data_eq!(
         ran.talk(),
         str![[r#"
-error: host `db.cccccccccccccccccccc.supabase.co` is not known
+error: host `db.yyyyyyyyyyyyyyyyyyyy.supabase.co` is not known
   caused by: failed to lookup address information: Temporary failure in name resolution
 hint: The direct host has an IPv6 address only; on an IPv4 network use the session pooler
 hint: Copy its URL from the project's dashboard under Connect, session mode

@@ -1,11 +1,15 @@
 //! A linked project: which one a run is about, and the way to its database.
 
+use crate::terminal::Terminal;
 use crate::world::{
-    ADMIN, Cli, LOGIN_PASSWORD, Linked, Major, OWNER, Open, Platform, Ran, Template, World, told,
+    ADMIN, Cli, LOGIN_PASSWORD, Linked, Major, OWNER, Open, Platform, Ran, TEMPORARY, Template, World,
+    read_json, told,
 };
+use fs_err as fs;
 use snapbox::{assert_data_eq, str};
 use std::sync::{Arc, Mutex};
-use supa_safe::demo::cloud::LoginRole;
+use supa_safe::demo::cloud::{Branch, LoginRole, Project};
+use supa_safe::disk;
 
 const FILES: [(&str, &str); 3] = [
     ("20260101000001_one", "create table public.one (id int primary key);"),
@@ -49,7 +53,15 @@ mod every_server_cli_and_door {
         let ran = migrate(&world, &project, &[]).exits(0);
         assert_eq!(first_line(&ran, &project), "target [REF] (project Prod App, [remotes.prod], direct host");
         assert_eq!(world.history(), ["20260101000001"]);
+        let manifest = read_json(&world.snapshots()[0].join("manifest.json"));
+        for name in ["functions", "secrets", "config"] {
+            let components = manifest["components"].as_array().unwrap();
+            let component = components.iter().find(|component| component["name"] == name).unwrap();
+            assert_eq!(component["state"], "complete", "{component}");
+        }
 
+        // What the platform is asked does not depend on the door.
+        world.write("supabase/supa-safe.toml", "components = []\n");
         project.open(&world, Open::Pooler);
         world.migration(FILES[1].0, FILES[1].1);
         let ran = migrate(&world, &project, &[]).exits(0);
@@ -100,8 +112,14 @@ mod every_server_cli_and_door {
 /// Everything that an application's files could say, at once; the other project is alive and open.
 fn an_applications_env_files(cli: Cli) {
     let (mut world, project, platform) = linked(Major::Pg17, cli);
-    // What is exported goes before any file.
+    // Signed in by `supabase login`: a token of the application's would go before this one.
     world.unset("SUPABASE_ACCESS_TOKEN");
+    let home = world.path("home/.supabase");
+    fs::create_dir_all(&home).unwrap();
+    disk::write(&home.join("access-token"), platform.stub.token().expose().as_bytes()).unwrap();
+    // The project's own files count.
+    world.unset("SUPABASE_DB_PASSWORD");
+    world.write("supabase/.env", &format!("SUPABASE_DB_PASSWORD='{}'\n", told("SUPA_SAFE_TEST_PASSWORD")));
     let mut elsewhere = World::new(Major::Pg17, cli).with_database(Template::Hosted);
     let mut other = Linked::take(&elsewhere);
     other.open(&elsewhere, Open::Direct);
@@ -145,6 +163,10 @@ fn an_applications_env_files_do_not_redirect_cli3() {
     an_applications_env_files(Cli::V3);
 }
 
+fn lent_role() -> LoginRole {
+    LoginRole { role: TEMPORARY.to_owned(), password: LOGIN_PASSWORD.to_owned(), ttl_seconds: 300 }
+}
+
 /// No password at all: the platform lends a role for minutes, and everything works through it.
 #[test]
 fn a_lent_role_is_enough() {
@@ -154,14 +176,9 @@ fn a_lent_role_is_enough() {
     platform.stub.change(&project.project_ref, |project| {
         project.login_role = Some(Arc::new(move || {
             let literal = LOGIN_PASSWORD.replace('\'', "''");
-            let renewed =
-                format!("alter role cli_login_postgres password '{literal}' valid until '2036-01-01'");
+            let renewed = format!("alter role {TEMPORARY} password '{literal}' valid until '2036-01-01'");
             drop(admin.lock().unwrap().run(&renewed));
-            LoginRole {
-                role: "cli_login_postgres".to_owned(),
-                password: LOGIN_PASSWORD.to_owned(),
-                ttl_seconds: 300,
-            }
+            lent_role()
         }));
     });
     world.migration(FILES[0].0, FILES[0].1);
@@ -248,14 +265,7 @@ For more information, try '--help'.
 
 "#]]
     );
-    assert_data_eq!(
-        says(&world, &["--remote=develop"], 2),
-        str![[r#"
-error: `develop` is not a project ref (twenty lowercase letters, such as `abcdefghijklmnopqrst`)
-hint: Pass `--remote=<ref>`, or `--remote=<url>` with a URL
-
-"#]]
-    );
+    assert_eq!(says(&world, &["--remote=develop"], 10), says(&world, &[], 10));
     assert_data_eq!(
         says(&world, &["--project-ref", "zzzzzzzzzzzzzzzzzzzz"], 10),
         str![[r#"
@@ -353,6 +363,152 @@ error: supabase is not signed in, so it cannot lend a temporary role: Access tok
   no password was given: neither `--password-file`, SUPABASE_DB_PASSWORD, nor an env file of the project
 hint: Set the database's password in SUPABASE_DB_PASSWORD; it can be reset in the project's dashboard under Database settings
 hint: Or sign supabase in (`supabase login`, or SUPABASE_ACCESS_TOKEN): it then lends a temporary role
+
+"#]]
+    );
+}
+
+/// What `status` says the target is; it connects to nothing.
+fn target_of(world: &World, args: &[&str]) -> String {
+    let document = world.run([&["status", "--json"], args].concat()).exits(0).document();
+    document["target"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_flag_names_its_project() {
+    let (mut world, _platform) = unlinked();
+    let [linked, prod, other] = ["l", "p", "o"].map(|letter| letter.repeat(20));
+    world.write("supabase/.temp/project-ref", &linked);
+    world.write(
+        "supabase/config.toml",
+        &format!("project_id = \"x\"\n[remotes.prod]\nproject_id = \"{prod}\"\n"),
+    );
+    world.write("supabase/.link.json", &format!("{{\"active_branch\": {{\"ref\": \"{other}\"}}}}"));
+    let direct = format!("postgresql://postgres@db.{other}.supabase.co/postgres");
+    let pooler = format!("postgresql://postgres.{other}@aws-0-c.pooler.supabase.com:5432/postgres");
+    for (args, expected) in [
+        (vec![], &linked),
+        (vec!["--linked"], &linked),
+        (vec!["--remote"], &linked),
+        (vec!["--target", "prod"], &prod),
+        (vec!["--project-ref", &other], &other),
+        (vec!["--remote", &other], &other),
+        (vec!["--remote", &direct], &other),
+        (vec!["--db-url", &pooler], &other),
+        (vec!["--db-url", &direct, "--project-ref", &other], &other),
+        (vec!["--local"], &"127.0.0.1:54322/postgres".to_owned()),
+        (vec!["--db-url", "postgresql://u@h/d", "--project-ref", &other], &"h:5432/d".to_owned()),
+    ] {
+        assert_eq!(target_of(&world, &args), *expected, "{args:?}");
+    }
+    world.set("SUPABASE_EXPERIMENTAL_STACK", "1");
+    assert_eq!(target_of(&world, &[]), other);
+    world.set("SUPABASE_PROJECT_ID", &prod);
+    assert_eq!(target_of(&world, &[]), prod);
+    world.set("SUPA_SAFE_DB_URL", "postgresql://u@h/d");
+    assert_eq!(target_of(&world, &[]), "h:5432/d");
+    assert_eq!(target_of(&world, &["--linked"]), prod);
+    let workdir = world.path("app").display().to_string();
+    world.unset("SUPA_SAFE_DB_URL");
+    world.set("SUPABASE_WORKDIR", &workdir);
+    let mut command = world.command();
+    command.current_dir("/").args(["status", "--json", "--target", "prod"]);
+    assert_eq!(world.finish(&mut command).exits(0).document()["target"], prod.as_str());
+}
+
+#[test]
+fn a_branch_is_named_by_the_platform() {
+    let (mut world, _) = unlinked();
+    let [parent, branch] = ["p", "q"].map(|letter| letter.repeat(20));
+    let mut project = Project::new(&parent, "Prod App");
+    let id = "22222222-2222-4222-8222-222222222222".to_owned();
+    project.branches.push(Branch { id, name: "develop".to_owned(), project_ref: branch.clone() });
+    let _platform = world.on_platform(vec![project]);
+    // The branch is linked already; its parent is the one that has branches.
+    world.write("supabase/.temp/project-ref", &branch);
+    world.write(
+        "supabase/.temp/linked-project.json",
+        &format!("{{\"ref\": \"{parent}\", \"name\": \"Prod App\"}}"),
+    );
+    assert_eq!(target_of(&world, &["--remote=develop"]), branch);
+    let ran = world.run(["status", "--remote=nowhere"]).exits(10);
+    assert_data_eq!(
+        ran.talk(),
+        str![[r#"
+error: `nowhere` is neither a project ref, a URL, nor a branch of pppppppppppppppppppp
+hint: Use one of its branches (develop), or pass `--remote=<ref>`
+
+"#]]
+    );
+}
+
+/// With the pooler as the only door, the CLI signs in through it before it lends the role.
+#[test]
+fn a_role_is_lent_through_the_pooler() {
+    let (mut world, mut project, platform) = linked(Major::Pg17, Cli::V2);
+    project.open(&world, Open::Pooler);
+    world.unset("SUPABASE_DB_PASSWORD");
+    platform.stub.change(&project.project_ref, |project| project.login_role = Some(Arc::new(lent_role)));
+    let ran = world.run(["snapshot"]).exits(0);
+    assert_eq!(first_line(&ran, &project), "target [REF] (project Prod App, session pooler [POOLER]:5432");
+    assert_eq!(world.snapshots().len(), 1);
+    platform.knew_every_call();
+}
+
+#[test]
+fn a_person_is_asked_for_the_password() {
+    let (mut world, _project, platform) = linked(Major::Pg17, Cli::V3);
+    world.unset("SUPABASE_DB_PASSWORD");
+    platform.stub.forget_calls();
+    let mut terminal = Terminal::start(&world, &["snapshot"]);
+    terminal.sees("Password of the database of");
+    terminal.types(&told("SUPA_SAFE_TEST_PASSWORD"));
+    let (code, seen) = terminal.ends();
+    assert_eq!(code, 0, "{seen}");
+    assert!(!seen.contains(&told("SUPA_SAFE_TEST_PASSWORD")), "{seen}");
+    let lent = platform.stub.calls().into_iter().filter(|call| call.contains("login-role"));
+    assert_eq!(lent.collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn the_certificate_is_verified_unless_the_environment_says_otherwise() {
+    let (mut world, project, _platform) = linked(Major::Pg17, Cli::V3);
+    let ref_of = |text: &str| text.replace(&project.project_ref, "[REF]");
+    // The platform's own roots did not sign the servers of the tests.
+    world.unset("SUPA_SAFE_ROOT_CERT");
+    let ran = world.run(["snapshot"]).exits(12);
+    assert_data_eq!(
+        ref_of(&ran.talk()),
+        str![[r#"
+error: no trusted TLS connection to `db.[REF].supabase.co:5432` with sslmode=verify-full
+  caused by: invalid peer certificate: UnknownIssuer
+hint: Get the certificate from the project's dashboard under Database settings, and name its file in SUPA_SAFE_ROOT_CERT
+hint: Or set PGSSLMODE=require, which encrypts and verifies nothing
+
+"#]]
+    );
+    world.set("PGSSLMODE", "require");
+    let ran = world.run(["snapshot"]).exits(0);
+    let unverified = "warning: the certificate of";
+    assert_data_eq!(
+        ref_of(&ran.lines(unverified).concat()),
+        str![
+            "warning: the certificate of `db.[REF].supabase.co` is not verified (sslmode=require): whoever is between could read and change everything"
+        ]
+    );
+    let manifest = read_json(&world.snapshots()[0].join("manifest.json"));
+    let limits = manifest["limits"].as_array().unwrap();
+    assert!(
+        limits.contains(&"the server's certificate was not verified (sslmode=require)".into()),
+        "{manifest}"
+    );
+    world.set("PGSSLMODE", "disable");
+    let ran = world.run(["snapshot"]).exits(2);
+    assert_data_eq!(
+        ref_of(&ran.talk()),
+        str![[r#"
+error: `sslmode=disable` would send the password and all rows to `db.[REF].supabase.co` in the clear
+hint: Use `sslmode=require`, or better `sslmode=verify-full`
 
 "#]]
     );

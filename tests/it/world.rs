@@ -6,7 +6,7 @@ mod platform;
 mod ran;
 mod session;
 
-pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open};
+pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open, TEMPORARY};
 pub(crate) use platform::{Platform, REF_15, REF_17};
 pub(crate) use ran::Ran;
 pub(crate) use session::Session;
@@ -480,7 +480,7 @@ impl World {
     /// The state folder of this target.
     pub(crate) fn store(&self) -> PathBuf {
         let state = self.path("state");
-        let dirs: Vec<PathBuf> = list(&state);
+        let dirs: Vec<PathBuf> = list(&state).into_iter().filter(|path| path.is_dir()).collect();
         match dirs.as_slice() {
             [dir] => dir.clone(),
             other => panic!("not one target in {}: {other:?}", state.display()),

@@ -188,6 +188,15 @@ pub struct ListedProject {
     pub region: Option<String>,
 }
 
+/// A branch of a project, which is a project itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ListedBranch {
+    /// Its name.
+    pub name: String,
+    /// Its own ref.
+    pub project_ref: String,
+}
+
 /// A key of the data API.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ApiKey {
@@ -283,6 +292,12 @@ impl Cloud {
     pub async fn api_keys(&self, folder: &Folder) -> Result<Vec<ApiKey>, Error> {
         let doing = "list the API keys";
         list(doing, &self.ask(doing, &["projects", "api-keys", "--reveal"], folder).await?, "keys")
+    }
+
+    /// The project's branches.
+    pub async fn branches(&self, folder: &Folder) -> Result<Vec<ListedBranch>, Error> {
+        let doing = "list the branches";
+        list(doing, &self.ask(doing, &["branches", "list"], folder).await?, "branches")
     }
 
     async fn ask(&self, doing: &str, words: &[&str], folder: &Folder) -> Result<Value, Error> {

@@ -15,6 +15,9 @@ use supa_safe::disk::Lock;
 /// The temporary role's password, as long as a test says so.
 pub(crate) const LOGIN_PASSWORD: &str = "short \"lived\" $(echo) `x` \\y";
 
+/// The temporary role.
+pub(crate) const TEMPORARY: &str = "cli_login_postgres";
+
 /// Which of a project's doors are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Open {
@@ -78,12 +81,9 @@ impl Linked {
                 format!(" user={OWNER} password='{}'", password.replace('\'', "''")),
             ),
         };
-        let quoted = |text: &str| text.replace('"', "\"\"");
-        let users = format!(
-            "\"{user}\" \"{}\"\n\"cli_login_postgres\" \"{}\"\n",
-            quoted(&password),
-            quoted(LOGIN_PASSWORD)
-        );
+        let users = [(&user, password.as_str()), (&user.replace(OWNER, TEMPORARY), LOGIN_PASSWORD)]
+            .map(|(user, password)| format!("\"{user}\" \"{}\"\n", password.replace('"', "\"\"")))
+            .concat();
         let tls = told("SUPA_SAFE_TEST_LINKED_TLS");
         let settings = format!(
             "[databases]\npostgres = host={} port={} dbname={}{forced}\n\n[pgbouncer]\nlisten_addr = {address}\n\
