@@ -272,7 +272,7 @@ impl Store {
         Ok(disk::write_json(&dir.join(name), proof)?)
     }
 
-    /// The standing of a snapshot by its proofs. A proof of another manifest counts for nothing
+    /// The standing of a snapshot by its proofs. A proof of another manifest count for nothing
     /// and is named: manifests never change, so one of the two was altered.
     pub fn standing(&self, snapshot: &Snapshot) -> Result<Standing, Error> {
         let mut standing = Standing { strength: Strength::Recorded, broken: Vec::new(), limits: Vec::new() };
