@@ -475,7 +475,7 @@ fn traps(setting: &Setting, chosen: &Chosen) -> Option<Event> {
     }
     (!found.is_empty()).then(|| Event::Note {
         text: format!(
-            "{} would lead `supabase` elsewhere and counts for nothing here; the run stays on {}",
+            "{} would lead `supabase` elsewhere and count for nothing here; the run stays on {}",
             found.join(" and "),
             chosen.project.project_ref
         ),

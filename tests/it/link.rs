@@ -144,7 +144,7 @@ fn an_applications_env_files(cli: Cli) {
         note,
         [
             "SUPABASE_PROJECT_ID, SUPABASE_WORKDIR, SUPABASE_YES in `.env` and SUPABASE_ACCESS_TOKEN in `.env.local` and \
-             PGDATABASE, PGHOST, PGPASSWORD in `.env.development` would lead `supabase` elsewhere and counts for nothing \
+             PGDATABASE, PGHOST, PGPASSWORD in `.env.development` would lead `supabase` elsewhere and count for nothing \
              here; the run stays on [REF]"
         ]
     );
