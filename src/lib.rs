@@ -49,6 +49,8 @@ pub mod tools;
 
 pub mod postgres;
 
+pub mod objects;
+
 pub mod store;
 
 // Work: one stage of the flow each.
