@@ -4,6 +4,8 @@
 //! Everything stands in the folder of the scratch server, so that its keeper removes it all,
 //! whatever becomes of the run.
 
+pub mod storage;
+
 use crate::disk;
 use crate::migration::Flags;
 use crate::postgres::connect;

@@ -16,6 +16,7 @@ mod fingerprint;
 mod json;
 mod kill;
 mod migrate;
+mod objects;
 mod rules;
 mod runbook;
 mod scratch;

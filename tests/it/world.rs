@@ -1,9 +1,11 @@
 //! A world of its own for each test: folders, environment, project, and database, around the real
 //! program. Nothing of the developer's machine gets in but the programs that `tests/run` names.
 
+mod bucket;
 mod ran;
 mod session;
 
+pub(crate) use bucket::Bucket;
 pub(crate) use ran::Ran;
 pub(crate) use session::Session;
 
