@@ -1,7 +1,12 @@
 //! Settings: flags over environment over `supabase/supa-safe.toml` over defaults. The only reader
 //! of the environment.
 
+mod storage;
+
+pub use storage::Linked;
+
 use crate::manifest::Strength;
+use crate::objects::EndpointError;
 use crate::policy::Policy;
 use crate::secret::Secret;
 use crate::target::Defaults;
@@ -60,6 +65,17 @@ pub enum Error {
         value: String,
         /// What is accepted.
         wanted: &'static str,
+    },
+    /// The address of Storage is none.
+    #[error(transparent)]
+    Storage(#[from] EndpointError),
+    /// Of a pair of keys one is set.
+    #[error("{set} is set and {missing} is not")]
+    Half {
+        /// The one.
+        set: &'static str,
+        /// The other.
+        missing: &'static str,
     },
     /// There is no home and no state folder.
     #[error("no state folder: neither HOME nor XDG_STATE_HOME is set")]
@@ -154,6 +170,10 @@ struct PolicyFile {
     allow_unrehearsed: Option<bool>,
     accept_unreadable: Option<Vec<String>>,
     accept_edited: Option<Vec<String>>,
+    allow_drift: Option<u64>,
+    storage_url: Option<String>,
+    storage_profile: Option<String>,
+    storage_region: Option<String>,
     pg_bin: Option<PathBuf>,
     supabase_bin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
@@ -171,6 +191,10 @@ struct TargetSection {
     allow_unrehearsed: Option<bool>,
     accept_unreadable: Option<Vec<String>>,
     accept_edited: Option<Vec<String>>,
+    allow_drift: Option<u64>,
+    storage_url: Option<String>,
+    storage_profile: Option<String>,
+    storage_region: Option<String>,
 }
 
 /// Settings that flags give.
@@ -244,6 +268,7 @@ impl Config {
                 .or_else(|| self.file.accept_unreadable.clone())
                 .unwrap_or_default(),
             accept_edited: own.accept_edited.or_else(|| self.file.accept_edited.clone()).unwrap_or_default(),
+            allow_drift: own.allow_drift.or(self.file.allow_drift).unwrap_or_default(),
         })
     }
 }
@@ -279,14 +304,14 @@ pub fn parse_duration(name: &str, text: &str) -> Result<SignedDuration, Error> {
 mod tests {
     use super::*;
 
-    fn surroundings(vars: &[(&str, &str)], cwd: &Path) -> Surroundings {
+    pub(super) fn surroundings(vars: &[(&str, &str)], cwd: &Path) -> Surroundings {
         Surroundings {
             env: vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             cwd: cwd.to_owned(),
         }
     }
 
-    fn with_file(text: &str, flags: Flags) -> Result<Config, Error> {
+    pub(super) fn with_file(text: &str, flags: Flags) -> Result<Config, Error> {
         let dir = tempfile::tempdir().unwrap();
         crate::disk::write(&dir.path().join(FILE), text.as_bytes()).unwrap();
         Config::load(&surroundings(&[("HOME", "/h")], Path::new("/c")), flags, Some(dir.path()))

@@ -170,6 +170,15 @@ impl Client {
         Ok((writer, received))
     }
 
+    /// The etag of an object's row, if it has one; a HEAD says nothing about bytes.
+    pub async fn row_etag(&self, bucket: &str, key: &str) -> Result<Option<String>, Error> {
+        let ask = || async {
+            let answer = self.s3.head_object().bucket(bucket).key(key).send().await;
+            answer.map_err(|error| self.error(format!("look at {}", object_in_words(bucket, key)), &error))
+        };
+        Ok(insist(ask).await?.e_tag().map(|etag| bare_etag(etag).to_owned()))
+    }
+
     /// Asks whether an object's bytes are there with this etag, without reading them: a HEAD is
     /// answered from the row alone, a conditional GET is not.
     pub async fn probe(&self, bucket: &str, key: &str, etag: &str) -> Result<Probe, Error> {
@@ -302,9 +311,12 @@ async fn credentials(
 
 #[expect(deprecated, reason = "the names that are not deprecated are in a crate of the SDK's insides")]
 fn profile_files([config, credentials]: &[PathBuf; 2]) -> ProfileFiles {
-    ProfileFiles::builder()
-        .with_file(ProfileFileKind::Config, config)
-        .with_file(ProfileFileKind::Credentials, credentials)
+    let kinds = [(ProfileFileKind::Config, config), (ProfileFileKind::Credentials, credentials)];
+    // One of the two is enough, and the SDK fails for one that it is told of and that is not there.
+    kinds
+        .into_iter()
+        .filter(|(_, path)| path.exists())
+        .fold(ProfileFiles::builder(), |files, (kind, path)| files.with_file(kind, path))
         .build()
 }
 

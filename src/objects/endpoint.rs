@@ -1,5 +1,6 @@
 //! The address of an S3 endpoint, in the one form that works.
 
+use crate::target::is_project_ref;
 use std::fmt;
 use std::net::IpAddr;
 use url::Url;
@@ -57,6 +58,12 @@ impl Endpoint {
         Self::parse(&format!("https://{project_ref}.storage.{project_host}"))
     }
 
+    /// The ref of the project, when its host says it.
+    pub fn project_ref(&self) -> Option<&str> {
+        let host = self.0.split_once("://")?.1;
+        host.split(['.', ':', '/']).next().filter(|label| is_project_ref(label))
+    }
+
     /// The address.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -88,6 +95,13 @@ mod tests {
         assert_eq!(Endpoint::of_project("abc", "supabase.co").unwrap().as_str(), hosted);
         assert_eq!(read("http://127.0.0.1:54321/storage/v1/s3"), "http://127.0.0.1:54321/storage/v1/s3/");
         assert_eq!(read("http://[::1]:9/s3"), "http://[::1]:9/s3/");
+    }
+
+    #[test]
+    fn the_host_may_say_the_project() {
+        let read = |text: &str| Endpoint::parse(text).unwrap().project_ref().map(str::to_owned);
+        assert_eq!(read("https://abcdefghijklmnopqrst.supabase.co").as_deref(), Some("abcdefghijklmnopqrst"));
+        assert_eq!(read("http://127.0.0.1:1"), None);
     }
 
     #[test]
