@@ -2,6 +2,8 @@
 
 pub mod database;
 pub mod estimate;
+mod point;
+pub mod storage;
 
 use crate::context::Context;
 use crate::disk;
@@ -11,6 +13,7 @@ use crate::store::{self, Draft, Snapshot};
 use crate::target::Target;
 use std::io;
 use std::path::{Path, PathBuf};
+use storage::Storage;
 
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +21,9 @@ pub enum Error {
     /// The database could not be captured.
     #[error(transparent)]
     Database(#[from] database::Error),
+    /// Storage could not be captured.
+    #[error("cannot capture Storage")]
+    Storage(#[from] storage::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -31,13 +37,27 @@ pub async fn collect(target: &Target, context: &Context, label: Option<String>) 
     let watch = context.stage(Stage::Collect, format!("take a snapshot of {}", target.name()));
     let local_clock = (context.clock)();
     let draft = context.store.begin(SnapshotId::new(local_clock, u32::from_le_bytes(disk::random()?)))?;
-    let captured = database::capture(target, context, &draft).await?;
+    let storage = Storage::prepare(target, context, &draft).await?;
+    let captured = database::capture(target, context, &draft, storage.as_ref()).await?;
     let files = digests(&draft).await?;
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     let mut limits = captured.limits;
-    limits.push(
-        "Storage, Functions, secrets, and configuration are not part of a target given by URL".to_owned(),
-    );
+    let mut components = ComponentName::ALL.map(Component::not_applicable).to_vec();
+    let mut storage_counts = None;
+    match captured.storage {
+        None => limits.push(
+            "Storage, Functions, secrets, and configuration are not part of a target given by URL".to_owned(),
+        ),
+        Some(storage) => {
+            limits.push(
+                "Functions, secrets, and configuration are not part of a target given by URL".to_owned(),
+            );
+            limits.extend(storage.limits);
+            storage_counts = storage.counts;
+            components.retain(|component| component.name != ComponentName::Storage);
+            components.insert(0, storage.component);
+        }
+    }
     let manifest = Manifest {
         format: FORMAT,
         id: draft.id.clone(),
@@ -47,11 +67,15 @@ pub async fn collect(target: &Target, context: &Context, label: Option<String>) 
         taken: captured.taken,
         tools: captured.tools,
         database: captured.database,
-        components: ComponentName::ALL.map(Component::not_applicable).to_vec(),
+        components,
+        storage: storage_counts,
         files,
         limits,
     };
     let snapshot = context.store.publish(draft, &manifest)?;
+    if let Some(storage) = storage.filter(|_| manifest.storage.is_some()) {
+        storage.finish()?;
+    }
     let rows: u64 = manifest.database.tables.iter().map(|table| table.count).sum();
     watch.done(format!(
         "{} tables, {rows} rows, {}",

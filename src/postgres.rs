@@ -9,4 +9,5 @@ pub mod measure;
 pub mod rows;
 pub mod sessions;
 pub mod settings;
+pub mod storage;
 pub mod traffic;

@@ -1,5 +1,7 @@
 //! Reads evidence back and proves it: digests from disk, the archive decoded with every row, every
-//! table of the manifest in its table of contents.
+//! table of the manifest in its table of contents, every object of Storage with its bytes.
+
+mod storage;
 
 use crate::archive::{self, Contents, Counts, RowCounter};
 use crate::context::Context;
@@ -13,6 +15,7 @@ use crate::tools::pg_restore;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use storage::Look;
 
 /// Why a snapshot could not be proved.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +103,23 @@ fn record(context: &Context, snapshot: &Snapshot, proof: Stronger) -> Result<(),
     Ok(())
 }
 
-/// What a snapshot on disk is worth now: its standing, with every file read back.
+/// What a snapshot on disk is worth now: its standing, with every file of its own read back. Of the
+/// bytes of Storage, which may be many times as much, presence and length are looked at.
 pub async fn inspect(context: &Context, snapshot: &Snapshot) -> Result<Standing, Error> {
+    look(context, snapshot, Look::Length).await
+}
+
+async fn look(context: &Context, snapshot: &Snapshot, look: Look) -> Result<Standing, Error> {
     let mut standing = context.store.standing(snapshot)?;
     standing.broken.extend(damage(snapshot).await?);
+    // An index that is not the one of its digest is no guide to anything.
+    if let Some(counts) = snapshot.manifest.storage.filter(|_| standing.broken.is_empty()) {
+        let (index, objects) = (snapshot.storage_index(), context.store.objects()?);
+        let found = tokio::task::spawn_blocking(move || storage::damage(&index, counts, &objects, look))
+            .await
+            .map_err(io::Error::other)??;
+        standing.broken.extend(found);
+    }
     Ok(standing)
 }
 
@@ -112,7 +128,8 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
     let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
     let installation =
         installs::client_for(snapshot.manifest.server.major(), &context.machine.installations)?;
-    let (standing, counts) = tokio::try_join!(inspect(context, &snapshot), decode(&snapshot, installation))?;
+    let (standing, counts) =
+        tokio::try_join!(look(context, &snapshot, Look::Digest), decode(&snapshot, installation))?;
     let mut broken = standing.broken;
     broken.extend(missing_tables(&snapshot)?);
     broken.extend(wrong_counts(&snapshot, &counts));
@@ -121,8 +138,11 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
     }
     let strength = standing.strength.max(Strength::Decoded);
     record(context, &snapshot, Stronger { strength, successor_of: None, limits: standing.limits })?;
+    let objects = snapshot.manifest.storage.map_or_else(String::new, |counts| {
+        format!(", {} objects of Storage have their bytes", counts.ok + counts.placeholders)
+    });
     watch.done(format!(
-        "{} files match their digests, the archive decodes with every row",
+        "{} files match their digests, the archive decodes with every row{objects}",
         snapshot.manifest.files.len()
     ));
     Ok(Verified { snapshot, strength })

@@ -6,7 +6,7 @@ use super::{Setting, TargetArgs, snapshot_id};
 use crate::evidence::estimate::bytes_in_words;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::{SnapshotId, Strength};
+use crate::manifest::{ComponentState, SnapshotId, Strength};
 use crate::policy::in_words;
 use crate::store::{self, Snapshot, Store};
 use crate::ui;
@@ -176,6 +176,14 @@ fn write_snapshot(
     writeln!(text, "folder     {}", snapshot.dir.display())?;
     writeln!(text, "archive    {}", bytes_in_words(manifest.database.archive_bytes))?;
     writeln!(text, "history    {} migrations", manifest.database.history.len())?;
+    for component in manifest.components.iter().filter(|one| one.state != ComponentState::NotApplicable) {
+        let summary =
+            if component.state == ComponentState::Complete { &component.summary } else { "INCOMPLETE" };
+        writeln!(text, "{:<10} {summary}", component.name.as_str())?;
+        for missing in &component.missing {
+            writeln!(text, "  lacks {missing}")?;
+        }
+    }
     writeln!(text, "tables")?;
     for table in &manifest.database.tables {
         writeln!(text, "  {:>12}  {}", table.count, table.qualified())?;

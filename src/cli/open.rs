@@ -58,7 +58,7 @@ pub(super) async fn open(
     max_age: Option<SignedDuration>,
     signals: &mut Signals,
 ) -> Result<Opened, Failure> {
-    let opened = signals.guard(pin(setting, args, max_age)).await;
+    let opened = signals.guard(Box::pin(pin(setting, args, max_age))).await;
     if let Err(failure) = &opened
         && setting.global.json
     {
@@ -87,6 +87,7 @@ async fn pin(
         observers.see(note);
     }
     let policy = config.policy(target.name()).map_err(failed(Exit::Usage))?;
+    let storage = config.storage(&setting.surroundings, target.name(), None).map_err(failed(Exit::Usage))?;
     let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
     let lock = lock(&store)?;
     let run = store::run_name((setting.clock)(), std::process::id());
@@ -101,6 +102,8 @@ async fn pin(
         machine,
         clock: setting.clock,
         max_age: policy.max_age,
+        storage,
+        allow_drift: policy.allow_drift,
     };
     sweep(&context).await?;
     Ok(Opened { target, policy, context, config, record, timings, run, _lock: lock })

@@ -41,6 +41,9 @@ async fn take(opened: &Opened, label: Option<String>) -> Result<Done, Broken> {
         .map_err(|error| fail::evidence_failed(&error))?;
     let verified =
         verify::verify(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
+    if let Some(incomplete) = fail::incomplete(&verified.snapshot().manifest) {
+        return Err(incomplete);
+    }
     Ok(Done::of(&verified)
         .closing("Next: `supa-safe migrate` pushes on the strength of it, as long as it is young enough"))
 }

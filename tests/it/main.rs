@@ -22,5 +22,6 @@ mod runbook;
 mod scratch;
 mod secrets;
 mod spoiled;
+mod storage;
 mod terminal;
 mod world;

@@ -1,53 +1,10 @@
 //! The S3 client against the double: what it asks, and what it makes of the answers.
 
+use crate::storage::NASTY;
 use crate::world::{ADMIN, Bucket, Cli, Major, Template, World};
 use supa_safe::demo::storage::{Kind, Operation};
 use supa_safe::objects::{Access, Client, Error, EtagCheck, Keys, Listed, Probe, Received};
 use supa_safe::secret::Secret;
-
-/// Keys that the server accepts, and that a careless client, path, or shell would spoil.
-const NASTY: [&str; 40] = [
-    "plain.txt",
-    "with space.txt",
-    " leading",
-    "trailing ",
-    "a",
-    "a/b",
-    "a/b/c",
-    "double//slash",
-    "/leading-slash",
-    "trailing-slash/x/",
-    "*",
-    "?",
-    "star*.txt",
-    "question?.txt",
-    "CON",
-    "con",
-    "NUL.txt",
-    "file.",
-    "Case",
-    "case",
-    "CASE",
-    "amp&ersand",
-    "plus+plus",
-    "equals=x",
-    "at@home",
-    "colon:x",
-    "semi;colon",
-    "comma,comma",
-    "dollar$HOME",
-    "$(whoami)",
-    "quote'quote",
-    "(paren)",
-    "!bang",
-    "-rf",
-    "--help",
-    "...",
-    "a..b",
-    "x/...y",
-    "tilde/+/=&?",
-    "very/deep/1/2/3/4/5/6/7/8/9/0/1/2/3/4/5/6/7/8/9/key with space & plus + and ? in (it)",
-];
 
 fn world() -> (World, Bucket) {
     let mut world = World::new(Major::Pg17, Cli::V3).with_database(Template::Hosted);
