@@ -8,7 +8,9 @@ pub mod storage;
 use crate::context::Context;
 use crate::disk;
 use crate::event::{Event, Stage};
-use crate::manifest::{Component, ComponentName, FORMAT, FileDigest, Manifest, SUMS_FILE, SnapshotId};
+use crate::manifest::{
+    Component, ComponentName, ComponentState, FORMAT, FileDigest, Manifest, SUMS_FILE, SnapshotId,
+};
 use crate::store::{self, Draft, Snapshot};
 use crate::target::Target;
 use std::io;
@@ -77,10 +79,13 @@ pub async fn collect(target: &Target, context: &Context, label: Option<String>) 
         storage.finish()?;
     }
     let rows: u64 = manifest.database.tables.iter().map(|table| table.count).sum();
+    let complete = manifest.components.iter().filter(|one| one.state == ComponentState::Complete);
+    let beside: Vec<String> = complete.map(|one| format!("; {}: {}", one.name, one.summary)).collect();
     watch.done(format!(
-        "{} tables, {rows} rows, {}",
+        "{} tables, {rows} rows, {}{}",
         manifest.database.tables.len(),
-        estimate::bytes_in_words(bytes)
+        estimate::bytes_in_words(bytes),
+        beside.concat()
     ));
     context.tell(&Event::SnapshotTaken {
         snapshot: manifest.id.clone(),

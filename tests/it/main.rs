@@ -12,6 +12,7 @@ mod clients;
 mod confirm;
 mod connect;
 mod consistency;
+mod double;
 mod fingerprint;
 mod json;
 mod kill;

@@ -2,7 +2,7 @@
 //!
 //! Here with few objects; `tests/soak/storage` runs the full figures.
 
-use super::{component, files, index, world};
+use super::{component, figure, files, index, world};
 use crate::world::{Bucket, World};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -12,11 +12,6 @@ use supa_safe::demo::storage::{Kind, Operation};
 
 /// Overwrites a second.
 const RATE: u64 = 7;
-
-/// What a test asks of the soak run.
-fn objects() -> u64 {
-    std::env::var("SUPA_SAFE_TEST_OBJECTS").map_or(200, |objects| objects.parse().unwrap())
-}
 
 /// Overwrites one of the first `hot` objects seven times a second while the work runs; pauses for two
 /// seconds after each `busy` of them.
@@ -85,7 +80,7 @@ fn md5(bytes: &[u8]) -> String {
 
 #[test]
 fn many_objects_under_a_writer_lose_none() {
-    let many = objects();
+    let many = figure("SUPA_SAFE_TEST_OBJECTS", 200);
     let (world, bucket) = filled(many);
     while_writing(&bucket, many, u64::MAX, || world.run(["snapshot"]).exits(0));
     assert_eq!(lost_and_listed(&world), Default::default());
