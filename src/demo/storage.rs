@@ -120,6 +120,13 @@ impl Double {
         Ok(Self { address, state, task })
     }
 
+    /// Ends it, and waits until nothing listens any more.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        // It was told to end: how it ended says nothing.
+        drop((&mut self.task).await);
+    }
+
     /// The address of everything below `/storage/v1`.
     pub fn url(&self) -> String {
         format!("http://{}{BASE}", self.address)

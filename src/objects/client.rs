@@ -17,6 +17,7 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
+use aws_sdk_s3::primitives::ByteStreamError;
 use aws_sdk_s3::types::EncodingType;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::Bytes;
@@ -152,9 +153,9 @@ impl Client {
         let digests = Digests::new(etag.as_deref(), announced);
         let (pieces, inbox) = tokio::sync::mpsc::channel(PIECES);
         let writing = tokio::task::spawn_blocking(move || write_down(inbox, writer, digests));
-        let came = pass_on(&mut output, pieces, doing).await;
+        let came = pass_on(&mut output, pieces).await;
         let (writer, digested) = writing.await.map_err(io::Error::other)??;
-        came?;
+        came.map_err(|error| broken_off(self.place(), doing(), &error))?;
         if let Some(announced) = announced.filter(|announced| *announced != digested.length) {
             return Err(Error::Length { doing: doing(), announced, received: digested.length });
         }
@@ -198,11 +199,15 @@ impl Client {
         insist(ask).await
     }
 
+    fn place(&self) -> Place<'_> {
+        Place { endpoint: &self.endpoint, region: &self.region }
+    }
+
     fn error<E>(&self, doing: String, error: &SdkError<E, HttpResponse>) -> Error
     where
         E: std::error::Error + aws_sdk_s3::error::ProvideErrorMetadata + 'static,
     {
-        Error::of(Place { endpoint: &self.endpoint, region: &self.region }, doing, error)
+        Error::of(self.place(), doing, error)
     }
 }
 
@@ -323,9 +328,8 @@ fn profile_files([config, credentials]: &[PathBuf; 2]) -> ProfileFiles {
 async fn pass_on(
     output: &mut GetObjectOutput,
     pieces: tokio::sync::mpsc::Sender<Bytes>,
-    doing: impl Fn() -> String,
-) -> Result<(), Error> {
-    while let Some(piece) = output.body.try_next().await.map_err(|error| broken_off(doing(), &error))? {
+) -> Result<(), ByteStreamError> {
+    while let Some(piece) = output.body.try_next().await? {
         // The writer is gone when the disk is full; its own error says so.
         if pieces.send(piece).await.is_err() {
             break;

@@ -87,8 +87,10 @@ pub enum Error {
         code: String,
     },
     /// No answer, or one that broke off.
-    #[error("cannot {doing}: {problem}")]
+    #[error("cannot {doing} at `{endpoint}`: {problem}")]
     Transport {
+        /// The endpoint.
+        endpoint: String,
         /// What was being done.
         doing: String,
         /// What happened, without the request.
@@ -153,14 +155,15 @@ impl Error {
         E: std::error::Error + ProvideErrorMetadata + 'static,
     {
         let Some(status) = error.raw_response().map(|response| response.status().as_u16()) else {
-            return Self::Transport { doing, problem: cause(error) };
+            let endpoint = place.endpoint.to_owned();
+            return Self::Transport { endpoint, doing, problem: cause(error) };
         };
         let code = error.code().unwrap_or("no code").to_owned();
         let message = error.message().unwrap_or("no message").to_owned();
         let endpoint = place.endpoint.to_owned();
         let region = place.region.to_owned();
         match (status, code.as_str()) {
-            (200..=299, _) => Self::Transport { doing, problem: cause(error) },
+            (200..=299, _) => Self::Transport { endpoint, doing, problem: cause(error) },
             (status, _) if PASSING.contains(&status) => Self::Busy { doing, status, code },
             (403, "SignatureDoesNotMatch") => Self::Signature { endpoint, region },
             (403, "InvalidAccessKeyId") => Self::UnknownKey { endpoint },
@@ -185,7 +188,11 @@ fn cause<E: std::error::Error + 'static>(error: &E) -> String {
     innermost.to_string()
 }
 
-/// The innermost cause of a body that broke off.
-pub(super) fn broken_off(doing: String, error: &(impl std::error::Error + 'static)) -> Error {
-    Error::Transport { doing, problem: cause(error) }
+/// A body that broke off.
+pub(super) fn broken_off(
+    place: Place<'_>,
+    doing: String,
+    error: &(impl std::error::Error + 'static),
+) -> Error {
+    Error::Transport { endpoint: place.endpoint.to_owned(), doing, problem: cause(error) }
 }

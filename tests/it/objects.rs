@@ -180,6 +180,17 @@ fn a_body_that_is_short_is_read_again() {
 }
 
 #[test]
+fn an_endpoint_that_does_not_answer_is_named() {
+    let (_world, bucket) = world();
+    let client = client(&bucket, &bucket.access(bucket.pair()));
+    let endpoint = format!("{}/", bucket.double.endpoint());
+    let Bucket { double, runtime } = bucket;
+    runtime.block_on(double.stop());
+    let error = runtime.block_on(client.pages("photos").next()).unwrap_err();
+    assert!(matches!(&error, Error::Transport { endpoint: named, .. } if *named == endpoint), "{error}");
+}
+
+#[test]
 fn a_probe_sees_bytes_and_not_rows() {
     let (world, bucket) = world();
     bucket.put("photos", "x", b"x");

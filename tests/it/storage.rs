@@ -9,6 +9,7 @@ use fs_err as fs;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use supa_safe::demo::storage::put_etag;
 use supa_safe::disk;
 
@@ -250,26 +251,32 @@ fn damage_names_bucket_and_key() {
     );
 }
 
+#[expect(clippy::print_stderr, reason = "the figures are for whoever runs it by hand")]
 #[test]
 fn what_has_not_changed_is_not_copied_again() {
     let (world, bucket) = world(&["photos"]);
     let many = figure("SUPA_SAFE_TEST_UNCHANGED", 600);
     for n in 0..many {
-        bucket.put("photos", &format!("{n}.txt"), format!("object {n}").as_bytes());
+        bucket.put("photos", &format!("{n}.txt"), format!("object {n}").repeat(1500).as_bytes());
     }
-    world.run(["snapshot"]).exits(0);
+    let timed = |what: &str| {
+        let started = Instant::now();
+        world.run(["snapshot"]).exits(0);
+        eprintln!("{what} snapshot of {many} objects: {:.1} s", started.elapsed().as_secs_f64());
+    };
+    timed("first");
     assert_eq!(bucket.double.served().gets, many);
-    world.run(["snapshot"]).exits(0);
+    timed("second");
     assert_eq!(bucket.double.served().gets, many);
     assert_eq!(index(&world).len() as u64, many);
 
     // An overwrite with as many bytes is seen; a row that only SQL moved finds its bytes by their etag.
-    bucket.put("photos", "7.txt", b"tcejbo 7");
+    bucket.put("photos", "7.txt", "tcejbo 7".repeat(1500).as_bytes());
     bucket.put("photos", "new.txt", b"new");
     world.run(["snapshot"]).exits(0);
     assert_eq!(bucket.double.served().gets, many + 2);
     let object = &index(&world)[&("photos".to_owned(), "7.txt".to_owned())];
-    assert_eq!(fs::read(file(&world, object)).unwrap(), b"tcejbo 7");
+    assert_eq!(fs::read(file(&world, object)).unwrap(), "tcejbo 7".repeat(1500).as_bytes());
     assert_eq!(list(&world.store().join("objects/incoming")), [""; 0].map(PathBuf::from));
     drop(world.run(["verify"]).exits(0));
 }

@@ -17,12 +17,19 @@ struct Source {
 }
 
 impl Source {
-    /// Goes to the next object. A line that was cut short ends the record: its writer died there.
+    /// Goes to the next object. A line that cannot be read ends the record: its writer died there.
     fn advance(&mut self) {
-        self.head = self.lines.by_ref().find_map(|line| match super::line(&line.ok()?).ok()? {
-            Line::Object(object) => Some(*object),
-            Line::Bucket(_) => None,
-        });
+        self.head = None;
+        while let Some(Ok(text)) = self.lines.next() {
+            match super::line(&text) {
+                Ok(Line::Object(object)) => {
+                    self.head = Some(*object);
+                    return;
+                }
+                Ok(Line::Bucket(_)) => {}
+                Err(_) => return,
+            }
+        }
     }
 }
 
