@@ -62,6 +62,13 @@ impl Objects {
         fs::metadata(self.path(sha256)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
+    /// Takes its name from a file whose bytes are not those of its digest, so that the next capture
+    /// fetches them again; the file stays for whoever looks into it.
+    pub fn set_aside(&self, sha256: &str) -> io::Result<()> {
+        let path = self.path(sha256);
+        if path.exists() { fs::rename(&path, path.with_extension("damaged")) } else { Ok(()) }
+    }
+
     /// Begins to take bytes.
     pub fn begin(&self) -> io::Result<Incoming> {
         Ok(Incoming(disk::Temp::new_in(&self.root.join(INCOMING))?))

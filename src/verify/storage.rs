@@ -45,7 +45,7 @@ pub(super) fn damage(
                 broken.push(format!("the bytes of object {} are not there", object.in_words()));
             }
             (Some(sha256), Some(_)) if look == Look::Digest => {
-                digested.add(sha256, &object, objects, &mut broken);
+                digested.add(sha256, &object, objects, &mut broken)?;
             }
             (None, _) if object.state.is_captured() => {
                 broken.push(format!("object {} has no bytes in the index", object.in_words()));
@@ -53,7 +53,7 @@ pub(super) fn damage(
             _ => {}
         }
     }
-    digested.look(objects, &mut broken);
+    digested.look(objects, &mut broken)?;
     if counts != recorded {
         broken.push(format!(
             "the index of Storage has {} objects in {} buckets instead of {} in {}",
@@ -75,18 +75,25 @@ struct Digested {
 }
 
 impl Digested {
-    fn add(&mut self, sha256: &str, object: &Object, objects: &Objects, broken: &mut Vec<String>) {
+    fn add(
+        &mut self,
+        sha256: &str,
+        object: &Object,
+        objects: &Objects,
+        broken: &mut Vec<String>,
+    ) -> io::Result<()> {
         if self.altered.contains(sha256) {
             broken.push(another(&object.in_words()));
         } else if !hex::decode(sha256).is_ok_and(|name| self.done.contains(&name)) {
             self.waiting.entry(sha256.to_owned()).or_default().push(object.in_words());
             if self.waiting.len() >= PORTION {
-                self.look(objects, broken);
+                self.look(objects, broken)?;
             }
         }
+        Ok(())
     }
 
-    fn look(&mut self, objects: &Objects, broken: &mut Vec<String>) {
+    fn look(&mut self, objects: &Objects, broken: &mut Vec<String>) -> io::Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
         let paths: Vec<PathBuf> = waiting.keys().map(|sha256| objects.path(sha256)).collect();
         for ((sha256, names), digest) in waiting.into_iter().zip(disk::sha256_files(&paths)) {
@@ -94,9 +101,11 @@ impl Digested {
                 self.done.extend(hex::decode(sha256));
             } else {
                 broken.extend(names.iter().map(|name| another(name)));
+                objects.set_aside(&sha256)?;
                 self.altered.insert(sha256);
             }
         }
+        Ok(())
     }
 }
 

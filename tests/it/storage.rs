@@ -249,6 +249,11 @@ fn damage_names_bucket_and_key() {
         ],
         "{id}"
     );
+    // A fresh snapshot fetches them again, and the damaged file stays beside.
+    world.run(["snapshot"]).exits(0);
+    drop(world.run(["verify"]).exits(0));
+    assert_eq!(fs::read(path("two")).unwrap(), b"two");
+    assert_eq!(fs::read(path("two").with_extension("damaged")).unwrap(), b"owt");
 }
 
 #[expect(clippy::print_stderr, reason = "the figures are for whoever runs it by hand")]

@@ -242,7 +242,9 @@ impl Pass<'_> {
 
     /// Whether these bytes are the row's, and in the store: by the version, or by etag and length.
     fn has(&self, seen: &Object, row: &Row, told: &Told) -> bool {
-        let same_version = seen.state.is_captured() && row.version.is_some() && seen.version == row.version;
+        let agrees = told.etag.is_none() || seen.etag == told.etag;
+        let same_version =
+            seen.state.is_captured() && agrees && row.version.is_some() && seen.version == row.version;
         let same_bytes =
             told.etag.is_some() && told.size.is_some() && seen.etag == told.etag && seen.size == told.size;
         let (Some(sha256), Some(size)) = (&seen.sha256, seen.size) else { return false };
