@@ -2,8 +2,12 @@
 //! of the environment.
 
 pub mod env_files;
+mod storage;
+
+pub use storage::Linked;
 
 use crate::manifest::{ComponentName, Strength};
+use crate::objects::EndpointError;
 use crate::policy::Policy;
 use crate::secret::Secret;
 use crate::target::{Defaults, ProjectRef};
@@ -65,6 +69,17 @@ pub enum Error {
         value: String,
         /// What is accepted.
         wanted: &'static str,
+    },
+    /// The address of Storage is none.
+    #[error(transparent)]
+    Storage(#[from] EndpointError),
+    /// Of a pair of keys one is set.
+    #[error("{set} is set and {missing} is not")]
+    Half {
+        /// The one.
+        set: &'static str,
+        /// The other.
+        missing: &'static str,
     },
     /// There is no home and no state folder.
     #[error("no state folder: neither HOME nor XDG_STATE_HOME is set")]
@@ -166,6 +181,10 @@ struct PolicyFile {
     accept_edited: Option<Vec<String>>,
     components: Option<Vec<ComponentName>>,
     secrets_confirm_every: Option<String>,
+    allow_drift: Option<u64>,
+    storage_url: Option<String>,
+    storage_profile: Option<String>,
+    storage_region: Option<String>,
     pg_bin: Option<PathBuf>,
     supabase_bin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
@@ -206,6 +225,10 @@ struct TargetSection {
     keep: Option<String>,
     components: Option<Vec<ComponentName>>,
     secrets_confirm_every: Option<String>,
+    allow_drift: Option<u64>,
+    storage_url: Option<String>,
+    storage_profile: Option<String>,
+    storage_region: Option<String>,
 }
 
 /// Settings that flags give.
@@ -305,6 +328,7 @@ impl Config {
                 .or_else(|| self.file.accept_unreadable.clone())
                 .unwrap_or_default(),
             accept_edited: own.accept_edited.or_else(|| self.file.accept_edited.clone()).unwrap_or_default(),
+            allow_drift: own.allow_drift.or(self.file.allow_drift).unwrap_or_default(),
         })
     }
 }
@@ -364,14 +388,14 @@ pub fn parse_duration(name: &str, text: &str) -> Result<SignedDuration, Error> {
 mod tests {
     use super::*;
 
-    fn surroundings(vars: &[(&str, &str)], cwd: &Path) -> Surroundings {
+    pub(super) fn surroundings(vars: &[(&str, &str)], cwd: &Path) -> Surroundings {
         Surroundings {
             env: vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             cwd: cwd.to_owned(),
         }
     }
 
-    fn with_file(text: &str, flags: Flags) -> Result<Config, Error> {
+    pub(super) fn with_file(text: &str, flags: Flags) -> Result<Config, Error> {
         let dir = tempfile::tempdir().unwrap();
         crate::disk::write(&dir.path().join(FILE), text.as_bytes()).unwrap();
         Config::load(&surroundings(&[("HOME", "/h")], Path::new("/c")), flags, Some(dir.path()))
@@ -442,12 +466,12 @@ mod tests {
 
     #[test]
     fn the_sample_names_the_projects_of_the_configuration() {
-        let id = "abcdefghijklmnopqrst";
+        let id = "bcdefghijklmnopqrstu";
         let text = sample(&[("prod\n[x]".to_owned(), id.parse().unwrap())]);
         assert_eq!(text.matches(id).count(), 1);
         assert!(with_file(&text, Flags::default()).unwrap().file.targets.is_empty());
         let switched_on = text
-            .replace("#[targets.abc", "[targets.abc")
+            .replace("#[targets.bcd", "[targets.bcd")
             .replace("#max_age = \"15m\"\n#strength", "max_age = \"1h\"\n#strength");
         let policy = with_file(&switched_on, Flags::default()).unwrap().policy(&[id]).unwrap();
         assert_eq!(policy.max_age, SignedDuration::from_hours(1));

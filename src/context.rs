@@ -1,6 +1,7 @@
 //! What every stage of a run is handed.
 
 use crate::event::{Event, Observer, Stage};
+use crate::objects::Access;
 use crate::store::Store;
 use crate::tools::Machine;
 use crate::tools::supabase::cloud::Cloud;
@@ -22,6 +23,10 @@ pub struct Context {
     pub supabase_dir: Option<PathBuf>,
     /// How old a snapshot may be, for a word when one takes longer than that.
     pub max_age: SignedDuration,
+    /// Where the target's Storage is; a target without it has none.
+    pub storage: Option<Access>,
+    /// How many objects may change while they are captured.
+    pub allow_drift: u64,
     /// This machine's clock; only `cli` makes one.
     pub clock: fn() -> Timestamp,
 }

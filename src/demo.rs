@@ -5,6 +5,7 @@
 //! whatever becomes of the run.
 
 pub mod cloud;
+pub mod storage;
 
 use crate::disk;
 use crate::migration::Flags;

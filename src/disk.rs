@@ -71,6 +71,65 @@ pub fn write_program(path: &Path, bytes: &[u8]) -> io::Result<()> {
     persist(temp, path)
 }
 
+/// A file that has no name of its own yet, mode 0600; dropping it removes it.
+#[derive(Debug)]
+pub struct Temp(tempfile::NamedTempFile);
+
+impl Temp {
+    /// Makes one in a folder of the file system that it shall stay on.
+    pub fn new_in(dir: &Path) -> io::Result<Self> {
+        Ok(Self(tempfile::NamedTempFile::new_in(dir)?))
+    }
+
+    /// Syncs it and gives it its name. The folder of the name is not synced.
+    pub fn persist(self, path: &Path) -> io::Result<()> {
+        self.0.as_file().sync_all()?;
+        self.0.persist(path).map_err(|error| {
+            io::Error::new(error.error.kind(), format!("rename to `{}`: {}", path.display(), error.error))
+        })?;
+        Ok(())
+    }
+}
+
+impl io::Write for Temp {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A file of lines, mode 0600, which grows as they come; nothing is synced.
+#[derive(Debug)]
+pub struct Lines(io::BufWriter<fs::File>);
+
+impl Lines {
+    /// Makes the file, or empties it.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+        Ok(Self(io::BufWriter::new(file)))
+    }
+
+    /// Appends a line.
+    pub fn text(&mut self, line: &str) -> io::Result<()> {
+        self.0.write_all(line.as_bytes())?;
+        self.0.write_all(b"\n")
+    }
+
+    /// Appends a value as a line of JSON.
+    pub fn json<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
+        serde_json::to_writer(&mut self.0, value)?;
+        self.0.write_all(b"\n")
+    }
+
+    /// Hands everything to the system.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Makes a file or folder another user's (user and group id); only root may.
 pub fn give_to(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     let Some((uid, gid)) = owner else { return Ok(()) };

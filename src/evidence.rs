@@ -4,7 +4,9 @@ pub mod config;
 pub mod database;
 pub mod estimate;
 pub mod functions;
+mod point;
 pub mod secrets;
+pub mod storage;
 
 use crate::archive::RowsByTable;
 use crate::context::Context;
@@ -18,6 +20,7 @@ use crate::target::Target;
 use crate::tools::supabase::cloud;
 use std::io;
 use std::path::{Path, PathBuf};
+use storage::Storage;
 
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,9 @@ pub enum Error {
     /// The configuration could not be captured.
     #[error(transparent)]
     Config(#[from] config::Error),
+    /// Storage could not be captured.
+    #[error("cannot capture Storage")]
+    Storage(#[from] storage::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -83,12 +89,27 @@ pub async fn collect(target: &Target, context: &Context, want: Want) -> Result<C
     let watch = context.stage(Stage::Collect, format!("take a snapshot of {}", target.name()));
     let local_clock = (context.clock)();
     let draft = context.store.begin(SnapshotId::new(local_clock, u32::from_le_bytes(disk::random()?)))?;
-    let database = async { Ok(database::capture(target, context, &draft).await?) };
-    let (captured, beside) = tokio::try_join!(database, Box::pin(beside(context, &draft, &want)))?;
+    let storage = if want.has(ComponentName::Storage) {
+        Storage::prepare(target, context, &draft).await?
+    } else {
+        None
+    };
+    let database = async { Ok(database::capture(target, context, &draft, storage.as_ref()).await?) };
+    let (mut captured, beside) = tokio::try_join!(database, Box::pin(beside(context, &draft, &want)))?;
     draft.clear_scratch()?;
     let files = digests(&draft).await?;
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     let mut limits = captured.limits;
+    let mut components = beside.components;
+    let (component, storage_counts) = match captured.storage.take() {
+        Some(captured) => {
+            limits.extend(captured.limits);
+            (captured.component, captured.counts)
+        }
+        None => (without_storage(context, &want, &mut limits), None),
+    };
+    tell(context, &component);
+    components.insert(0, component);
     limits.extend(beside.limits);
     let manifest = Manifest {
         format: FORMAT,
@@ -99,11 +120,15 @@ pub async fn collect(target: &Target, context: &Context, want: Want) -> Result<C
         taken: captured.taken,
         tools: captured.tools,
         database: captured.database,
-        components: beside.components,
+        components,
+        storage: storage_counts,
         files,
         limits,
     };
     let snapshot = context.store.publish(draft, &manifest)?;
+    if let Some(storage) = storage.filter(|_| manifest.storage.is_some()) {
+        storage.finish()?;
+    }
     let rows: u64 = manifest.database.tables.iter().map(|table| table.count).sum();
     watch.done(format!(
         "{} tables, {rows} rows, {}",
@@ -117,6 +142,15 @@ pub async fn collect(target: &Target, context: &Context, want: Want) -> Result<C
     Ok(Collected { snapshot, rows: captured.rows })
 }
 
+/// Storage when it is not captured, and why.
+fn without_storage(context: &Context, want: &Want, limits: &mut Vec<String>) -> Component {
+    if context.cloud.is_some() || context.storage.is_some() {
+        limits.push("the files of Storage are not in the snapshot".to_owned());
+    }
+    let name = ComponentName::Storage;
+    if want.has(name) { Component::not_applicable(name) } else { Component::left_out(name) }
+}
+
 /// What stands beside the database.
 struct Beside {
     components: Vec<Component>,
@@ -126,24 +160,17 @@ struct Beside {
 /// Captures everything but the database, side by side.
 async fn beside(context: &Context, draft: &Draft, want: &Want) -> Result<Beside, Error> {
     let Some(cloud) = &context.cloud else {
+        let names = [ComponentName::Functions, ComponentName::Secrets, ComponentName::Config];
+        let what = if context.storage.is_some() { "Functions" } else { "Storage, Functions" };
         return Ok(Beside {
-            components: ComponentName::ALL.map(Component::not_applicable).to_vec(),
-            limits: vec![
-                "Storage, Functions, secrets, and configuration are not part of a target given by URL"
-                    .to_owned(),
-            ],
+            components: names.map(Component::not_applicable).to_vec(),
+            limits: vec![format!("{what}, secrets, and configuration are not part of a target given by URL")],
         });
-    };
-    let storage = async {
-        let name = ComponentName::Storage;
-        let component =
-            if want.has(name) { Component::not_applicable(name) } else { Component::left_out(name) };
-        Ok::<_, Error>((component, vec!["the files of Storage are not in the snapshot".to_owned()]))
     };
     let functions = async {
         let name = ComponentName::Functions;
         if !want.has(name) {
-            return Ok(Component::left_out(name));
+            return Ok::<_, Error>(Component::left_out(name));
         }
         Ok(functions::capture(cloud, context, draft).await?)
     };
@@ -162,10 +189,8 @@ async fn beside(context: &Context, draft: &Draft, want: &Want) -> Result<Beside,
         let config::Captured { component, limits } = config::capture(cloud, context, draft).await?;
         Ok((component, limits))
     };
-    let ((storage, mut limits), functions, secrets, (config, more)) =
-        tokio::try_join!(storage, functions, secrets, config)?;
-    limits.extend(more);
-    let components = vec![storage, functions, secrets, config];
+    let (functions, secrets, (config, limits)) = tokio::try_join!(functions, secrets, config)?;
+    let components = vec![functions, secrets, config];
     for component in &components {
         tell(context, component);
     }

@@ -53,6 +53,8 @@ pub mod tools;
 
 pub mod postgres;
 
+pub mod objects;
+
 pub mod store;
 
 // Work: one stage of the flow each.

@@ -4,6 +4,8 @@
 //! changed after. Proofs stand beside it, and each names the manifest by its SHA-256, so a changed
 //! manifest loses its proofs.
 
+pub mod storage;
+
 use crate::fingerprint::Class;
 use crate::target::{Identity, Server};
 use jiff::Timestamp;
@@ -138,6 +140,9 @@ pub struct Manifest {
     pub database: Database,
     /// The other components.
     pub components: Vec<Component>,
+    /// What the index of Storage holds, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<storage::Counts>,
     /// Every file of the snapshot but the manifest itself.
     pub files: Vec<FileDigest>,
     /// What was not proved or not captured, for people.

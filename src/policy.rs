@@ -54,6 +54,8 @@ pub struct Policy {
     pub accept_unreadable: Vec<String>,
     /// Applied versions whose files may differ from the history.
     pub accept_edited: Vec<String>,
+    /// Objects of Storage that may change while they are captured.
+    pub allow_drift: u64,
 }
 
 impl Default for Policy {
@@ -67,6 +69,7 @@ impl Default for Policy {
             secrets_confirm_every: SignedDuration::from_hours(30 * 24),
             accept_unreadable: Vec::new(),
             accept_edited: Vec::new(),
+            allow_drift: 0,
         }
     }
 }

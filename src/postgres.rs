@@ -10,4 +10,5 @@ pub mod reach;
 pub mod rows;
 pub mod sessions;
 pub mod settings;
+pub mod storage;
 pub mod traffic;

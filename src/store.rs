@@ -3,12 +3,15 @@
 //! A snapshot is built under `<id>.partial` and renamed when its manifest is in it, so a folder
 //! without that suffix is whole. Only this module knows the layout.
 
+mod objects;
 mod removal;
 
+pub use objects::{Incoming, Objects};
 pub use removal::Unnamed;
 
 use crate::disk;
 use crate::inventory::Confirmed;
+use crate::manifest::storage::INDEX;
 use crate::manifest::{BadId, FILE, FORMAT, Manifest, Proof, SnapshotId, Strength};
 use fs_err as fs;
 use jiff::Timestamp;
@@ -21,6 +24,7 @@ const PARTIAL: &str = ".partial";
 const SCRATCH: &str = "scratch";
 /// What a person confirmed of the secrets.
 const CONFIRMED: &str = "secrets-confirmed.json";
+const OBJECTS: &str = "objects";
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +108,11 @@ impl Snapshot {
     /// The dump's folder.
     pub fn archive(&self) -> PathBuf {
         self.dir.join("database").join("archive")
+    }
+
+    /// The index of Storage, when it was captured.
+    pub fn storage_index(&self) -> PathBuf {
+        self.dir.join(INDEX)
     }
 
     /// A file of the database component.
@@ -256,6 +265,7 @@ impl Store {
                 removed.push(name);
             }
         }
+        Objects::sweep(&self.root.join(OBJECTS))?;
         let frozen = self.root.join("frozen");
         if frozen.exists() {
             fs::remove_dir_all(frozen)?;
@@ -345,6 +355,17 @@ impl Store {
     pub fn confirm_secrets(&self, confirmed: Vec<Confirmed>) -> Result<(), Error> {
         let record = ConfirmedSecrets { format: FORMAT, confirmed };
         Ok(disk::write_json(&self.root.join(CONFIRMED), &record)?)
+    }
+
+    /// The bytes of Storage's objects.
+    pub fn objects(&self) -> Result<Objects, Error> {
+        Ok(Objects::open(self.root.join(OBJECTS))?)
+    }
+
+    /// The index of Storage in the newest snapshot that has one.
+    pub fn newest_storage_index(&self) -> Result<Option<PathBuf>, Error> {
+        let indexes = self.ids()?.into_iter().map(|id| self.dir(&id).join(INDEX));
+        Ok(indexes.into_iter().find(|index| index.exists()))
     }
 
     /// The record of a run.

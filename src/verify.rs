@@ -1,5 +1,7 @@
 //! Reads evidence back and proves it: digests from disk, the archive decoded with every row, every
-//! table of the manifest in its table of contents.
+//! table of the manifest in its table of contents, every object of Storage with its bytes.
+
+mod storage;
 
 use crate::archive::{self, Contents, RowsByTable};
 use crate::context::Context;
@@ -12,6 +14,7 @@ use crate::store::{self, Snapshot, Standing};
 use crate::tools::installs;
 use std::io;
 use std::path::{Path, PathBuf};
+use storage::Look;
 
 /// Why a snapshot could not be proved.
 #[derive(Debug, thiserror::Error)]
@@ -99,10 +102,23 @@ fn record(context: &Context, snapshot: &Snapshot, proof: Stronger) -> Result<(),
     Ok(())
 }
 
-/// What a snapshot on disk is worth now: its standing, with every file read back.
+/// What a snapshot on disk is worth now: its standing, with every file of its own read back. Of the
+/// bytes of Storage, which may be many times as much, presence and length are looked at.
 pub async fn inspect(context: &Context, snapshot: &Snapshot) -> Result<Standing, Error> {
+    look(context, snapshot, Look::Length).await
+}
+
+async fn look(context: &Context, snapshot: &Snapshot, look: Look) -> Result<Standing, Error> {
     let mut standing = context.store.standing(snapshot)?;
     standing.broken.extend(damage(snapshot).await?);
+    // An index that is not the one of its digest is no guide to anything.
+    if let Some(counts) = snapshot.manifest.storage.filter(|_| standing.broken.is_empty()) {
+        let (index, objects) = (snapshot.storage_index(), context.store.objects()?);
+        let found = tokio::task::spawn_blocking(move || storage::damage(&index, counts, &objects, look))
+            .await
+            .map_err(io::Error::other)??;
+        standing.broken.extend(found);
+    }
     Ok(standing)
 }
 
@@ -116,7 +132,7 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
         let undecodable = |source| Error::Undecodable { id: snapshot.id().clone(), source };
         decode::decode(&archive, installation).await.map_err(undecodable)
     };
-    let (standing, rows) = tokio::try_join!(inspect(context, &snapshot), decoding)?;
+    let (standing, rows) = tokio::try_join!(look(context, &snapshot, Look::Digest), decoding)?;
     let verified = prove(snapshot, context, standing, &rows)?;
     watch.done(decoded_in_words(verified.snapshot()));
     Ok(verified)
@@ -127,14 +143,20 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
 pub async fn verify_collected(collected: Collected, context: &Context) -> Result<Verified, Error> {
     let Collected { snapshot, rows } = collected;
     let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
-    let standing = inspect(context, &snapshot).await?;
+    let standing = look(context, &snapshot, Look::Digest).await?;
     let verified = prove(snapshot, context, standing, &rows)?;
     watch.done(decoded_in_words(verified.snapshot()));
     Ok(verified)
 }
 
 fn decoded_in_words(snapshot: &Snapshot) -> String {
-    format!("{} files match their digests, the archive decodes with every row", snapshot.manifest.files.len())
+    let objects = snapshot.manifest.storage.map_or_else(String::new, |counts| {
+        format!(", {} objects of Storage have their bytes", counts.ok + counts.placeholders)
+    });
+    format!(
+        "{} files match their digests, the archive decodes with every row{objects}",
+        snapshot.manifest.files.len()
+    )
 }
 
 fn prove(

@@ -6,7 +6,7 @@ use crate::evidence;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen;
-use crate::manifest::SnapshotId;
+use crate::manifest::{ComponentState, Manifest, SnapshotId};
 use crate::policy::{Finding, Rule};
 use crate::postcheck;
 use crate::postgres::connect;
@@ -240,6 +240,33 @@ pub(super) fn damaged(id: &SnapshotId, what: &[String]) -> Broken {
         .hint(sentence(&finding.fix))
         .hint(format!("Run `supa-safe explain {}` to read why", finding.rule));
     Broken::new(failure, Summary { findings: vec![finding], ..Summary::new() })
+}
+
+/// A snapshot that stands, and lacks something of a component; `None` when it lacks nothing.
+pub(super) fn incomplete(manifest: &Manifest) -> Option<Broken> {
+    let incomplete = manifest.components.iter().filter(|one| one.state == ComponentState::Incomplete);
+    let findings: Vec<Finding> = incomplete
+        .flat_map(|component| &component.missing)
+        .map(|missing| Finding {
+            rule: Rule::Incomplete,
+            fact: format!("snapshot {} lacks {missing}", manifest.id),
+            fix: "run `supa-safe snapshot`".to_owned(),
+            refuses: true,
+        })
+        .collect();
+    if findings.is_empty() {
+        return None;
+    }
+    let mut failure =
+        Failure::message(Exit::Refused, "the snapshot is incomplete; the target was not touched");
+    for finding in &findings {
+        failure = failure.detail(finding.to_string());
+    }
+    let failure = failure
+        .hint("Correct the cause, then run `supa-safe snapshot` again")
+        .hint(format!("Run `supa-safe explain {}` to read why", Rule::Incomplete));
+    let summary = Summary { snapshot: Some(manifest.id.clone()), findings, ..Summary::new() };
+    Some(Broken::new(failure, summary))
 }
 
 /// A rehearsal that could not be made, or that failed.

@@ -5,13 +5,14 @@ use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
 use super::target;
 use super::{Setting, TargetArgs, prepare};
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, Linked};
 use crate::context::Context;
 use crate::disk::Lock;
 use crate::event::{Event, Observer, Observers};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::SnapshotId;
+use crate::manifest::{ComponentName, SnapshotId};
+use crate::objects::Access;
 use crate::policy::{Facts, Policy};
 use crate::resolve;
 use crate::scratch;
@@ -84,6 +85,8 @@ async fn pin(
     }
     let target = target?;
     let policy = config.policy(&target.names()).map_err(failed(Exit::Usage))?;
+    let storage =
+        storage(setting, &config, &target)?.filter(|_| policy.components.contains(&ComponentName::Storage));
     let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
     let lock = lock(&store)?;
     let run = store::run_name((setting.clock)(), std::process::id());
@@ -105,6 +108,8 @@ async fn pin(
         supabase_dir: super::project(setting).ok().map(|project| project.supabase_dir),
         clock: setting.clock,
         max_age: policy.max_age,
+        storage,
+        allow_drift: policy.allow_drift,
     };
     sweep(&context).await?;
     Ok(Opened { target, policy, context, config, record, timings, run, _lock: lock })
@@ -153,6 +158,15 @@ pub(super) struct Known {
     pub(super) policy: Policy,
     pub(super) store: Store,
     pub(super) config: Config,
+}
+
+/// Where a target's Storage is, and what signs for it.
+fn storage(setting: &Setting, config: &Config, target: &Target) -> Result<Option<Access>, Failure> {
+    let linked = target.project.as_ref().map(|project| Linked {
+        project_ref: project.project_ref.as_str(),
+        host: &project.profile.project_host,
+    });
+    config.storage(&setting.surroundings, &target.names(), linked).map_err(failed(Exit::Usage))
 }
 
 /// A project seen through the CLI.

@@ -75,6 +75,9 @@ async fn take(opened: &Opened, want: Want) -> Result<Done, Broken> {
     let verified = verify::verify_collected(collected, &opened.context)
         .await
         .map_err(|error| fail::verify_failed(&error))?;
+    if let Some(incomplete) = fail::incomplete(&verified.snapshot().manifest) {
+        return Err(incomplete);
+    }
     Ok(Done::of(&verified)
         .closing("Next: `supa-safe migrate` pushes on the strength of it, as long as it is young enough"))
 }

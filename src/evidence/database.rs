@@ -10,13 +10,15 @@ use crate::decode;
 use crate::disk;
 use crate::event::{Event, Stage};
 use crate::evidence::estimate::{self, bytes_in_words};
+use crate::evidence::point;
+use crate::evidence::storage::{self, Storage};
 use crate::fingerprint::Fingerprint;
 use crate::manifest::{
     Content, Database, ExtensionVersion, Gap, TableRows, Taken, Tool, qualified, quote_identifier,
 };
 use crate::postgres::catalog::{self, Table, TableKind};
 use crate::postgres::connect::Session;
-use crate::postgres::{history, identity, rows, sessions, settings};
+use crate::postgres::{history, rows, sessions, settings};
 use crate::proc::{self, Stream};
 use crate::resolve;
 use crate::store::Draft;
@@ -81,6 +83,9 @@ pub enum Error {
         #[source]
         source: Box<Self>,
     },
+    /// Storage, whose rows are of the same consistency point, could not be captured.
+    #[error("cannot capture Storage")]
+    Storage(#[from] storage::Error),
     /// The disk is too small.
     #[error("the archive may take {}, and only {} are free at `{path}`", bytes_in_words(*.needed), bytes_in_words(*.free))]
     Disk {
@@ -108,7 +113,7 @@ impl Error {
     }
 }
 
-fn doing(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Error {
+pub(super) fn doing(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Error {
     let doing = what.into();
     move |source| Error::Query { doing, source }
 }
@@ -126,15 +131,22 @@ pub struct Captured {
     pub limits: Vec<String>,
     /// What the archive holds, decoded to its end.
     pub rows: RowsByTable,
+    /// What was captured of Storage, whose rows are of the same consistency point.
+    pub storage: Option<storage::Captured>,
 }
 
-/// Captures the database into a draft.
-pub async fn capture(target: &Target, context: &Context, draft: &Draft) -> Result<Captured, Error> {
+/// Captures the database into a draft, and what changed in Storage since its bulk copy.
+pub async fn capture(
+    target: &Target,
+    context: &Context,
+    draft: &Draft,
+    storage: Option<&Storage<'_>>,
+) -> Result<Captured, Error> {
     let installation = installs::client_for(target.server.major(), &context.machine.installations)?;
     let dir = draft.dir.join("database");
     let session = resolve::reopen(target).await?;
     let capture = Capture { target, context, installation, dir: &dir, logs: &draft.dir.join("logs") };
-    let outcome = match capture.run(&session).await {
+    let outcome = match capture.run(&session, storage).await {
         Err(error) if error.may_be_a_lock() => Err(locked(&session, error).await),
         outcome => outcome,
     };
@@ -163,24 +175,14 @@ struct Capture<'a> {
 }
 
 impl Capture<'_> {
-    async fn run(&self, session: &Session) -> Result<Captured, Error> {
+    async fn run(&self, session: &Session, storage: Option<&Storage<'_>>) -> Result<Captured, Error> {
         let client = &session.client;
         let defaults = rows::defaults(client).await.map_err(doing("read the settings of a session"))?;
         client.batch_execute(rows::PINNED).await.map_err(doing("prepare the session"))?;
         client.batch_execute(ALONE).await.map_err(doing("prepare the session"))?;
         let line = estimate::bytes_per_second(client).await.map_err(doing("measure the line"))?;
 
-        let local_clock = (self.context.clock)();
-        let target_clock = identity::clock(client).await.map_err(doing("read the target's clock"))?;
-        client
-            .batch_execute("begin isolation level repeatable read read only")
-            .await
-            .map_err(doing("open the consistency point"))?;
-        let exported: String = client
-            .query_one("select pg_catalog.pg_export_snapshot()", &[])
-            .await
-            .map_err(doing("export the snapshot"))?
-            .get(0);
+        let point = point::open(self.context, client, storage).await?;
 
         let tables = catalog::tables(client).await?;
         self.announce(&tables, line)?;
@@ -195,7 +197,7 @@ impl Capture<'_> {
         // A pooler may not know the setting by which a tool asks for UTC.
         let may_ask_for_utc = self.target.kind != EndpointKind::SessionPooler;
         let dump = Dump {
-            snapshot: &exported,
+            snapshot: &point.exported,
             folder: &archive,
             jobs: JOBS,
             compression,
@@ -203,8 +205,11 @@ impl Capture<'_> {
             in_utc: !defaults.is_utc && may_ask_for_utc,
         };
         let as_read = defaults.is_hex && (defaults.is_utc || may_ask_for_utc);
-        let (mut measured, ()) =
-            tokio::try_join!(self.measure(session, &readable, as_read), self.dump(&dump))?;
+        let (mut measured, (), storage) = tokio::try_join!(
+            self.measure(session, &readable, as_read),
+            self.dump(&dump),
+            point.storage.end()
+        )?;
         let large_objects = rows::large_objects(client).await.map_err(doing("hash the large objects"))?;
         client.batch_execute("commit").await.map_err(doing("close the consistency point"))?;
 
@@ -243,10 +248,11 @@ impl Capture<'_> {
                 gaps,
                 archive_bytes: disk::bytes_below(&self.archive()),
             },
-            taken: Taken { target_clock, local_clock },
+            taken: point.taken,
             tools: vec![Tool { name: "pg_dump".to_owned(), version: self.installation.version.clone() }],
             limits,
             rows,
+            storage,
         })
     }
 

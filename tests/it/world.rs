@@ -1,11 +1,13 @@
 //! A world of its own for each test: folders, environment, project, and database, around the real
 //! program. Nothing of the developer's machine gets in but the programs that `tests/run` names.
 
+mod bucket;
 mod linked;
 mod platform;
 mod ran;
 mod session;
 
+pub(crate) use bucket::Bucket;
 pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open, TEMPORARY};
 pub(crate) use platform::{Platform, REF_15, REF_17};
 pub(crate) use ran::Ran;

@@ -1,0 +1,85 @@
+//! Opens the consistency point: the instant whose state a snapshot holds.
+
+use super::database::{Error, doing};
+use super::storage::{self, Delta, Settled, Storage};
+use crate::context::Context;
+use crate::manifest::Taken;
+use crate::postgres::identity;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// Consistency points that are taken while objects of Storage change under the copy.
+const ATTEMPTS: u32 = 8;
+/// How long a busy writer is waited for between two of them.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A consistency point that is open in a session.
+pub(super) struct Point<'s> {
+    /// When.
+    pub(super) taken: Taken,
+    /// The name of the exported snapshot.
+    pub(super) exported: String,
+    /// What came of Storage, or what goes on beside the dump.
+    pub(super) storage: Copied<'s>,
+}
+
+/// The copy of what changed in Storage.
+pub(super) enum Copied<'s> {
+    /// It is done, or there is no Storage.
+    Done(Option<storage::Captured>),
+    /// It goes on.
+    Beside(Delta<'s>),
+}
+
+impl Copied<'_> {
+    /// Waits for its end.
+    pub(super) async fn end(self) -> Result<Option<storage::Captured>, Error> {
+        match self {
+            Self::Done(captured) => Ok(captured),
+            Self::Beside(delta) => Ok(Some(delta.await?)),
+        }
+    }
+}
+
+/// Opens a consistency point and reads the rows of Storage in it. While objects change under the
+/// copy, nothing else hangs on the point yet, so another one is taken.
+pub(super) async fn open<'s>(
+    context: &Context,
+    client: &Client,
+    storage: Option<&'s Storage<'s>>,
+) -> Result<Point<'s>, Error> {
+    let mut attempt = 1;
+    loop {
+        let (taken, exported) = begin(context, client).await?;
+        let Some(storage) = storage else {
+            return Ok(Point { taken, exported, storage: Copied::Done(None) });
+        };
+        let copied = match storage.settle(client, attempt < ATTEMPTS).await? {
+            Settled::Done(captured) => Copied::Done(Some(captured)),
+            Settled::Beside(delta) => Copied::Beside(delta),
+            Settled::Again => {
+                client.batch_execute("rollback").await.map_err(doing("leave the consistency point"))?;
+                tokio::time::sleep(PAUSE).await;
+                storage.again(client).await?;
+                attempt += 1;
+                continue;
+            }
+        };
+        return Ok(Point { taken, exported, storage: copied });
+    }
+}
+
+async fn begin(context: &Context, client: &Client) -> Result<(Taken, String), Error> {
+    let local_clock = (context.clock)();
+    let target_clock = identity::clock(client).await.map_err(doing("read the target's clock"))?;
+    client
+        .batch_execute("begin isolation level repeatable read read only")
+        .await
+        .map_err(doing("open the consistency point"))?;
+    let exported = client
+        .query_one("select pg_catalog.pg_export_snapshot()", &[])
+        .await
+        .map_err(doing("export the snapshot"))?
+        .get(0);
+    Ok((Taken { target_clock, local_clock }, exported))
+}
