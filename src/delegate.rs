@@ -7,13 +7,12 @@ use crate::clearance::Clearance;
 use crate::context::Context;
 use crate::event::Event;
 use crate::postgres::connect::Session;
-use crate::postgres::sessions::Backend;
+use crate::postgres::sessions::{Backend, Seen};
 use crate::postgres::{history, sessions};
 use crate::proc::{self, Ended, Group};
 use crate::resolve;
 use crate::target::Target;
 use crate::tools::supabase::{self, Answer, Problem};
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +22,8 @@ use tokio_postgres::error::SqlState;
 
 /// How often the server is asked whether the push goes on.
 const POLL: Duration = Duration::from_millis(250);
-/// How often the backends of the CLI are noticed. It reads the history before its first file, so one
-/// look falls before a file can rename its session.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the backends of the CLI are looked for: a file may rename its session soon after it began.
+const LOOK: Duration = Duration::from_millis(20);
 /// How often a lost session is opened anew, after the first time, and the pause before each.
 const ATTEMPTS: u32 = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
@@ -119,9 +117,11 @@ pub async fn push(
 ) -> Result<Outcome, Error> {
     let client = &held.session.client;
     let mut eye = Eye::new(clearance.subject().target, client);
-    if crate::postgres::identity::clock(client).await? > clearance.expires_at() {
+    let now = crate::postgres::identity::clock(client).await?;
+    if now > clearance.expires_at() {
         return Err(Error::Expired);
     }
+    eye.seen.since = Some(now.as_microsecond());
     let subject = clearance.subject();
     let before: Vec<String> =
         history::read(client).await?.into_iter().map(|applied| applied.version).collect();
@@ -157,7 +157,7 @@ pub async fn push(
         tokio::select! {
             output = &mut wait => break output?,
             // What is missed now is asked again when the program has ended.
-            _ = tick.tick() => drop(eye.notice(context).await),
+            _ = tick.tick(), if eye.seen.backends.is_empty() => drop(eye.notice(context).await),
             () = interrupts.0.notified() => {
                 on_interrupt(&mut eye, context, std::mem::replace(&mut interrupted, true)).await?;
             }
@@ -183,18 +183,18 @@ pub struct Eye<'a> {
     target: &'a Target,
     held: &'a Client,
     anew: Option<Session>,
-    seen: BTreeSet<Backend>,
+    seen: Seen,
 }
 
 impl<'a> Eye<'a> {
     /// Looks through a session that is there.
     pub fn new(target: &'a Target, held: &'a Client) -> Self {
-        Self { target, held, anew: None, seen: BTreeSet::new() }
+        Self { target, held, anew: None, seen: Seen::default() }
     }
 
     /// Knows a backend of the push from its record.
     pub fn know(&mut self, backend: Backend) {
-        self.seen.insert(backend);
+        self.seen.backends.insert(backend);
     }
 
     fn client(&self) -> &Client {
@@ -226,7 +226,7 @@ impl<'a> Eye<'a> {
     /// Notices which backends work for the push, as long as they bear the CLI's name.
     async fn notice(&mut self, context: &Context) -> Result<(), Error> {
         for backend in self.ask(sessions::cli_backends).await? {
-            if self.seen.insert(backend) {
+            if self.seen.backends.insert(backend) {
                 context.tell(&Event::DelegateBackend { pid: backend.pid, started: backend.started });
             }
         }

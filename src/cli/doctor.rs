@@ -243,9 +243,9 @@ fn policy(
     };
     let config = config.map_err(again)?;
     let wrong = |error| Failure::new(Exit::Usage, &error).hint("supa-safe explain policy");
-    let names: Vec<&str> = target.into_iter().collect();
-    config.policy(&names).map_err(wrong)?;
-    config.keep(&names).map_err(wrong)?;
+    let target: Vec<&str> = target.into_iter().collect();
+    config.policy(&target).map_err(wrong)?;
+    config.keep(&target).map_err(wrong)?;
     let named = setting.global.config.as_ref().map(|path| setting.surroundings.cwd.join(path));
     let usual = project.map(|project| project.supabase_dir.join(config::FILE));
     Ok(named.or(usual).filter(|path| path.exists()))

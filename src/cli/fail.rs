@@ -6,7 +6,7 @@ use crate::evidence;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen;
-use crate::manifest::{ComponentState, Manifest, SnapshotId};
+use crate::manifest::{ComponentName, ComponentState, Manifest, SnapshotId};
 use crate::policy::{Finding, Rule};
 use crate::postcheck;
 use crate::postgres::connect;
@@ -242,9 +242,12 @@ pub(super) fn damaged(id: &SnapshotId, what: &[String]) -> Broken {
     Broken::new(failure, Summary { findings: vec![finding], ..Summary::new() })
 }
 
-/// A snapshot that stands, and lacks something of a component; `None` when it lacks nothing.
-pub(super) fn incomplete(manifest: &Manifest) -> Option<Broken> {
-    let incomplete = manifest.components.iter().filter(|one| one.state == ComponentState::Incomplete);
+/// A snapshot that stands, and lacks something of a required component; `None` when it lacks nothing.
+pub(super) fn incomplete(manifest: &Manifest, required: &[ComponentName]) -> Option<Broken> {
+    let incomplete = manifest
+        .components
+        .iter()
+        .filter(|one| one.state == ComponentState::Incomplete && required.contains(&one.name));
     let findings: Vec<Finding> = incomplete
         .flat_map(|component| &component.missing)
         .map(|missing| Finding {
@@ -265,7 +268,8 @@ pub(super) fn incomplete(manifest: &Manifest) -> Option<Broken> {
     let failure = failure
         .hint("Correct the cause, then run `supa-safe snapshot` again")
         .hint(format!("Run `supa-safe explain {}` to read why", Rule::Incomplete));
-    let summary = Summary { snapshot: Some(manifest.id.clone()), findings, ..Summary::new() };
+    let limits = manifest.limits.clone();
+    let summary = Summary { snapshot: Some(manifest.id.clone()), findings, limits, ..Summary::new() };
     Some(Broken::new(failure, summary))
 }
 

@@ -75,7 +75,7 @@ async fn take(opened: &Opened, want: Want) -> Result<Done, Broken> {
     let verified = verify::verify_collected(collected, &opened.context)
         .await
         .map_err(|error| fail::verify_failed(&error))?;
-    if let Some(incomplete) = fail::incomplete(&verified.snapshot().manifest) {
+    if let Some(incomplete) = fail::incomplete(&verified.snapshot().manifest, &opened.policy.components) {
         return Err(incomplete);
     }
     Ok(Done::of(&verified)

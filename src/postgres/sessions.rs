@@ -97,18 +97,34 @@ pub async fn cli_backends(client: &Client) -> Result<Vec<Backend>, Error> {
     Ok(rows.iter().map(|row| Backend { pid: row.get(0), started: row.get(1) }).collect())
 }
 
-/// Backends of the CLI that are inside a transaction or a statement: those with its application name,
-/// and those that were seen with it before, since a migration may set another name.
-pub async fn at_work(client: &Client, seen: &BTreeSet<Backend>) -> Result<Vec<i32>, Error> {
+/// Which backends are taken for those of a push.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Those that bore the CLI's name when they were looked at.
+    pub backends: BTreeSet<Backend>,
+    /// When the push began, by the server's clock in microseconds since 1970.
+    pub since: Option<i64>,
+}
+
+/// Backends of a push that are inside a transaction or a statement: those with the CLI's application
+/// name, and those that were seen with it before, since a migration may set another name. When none
+/// was ever seen, it may have set that name between two looks: then every session counts that the
+/// same role opened from the same address since the push began.
+pub async fn at_work(client: &Client, seen: &Seen) -> Result<Vec<i32>, Error> {
     let (pids, starts): (Vec<i32>, Vec<i64>) =
-        seen.iter().map(|backend| (backend.pid, backend.started)).unzip();
+        seen.backends.iter().map(|backend| (backend.pid, backend.started)).unzip();
+    let since = seen.since.filter(|_| seen.backends.is_empty());
     let rows = client
         .query(
-            "select pid from pg_catalog.pg_stat_activity
-             where datname = pg_catalog.current_database() and (state <> 'idle' or xact_start is not null)
-               and (application_name = $1 or (pid, (extract(epoch from backend_start) * 1000000)::int8)
-                   in (select * from unnest($2::int4[], $3::int8[])))",
-            &[&APPLICATION_NAME, &pids, &starts],
+            "select pid from pg_catalog.pg_stat_activity a,
+                 lateral (select (extract(epoch from backend_start) * 1000000)::int8 as started) s
+             where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
+               and (state <> 'idle' or xact_start is not null)
+               and (application_name = $1
+                   or (pid, started) in (select * from unnest($2::int4[], $3::int8[]))
+                   or (started >= $4::int8 and usename = session_user
+                       and client_addr is not distinct from pg_catalog.inet_client_addr()))",
+            &[&APPLICATION_NAME, &pids, &starts, &since],
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

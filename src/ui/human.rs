@@ -66,17 +66,9 @@ impl Human {
             }
             Event::Note { text } => self.line(&format!("  {text}")),
             Event::Warning { text } => self.line(&format!("{WARNING}warning{WARNING:#}: {text}")),
-            Event::Estimate { table_bytes, disk_bytes, free_bytes, minutes } => self.line(&format!(
-                "  estimate: {} of tables, at most {} on disk ({} free), {}",
-                bytes_in_words(*table_bytes),
-                bytes_in_words(*disk_bytes),
-                bytes_in_words(*free_bytes),
-                if *minutes < 1.0 {
-                    "less than a minute".to_owned()
-                } else {
-                    format!("about {minutes:.0} min")
-                },
-            )),
+            Event::Estimate { table_bytes, disk_bytes, free_bytes, minutes } => {
+                self.line(&estimate(*table_bytes, *disk_bytes, *free_bytes, *minutes));
+            }
             Event::SnapshotTaken { snapshot, folder } => {
                 self.line(&format!("  snapshot {snapshot} in {folder}"));
             }
@@ -177,6 +169,17 @@ impl Observer for Human {
             self.tell(event);
         }
     }
+}
+
+/// What a snapshot will cost, for people.
+fn estimate(table_bytes: u64, disk_bytes: u64, free_bytes: u64, minutes: f64) -> String {
+    format!(
+        "  estimate: {} of tables, at most {} on disk ({} free), {}",
+        bytes_in_words(table_bytes),
+        bytes_in_words(disk_bytes),
+        bytes_in_words(free_bytes),
+        if minutes < 1.0 { "less than a minute".to_owned() } else { format!("about {minutes:.0} min") },
+    )
 }
 
 /// Seconds for people.

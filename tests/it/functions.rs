@@ -129,7 +129,7 @@ fn refused(cli: Cli) {
     let evil = "source/../../../../../evil.ts";
     project.functions[1].parts.push(Part { path: evil.to_owned(), bytes: b"evil".to_vec() });
     let (world, platform) = world(cli, project);
-    snapshot(&world).exits(0);
+    snapshot(&world).exits(3);
     let component = component(&world, 0);
     assert_eq!(component["state"], "incomplete");
     let missing =
@@ -190,7 +190,7 @@ fn a_right_that_the_token_lacks_is_named() {
     let mut project = two();
     project.forbidden = ["/functions", "/secrets", "/config", "/backups"].map(str::to_owned).to_vec();
     let (world, platform) = world(Cli::V3, project);
-    let ran = world.run(["snapshot", "--project-ref", REF_17, "--json"]).exits(0);
+    let ran = world.run(["snapshot", "--project-ref", REF_17, "--json"]).exits(3);
     let limits = ran.summary()["limits"].clone();
     let manifest = crate::world::read_json(&world.snapshots()[0].join("manifest.json"));
     let missing: Vec<&serde_json::Value> =

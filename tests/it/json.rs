@@ -93,7 +93,7 @@ fn a_run_that_ends_early_has_a_summary_too() {
         assert_eq!(why, "FATAL: password authentication failed for user \"postgres\"");
     }
     world.unset("SUPA_SAFE_DB_URL");
-    assert_lines(&world.run(["migrate", "--json"]).exits(2));
+    assert_lines(&world.run(["migrate", "--json"]).exits(10));
 }
 
 #[test]

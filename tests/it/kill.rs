@@ -250,7 +250,7 @@ fn a_push_that_names_its_session_anew_is_still_waited_for() {
     drop(world.run(["rehearse"]).exits(0));
     let gate = close_gate(&world);
     let mut run = Going::start(&world, &["migrate", "--confirm", &world.target()]);
-    run.until_type("delegate-backend");
+    run.until_type("delegate-pid");
     until_push_waits(&world);
     run.interrupt();
     run.until_text("still at work");

@@ -310,6 +310,7 @@ error: the policy refuses this migration; the target was not touched
     insert into bad
     values ('x')
   1_fine.sql stood on the copy
+  the copy lacks the extensions pg_cron, pg_net, supabase_vault: if the file needs one of them, the file may be right
 hint: Correct the file and run again
 hint: Run `supa-safe explain SS010` to read why
 
@@ -382,11 +383,15 @@ fn a_lock_on_the_target_stops_at_the_second_of_three() {
         ran.failure(),
         str![[r#"
 error: supabase failed: ERROR: canceling statement due to lock timeout (SQLSTATE 55P03)
+  in `2_two.sql`:
+    alter table busy add column b int
   applied      1_one.sql
   not applied  2_two.sql
   not applied  3_three.sql
   the target was changed
+  the state before the push is in snapshot [SNAPSHOT]
 hint: Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand
+hint: To restore the state before the push into a new database, follow [ROOT]/state/[..]/snapshots/[SNAPSHOT]/restore.md
 
 "#]]
     );
@@ -414,9 +419,13 @@ fn a_failed_file_that_is_not_all_or_nothing_may_leave_something() {
         ran.failure(),
         str![[r#"
 error: supabase failed: ERROR: canceling statement due to lock timeout (SQLSTATE 55P03)
+  in `1_own.sql`:
+    alter table busy add column b int
   not applied  1_own.sql
   no pending file stands on the target; statements of a file that is not all-or-nothing may
+  the state before the push is in snapshot [SNAPSHOT]
 hint: Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand
+hint: To restore the state before the push into a new database, follow [ROOT]/state/[..]/snapshots/[SNAPSHOT]/restore.md
 
 "#]]
     );

@@ -418,6 +418,7 @@ error: the policy refuses this migration; the target was not touched
     insert into public.notes values (-1)
   Failing row contains (-1).
   20260101000000_notes.sql stood on the copy
+  the copy lacks the extensions pg_cron, pg_net, supabase_vault: if the file needs one of them, the file may be right
 hint: Correct the file and run again
 hint: Run `supa-safe explain SS010` to read why
 
