@@ -1,6 +1,7 @@
 //! What people and scripts see: renderers of events, failures, and reports. The only module that
 //! prints. stdout is data, stderr is talk.
 
+mod fit;
 mod human;
 mod json;
 mod prompt;
@@ -92,6 +93,15 @@ impl Default for Summary {
 
 /// Prints one JSON document, or a text, on stdout. A reader that went away is no error.
 pub fn print(text: &str) -> io::Result<()> {
+    write_out(&fit::fit(text, &io::stdout()))
+}
+
+/// Prints a text on stdout as it is, since it may be copied into a file.
+pub fn print_verbatim(text: &str) -> io::Result<()> {
+    write_out(text)
+}
+
+fn write_out(text: &str) -> io::Result<()> {
     quiet_pipe(anstream::stdout().write_all(text.as_bytes()).and_then(|()| anstream::stdout().flush()))
 }
 
@@ -102,12 +112,12 @@ pub fn print_error(text: &str) -> io::Result<()> {
 
 /// Prints a value as one line of JSON on stdout.
 pub fn print_json<T: Serialize>(value: &T) -> io::Result<()> {
-    print(&format!("{}\n", serde_json::to_string(value)?))
+    write_out(&format!("{}\n", serde_json::to_string(value)?))
 }
 
 /// Prints a value as indented JSON on stdout.
 pub fn print_document<T: Serialize>(value: &T) -> io::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    write_out(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 /// Prints the title of an act on stderr, with an empty line before it.
@@ -138,7 +148,7 @@ pub fn print_failure(failure: &Failure) {
         write_text(&mut text, format_args!("{HINT}hint{HINT:#}: {hint}\n"));
     }
     // Nothing is left to tell an error to when stderr is gone.
-    drop(anstream::stderr().write_all(text.as_bytes()));
+    drop(anstream::stderr().write_all(fit::fit(&text, &io::stderr()).as_bytes()));
 }
 
 /// How something stands, in one word.

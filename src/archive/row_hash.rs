@@ -73,38 +73,50 @@ impl RowHasher {
     fn hash_line(&mut self, line: &[u8]) -> i64 {
         self.text.clear();
         self.text.push(b'(');
-        for (index, raw) in line.split(|byte| *byte == b'\t').enumerate() {
-            if index > 0 {
-                self.text.push(b',');
+        let has_escapes = memchr::memchr(b'\\', line).is_some();
+        let mut rest = line;
+        loop {
+            let end = memchr::memchr(b'\t', rest);
+            let (raw, more) = rest.split_at(end.unwrap_or(rest.len()));
+            self.push_field(raw, has_escapes);
+            if end.is_none() {
+                break;
             }
-            if raw == NULL {
-                continue;
-            }
-            let value = if memchr::memchr(b'\\', raw).is_some() {
-                self.field.clear();
-                let mut unescape = Unescape::default();
-                self.field.extend(raw.iter().filter_map(|byte| unescape.next(*byte)));
-                self.field.as_slice()
-            } else {
-                raw
-            };
-            if needs_quotes(value) {
-                self.text.push(b'"');
-                for byte in value {
-                    if is_doubled(*byte) {
-                        self.text.push(*byte);
-                    }
-                    self.text.push(*byte);
-                }
-                self.text.push(b'"');
-            } else {
-                self.text.extend_from_slice(value);
-            }
+            self.text.push(b',');
+            rest = more.get(1..).unwrap_or_default();
         }
         self.text.push(b')');
         let mut hash = Hash::new(self.text.len());
         hash.feed(&self.text);
         hash.end()
+    }
+
+    fn push_field(&mut self, raw: &[u8], may_be_escaped: bool) {
+        if raw == NULL {
+            return;
+        }
+        let value = if may_be_escaped && memchr::memchr(b'\\', raw).is_some() {
+            self.field.clear();
+            let mut unescape = Unescape::default();
+            self.field.extend(raw.iter().filter_map(|byte| unescape.next(*byte)));
+            self.field.as_slice()
+        } else {
+            raw
+        };
+        if !needs_quotes(value) {
+            self.text.extend_from_slice(value);
+            return;
+        }
+        self.text.push(b'"');
+        let mut rest = value;
+        while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+            let (plain, doubled) = rest.split_at(at);
+            self.text.extend_from_slice(plain);
+            self.text.extend(doubled.first().map(|byte| [*byte; 2]).into_iter().flatten());
+            rest = doubled.get(1..).unwrap_or_default();
+        }
+        self.text.extend_from_slice(rest);
+        self.text.push(b'"');
     }
 
     /// A line of any length: once through for the lengths, once more for the hash.
@@ -154,7 +166,17 @@ fn needs_quotes(value: &[u8]) -> bool {
 }
 
 fn asks_for_quotes(byte: u8) -> bool {
-    matches!(byte, b'"' | b'\\' | b'(' | b')' | b',' | b' ' | b'\t'..=b'\r')
+    const ASKS: [bool; 256] = {
+        let mut asks = [false; 256];
+        let bytes = *b"\"\\(), \t\n\x0b\x0c\r";
+        let mut at = 0;
+        while at < bytes.len() {
+            asks[bytes[at] as usize] = true;
+            at += 1;
+        }
+        asks
+    };
+    ASKS[usize::from(byte)]
 }
 
 /// Whether it is doubled between quotes.

@@ -26,7 +26,7 @@ pub(super) fn run(setting: &Setting, args: &ExplainArgs) -> Result<Exit, Failure
         let pages: Vec<_> = pages.iter().map(|(topic, text)| json!({"rule": topic, "text": text})).collect();
         ui::print_document(&json!({"schema": ui::SCHEMA, "pages": pages}))
     } else {
-        ui::print(&pages.iter().map(|(_, text)| format!("{text}\n")).collect::<Vec<_>>().concat())
+        ui::print_verbatim(&pages.iter().map(|(_, text)| format!("{text}\n")).collect::<Vec<_>>().concat())
     };
     printed.map_err(|error| Failure::new(Exit::Error, &error))?;
     Ok(Exit::Done)

@@ -399,7 +399,10 @@ async fn finish(
         None => "the checks are healthy; NOT REHEARSED",
     });
     let pushed = format!("Pushed {} to {}", prepared.pending.in_words(), opened.target.name());
-    opened.context.note(pushed.clone());
+    if ready.base.strength() == Strength::Succeeded {
+        // The proof that follows may take long.
+        opened.context.note(pushed.clone());
+    }
     done.closing.insert(0, pushed);
     Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
 }

@@ -1,6 +1,7 @@
 //! Events for people: lines on stderr, with a moving line where there is a terminal.
 
 use super::Loudness;
+use super::fit::fit;
 use super::styles::{DONE, HINT, WARNING};
 use crate::effect::FileEffect;
 use crate::event::{Event, Observer};
@@ -35,7 +36,7 @@ impl Human {
     fn line(&self, text: &str) {
         self.bar.suspend(|| {
             // Nobody listens any more when stderr is gone; the run goes on.
-            drop(writeln!(anstream::stderr(), "{text}"));
+            drop(writeln!(anstream::stderr(), "{}", fit(text, &std::io::stderr())));
         });
     }
 
