@@ -161,7 +161,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Let git ask before a push that carries migrations
     Hook(hook::HookArgs),
-    /// Play a whole migration on a throwaway database of this machine
+    /// Play a whole migration on a throwaway project of this machine
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Keep a scratch server until the pipe on stdin closes

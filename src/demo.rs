@@ -1,10 +1,11 @@
-//! What `supa-safe demo` plays on: a throwaway Postgres that looks like a hosted project, and the
-//! sample project of `supabase/`, both out of this program alone.
+//! What `supa-safe demo` plays on: a throwaway Postgres that looks like a hosted project, stand-ins
+//! for the platform around it, and the sample project of `supabase/`, all out of this program alone.
 //!
 //! Everything stands in the folder of the scratch server, so that its keeper removes it all,
 //! whatever becomes of the run.
 
 pub mod cloud;
+pub mod platform;
 pub mod storage;
 
 use crate::disk;
@@ -17,6 +18,8 @@ use crate::target::{Connection, SslMode};
 use crate::tools::Machine;
 use crate::tools::installs::Installation;
 use crate::tools::supabase::{self, Answer, Supabase};
+use cloud::Function;
+use platform::Platform;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +31,8 @@ const OWNER: &str = "postgres";
 const DATABASE: &str = "postgres";
 /// `max_connections` and `max_locks_per_transaction` of a small hosted project.
 const LIMITS: (u32, u32) = (60, 64);
+/// The folder of what functions share.
+const SHARED: &str = "_shared";
 /// What the CLI leaves behind.
 const CLI_HOME: &str = "cli";
 
@@ -47,7 +52,7 @@ macro_rules! project_files {
 }
 
 /// The sample project, by path in its `supabase` folder.
-const PROJECT: [(&str, &str); 15] = project_files![
+const PROJECT: [(&str, &str); 17] = project_files![
     "config.toml",
     "seed.sql",
     "checks/accounts_without_profile.sql",
@@ -55,7 +60,9 @@ const PROJECT: [(&str, &str); 15] = project_files![
     "checks/order_totals.sql",
     "checks/orphaned_order_items.sql",
     "checks/payments.sql",
+    "functions/_shared/reply.ts",
     "functions/hello/index.ts",
+    "functions/order-status/index.ts",
     "migrations/20260112090000_catalog.sql",
     "migrations/20260119103000_customers_and_orders.sql",
     "migrations/20260216140000_events_and_reports.sql",
@@ -92,6 +99,9 @@ pub enum Error {
     /// The CLI refused.
     #[error("supabase did not push the applied migrations to the demo's database: {0}")]
     Refused(String),
+    /// No platform around it.
+    #[error("cannot start what stands for the platform")]
+    Platform(#[from] platform::Error),
     /// A file or folder could not be made.
     #[error("cannot prepare the demo's folder")]
     Io(#[from] io::Error),
@@ -158,6 +168,12 @@ impl Hosted {
         Ok(())
     }
 
+    /// Starts what stands for the platform, with the project's functions, secrets, and objects.
+    pub async fn platform(&self) -> Result<Platform, Error> {
+        let admin = self.scratch.superuser_connection(DATABASE);
+        Ok(Platform::start(admin, &self.folder, &functions()).await?)
+    }
+
     /// The folder of the sample project, with the pending migrations in it.
     pub fn project(&self) -> PathBuf {
         self.folder.join("shop")
@@ -205,6 +221,19 @@ pub fn migrations() -> (Vec<&'static str>, Vec<&'static str>) {
         .partition(|name| is_applied_name(name))
 }
 
+/// The functions of the sample project, each with the files that it is deployed with.
+fn functions() -> Vec<Function> {
+    let below: Vec<(&str, &str)> =
+        PROJECT.iter().filter_map(|(path, text)| Some((path.strip_prefix("functions/")?, *text))).collect();
+    let slugs = below.iter().filter_map(|(path, _)| path.strip_suffix("/index.ts"));
+    let function = |slug: &str| {
+        let own = |path: &str| path.split('/').next().is_some_and(|dir| dir == slug || dir == SHARED);
+        let files: Vec<(&str, &str)> = below.iter().copied().filter(|(path, _)| own(path)).collect();
+        Function::new(slug, &files)
+    };
+    slugs.map(function).collect()
+}
+
 fn is_applied(path: &str) -> bool {
     path.strip_prefix("migrations/").is_some_and(is_applied_name)
 }
@@ -250,6 +279,21 @@ mod tests {
         there.sort();
         here.sort_unstable();
         assert_eq!(here, there);
+    }
+
+    #[test]
+    fn every_function_is_deployed_with_what_it_shares() {
+        let functions = functions();
+        let files = |function: &Function| -> Vec<String> {
+            let files = function.parts.iter().map(|part| part.path.clone());
+            files.map(|path| path.replace("source/supabase/functions/", "")).collect()
+        };
+        assert_eq!(
+            functions.iter().map(|one| one.slug.as_str()).collect::<Vec<_>>(),
+            ["hello", "order-status"]
+        );
+        assert_eq!(files(&functions[0]), ["_shared/reply.ts", "hello/index.ts"]);
+        assert_eq!(files(&functions[1]), ["_shared/reply.ts", "order-status/index.ts"]);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use super::fail::failed;
 use super::signals::Signals;
-use super::{Cli, Command, Global, Setting, migrate, open};
+use super::{Cli, Command, Global, Setting, look, migrate, open, secrets};
 use crate::config::{Config, Flags, Surroundings};
+use crate::demo::platform::{self, Platform};
 use crate::demo::{self, Hosted};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -47,15 +48,20 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
     let mut signals = Signals::take()?;
     let story = Story { told: !setting.global.json && !setting.global.quiet };
     let props = signals.guard(props(setting)).await?;
-    story.act("1/5", "A database that looks like a hosted Supabase project");
+    story.act("1/6", "A project that looks like one of Supabase's platform");
     let hosted = signals
         .guard(async {
             Hosted::start(props.server.clone(), &props.machine).await.map_err(|error| broken(&error))
         })
         .await?;
-    let played = signals.guard(set_up(setting, &hosted, &props, story)).await;
-    let played = match played {
-        Ok(()) => Box::pin(play(setting, &hosted, &props, story)).await,
+    let played = match signals.guard(Box::pin(set_up(setting, &hosted, &props, story))).await {
+        Ok(platform) => {
+            let stage = Stage { setting: inner(setting, &hosted, &props, Some(&platform)), hosted: &hosted };
+            let played = Box::pin(play(&stage, story, &mut signals)).await;
+            let unknown = platform.unknown_calls();
+            platform.stop().await;
+            played.and_then(|exit| knew_every_call(&unknown).map(|()| exit))
+        }
         Err(failure) => Err(failure),
     };
     let interrupted =
@@ -144,47 +150,105 @@ fn broken(error: &demo::Error) -> Failure {
     Failure::new(Exit::Error, error)
 }
 
-async fn set_up(setting: &Setting, hosted: &Hosted, props: &Props, story: Story) -> Result<(), Failure> {
+fn knew_every_call(unknown: &[String]) -> Result<(), Failure> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let text = "the stand-ins of the platform were asked for what they do not know";
+    Err(unknown
+        .iter()
+        .fold(Failure::message(Exit::Error, text), |failure, call| failure.detail(call.clone())))
+}
+
+async fn set_up(
+    setting: &Setting,
+    hosted: &Hosted,
+    props: &Props,
+    story: Story,
+) -> Result<Platform, Failure> {
     let (applied, pending) = demo::migrations();
     let server = &props.server.version;
     let address = hosted.connection().address();
-    story.line(&format!(
-        "Postgres {server} on {address}, with the roles, schemas, and privileges of the platform"
-    ));
+    story.line(&format!("Postgres {server} on {address},"));
+    story.line("  with the roles, schemas, and privileges of the platform");
     story.line(&format!(
         "the real supabase {} pushes the first {} migrations of a small shop …",
         props.cli.version,
         applied.len()
     ));
     // Found again, so that it leaves nothing outside of the demo's folder.
-    let inner = inner(setting, hosted, props).surroundings;
+    let inner = inner(setting, hosted, props, None).surroundings;
     let config = Config::load(&inner, Flags::default(), None).map_err(failed(Exit::Usage))?;
     let cli = find_cli(&inner, &config).await?;
     hosted.push_applied(&cli).await.map_err(|error| broken(&error))?;
     story.line("about 50,000 rows are loaded …");
     hosted.load().await.map_err(|error| broken(&error))?;
-    story.act("2/5", "Somebody has written new migrations");
+    let platform = hosted.platform().await.map_err(|error| broken(&error))?;
+    story.line(&format!("stand-ins for the rest of project {}, on loopback:", platform::REF));
+    story.line(&format!("  Storage with {} objects, and", platform.objects()));
+    story.line(&format!(
+        "  the Management API with {} Edge Functions and {} secrets",
+        platform.functions(),
+        platform::SECRETS.len()
+    ));
+    story.act("2/6", "Somebody has written new migrations");
     for file in pending {
         story.line(file);
     }
-    Ok(())
+    Ok(platform)
 }
 
-/// Runs `supa-safe migrate` on the pending files, and shows what is left of it.
-async fn play(setting: &Setting, hosted: &Hosted, props: &Props, story: Story) -> Result<Exit, Failure> {
-    let target = hosted.connection();
-    let url = format!("postgresql://{}@{}", target.user, target.name());
-    let words = ["supa-safe", "migrate", "--db-url", &url, "--confirm", &target.name()].map(str::to_owned);
-    story.act("3/5", "They are pushed with supa-safe instead of `supabase db push`");
-    story.line(&format!("$ {}", words.join(" ")));
-    story.line("(--confirm stands for you, who would type the name of the target when asked)");
-    let cli = Cli::try_parse_from(&words).map_err(failed(Exit::Error))?;
-    let Command::Migrate(args) = cli.command else {
-        return Err(Failure::message(Exit::Error, "the demo has lost its command"));
+/// What the story is played on.
+struct Stage<'a> {
+    setting: Setting,
+    hosted: &'a Hosted,
+}
+
+impl Stage<'_> {
+    /// Tells a command about the demo's project, and makes it what clap makes of it.
+    fn command(&self, story: Story, words: &[&str], flags: &[(&str, &str)]) -> Result<Command, Failure> {
+        let target = self.hosted.connection();
+        let url = format!("postgresql://{}@{}", target.user, target.name());
+        let flags = [&[("--db-url", url.as_str()), ("--project-ref", platform::REF)], flags].concat();
+        story.line(&format!("$ supa-safe {} \\", words.join(" ")));
+        for (place, (flag, value)) in flags.iter().enumerate() {
+            let more = if place + 1 < flags.len() { " \\" } else { "" };
+            story.line(&format!("    {flag} {value}{more}"));
+        }
+        let flags = flags.iter().flat_map(|(flag, value)| [*flag, *value]);
+        let words = ["supa-safe"].into_iter().chain(words.iter().copied()).chain(flags);
+        Ok(Cli::try_parse_from(words).map_err(failed(Exit::Error))?.command)
+    }
+}
+
+/// Confirms the secrets, runs `supa-safe migrate` on the pending files, and shows what is left of it.
+async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<Exit, Failure> {
+    let lost = || Failure::message(Exit::Error, "the demo has lost its command");
+    let name = stage.hosted.connection().name();
+    let confirm = [("--confirm", name.as_str())];
+
+    story.act("3/6", "No snapshot can hold the values of secrets: somebody confirms to keep them");
+    let Command::Secrets(args) = stage.command(story, &["secrets", "confirm"], &confirm)? else {
+        return Err(lost());
     };
-    let exit = Box::pin(migrate::run(&inner(setting, hosted, props), args)).await?;
+    story.line("(--confirm stands for you, who would type the name of the target when asked)");
+    if story.told {
+        signals.guard(secrets::run(&stage.setting, args)).await?;
+    } else {
+        // Scripts get the lines of one run, that of the push.
+        signals.guard(secrets::confirm_silently(&stage.setting, args)).await?;
+    }
+
+    story.act("4/6", "The migrations are pushed with supa-safe instead of `supabase db push`");
+    let Command::Migrate(args) = stage.command(story, &["migrate"], &confirm)? else { return Err(lost()) };
+    let exit = Box::pin(migrate::run(&stage.setting, args)).await?;
     if exit == Exit::Done {
-        if let Some(snapshot) = newest(hosted).map_err(failed(Exit::Error))? {
+        story.act("5/6", "What stands on disk now");
+        if story.told {
+            let Command::Show(args) = stage.command(story, &["show"], &[])? else { return Err(lost()) };
+            look::show(&stage.setting, &args).await?;
+        }
+        if let Some(snapshot) = newest(stage.hosted).map_err(failed(Exit::Error))? {
             story.snapshot(&snapshot).map_err(failed(Exit::Error))?;
         }
         story.own_project();
@@ -199,7 +263,7 @@ fn newest(hosted: &Hosted) -> Result<Option<Snapshot>, store::Error> {
 }
 
 /// The setting of the run inside: the demo's own project, state, programs, and password.
-fn inner(setting: &Setting, hosted: &Hosted, props: &Props) -> Setting {
+fn inner(setting: &Setting, hosted: &Hosted, props: &Props, platform: Option<&Platform>) -> Setting {
     let password = hosted.connection().password.as_ref().map(|password| OsString::from(password.expose()));
     let dirs = |dir: PathBuf| Some(dir.into_os_string());
     let mut changes = vec![
@@ -214,6 +278,7 @@ fn inner(setting: &Setting, hosted: &Hosted, props: &Props) -> Setting {
         // The CLI's runtime unpacks a library of its own there.
         ("BUN_TMPDIR", dirs(hosted.cli_home())),
     ];
+    changes.extend(platform.map(Platform::variables).unwrap_or_default());
     let bin = setting.surroundings.variable(PG_BIN).or_else(|| setting.surroundings.variable(HOSTED_BIN));
     if let Some(bin) = bin {
         changes.push(("SUPA_SAFE_PG_BIN", dirs(setting.surroundings.cwd.join(bin))));
@@ -250,23 +315,20 @@ impl Story {
     }
 
     fn snapshot(self, snapshot: &Snapshot) -> io::Result<()> {
-        let database = &snapshot.manifest.database;
-        let rows: u64 = database.tables.iter().map(|table| table.count).sum();
-        self.act("4/5", "What stands on disk now");
-        self.line(&format!("{}", snapshot.dir.display()));
-        let tables = format!(
-            "the dump, and count and content hash of {} tables with {rows} rows",
-            database.tables.len()
-        );
+        self.line("what stands in that folder:");
         for (name, what) in [
-            ("manifest.json", "what was captured of which database, and when; written last"),
+            ("manifest.json", "what was captured of which target, and when; written last"),
             ("SHA256SUMS", "a digest of every file"),
-            ("database/", &tables),
+            ("database/", "the dump, and count and content hash of every table"),
+            ("storage/", "every object's row and digest; the bytes are in ../../objects/"),
+            ("functions/", "the source of each Edge Function, with what it shares"),
+            ("secrets.json", "names and digests of the secrets"),
+            ("config/", "the `supabase` folder, and the project's own settings"),
             (runbook::FILE, "how to restore it with `psql` and `pg_restore`, without supa-safe"),
         ] {
             self.line(&format!("  {name:<14} {what}"));
         }
-        self.line("from that folder, among other commands of restore.md, as the rehearsal ran them:");
+        self.line("among other commands of restore.md, as the rehearsal ran them:");
         let text = fs::read_to_string(snapshot.dir.join(runbook::FILE))?;
         let is_short = |line: &&str| line.len() < 140;
         let is_command =
@@ -278,15 +340,17 @@ impl Story {
     }
 
     fn own_project(self) {
-        self.act("5/5", "The same on a project of yours, from the folder that holds `supabase/`");
+        self.act("6/6", "The same on a project of yours, from the folder that holds `supabase/`");
         for line in [
-            "read -rs PGPASSWORD && export PGPASSWORD    # the database password; it stays out of the command line",
-            "export SUPA_SAFE_DB_URL=postgresql://postgres@db.<ref>.supabase.co:5432/postgres",
-            "supa-safe migrate --dry-run                 # prints the plan, and touches nothing",
-            "supa-safe snapshot                          # only a proved snapshot",
-            "supa-safe rehearse                          # and a rehearsal of the pending files on a copy of it",
-            "supa-safe migrate                           # all of it: it asks before it pushes",
-            "supa-safe show                              # the snapshot, and the folder with restore.md",
+            "supabase link                           # unless it is linked already",
+            "export SUPA_SAFE_S3_ACCESS_KEY_ID=…     # for the files of Storage,",
+            "export SUPA_SAFE_S3_SECRET_ACCESS_KEY=… # with this",
+            "supa-safe doctor                        # says what is missing",
+            "supa-safe migrate --dry-run             # prints the plan, and touches nothing",
+            "supa-safe snapshot                      # only a proved snapshot",
+            "supa-safe secrets confirm               # that you keep their values elsewhere",
+            "supa-safe migrate                       # all of it: it asks before it pushes",
+            "supa-safe show                          # the snapshot, and its folder",
         ] {
             self.line(line);
         }
@@ -295,7 +359,8 @@ impl Story {
     fn kept(self, kept: &Kept, project: &Path, password: &Path, state: &Path) {
         let word = |path: &Path| shell_word(&path.to_string_lossy());
         let at = &kept.connection;
-        self.act("kept", "Everything is still there");
+        self.act("kept", "Database, project, and evidence are still there");
+        self.line("what stood for the platform ended with this run");
         for line in [
             format!("export SUPA_SAFE_STATE_DIR={}", word(state)),
             format!("export SUPA_SAFE_DB_URL=postgresql://postgres@{}/postgres", at.address()),

@@ -185,8 +185,13 @@ fn write_snapshot(
         writeln!(text, "native     backups: {backups}")?;
     }
     writeln!(text, "tables")?;
-    for table in &manifest.database.tables {
+    let (empty, filled): (Vec<_>, Vec<_>) =
+        manifest.database.tables.iter().partition(|table| table.count == 0);
+    for table in filled {
         writeln!(text, "  {:>12}  {}", table.count, table.qualified())?;
+    }
+    if !empty.is_empty() {
+        writeln!(text, "  {:>12}  and {} empty tables", 0, empty.len())?;
     }
     for limit in limits {
         writeln!(text, "limit      {limit}")?;

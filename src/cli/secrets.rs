@@ -162,13 +162,49 @@ async fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Failure> {
 }
 
 async fn confirm(setting: &Setting, args: ConfirmArgs) -> Result<Exit, Failure> {
-    let inventory = Inventory::read(setting, &args.target).await?;
-    let now = (setting.clock)();
-    let every = crate::policy::in_words(inventory.policy.secrets_confirm_every);
-    let open = inventory.open(setting);
-    let done = if open.is_empty() {
-        "Nothing to confirm: every secret was confirmed, and has not changed".to_owned()
+    let Confirmed { target, project_ref, open, every } = record(setting, &args.target, args.confirm).await?;
+    let printed = if setting.global.json {
+        ui::print_document(&serde_json::json!({
+            "schema": ui::SCHEMA,
+            "target": target,
+            "project_ref": project_ref,
+            "confirmed": open,
+        }))
+    } else if open.is_empty() {
+        ui::print("Nothing to confirm: every secret was confirmed, and has not changed\n")
     } else {
+        ui::print(&format!("Confirmed {} of the secrets of {target}; this holds for {every}\n", open.len()))
+    };
+    printed.map_err(failed(Exit::Error))?;
+    Ok(Exit::Done)
+}
+
+/// Confirms, and prints nothing.
+#[cfg(feature = "demo")]
+pub(super) async fn confirm_silently(setting: &Setting, args: SecretsArgs) -> Result<(), Failure> {
+    let mut silent = setting.clone();
+    silent.global.quiet = true;
+    if let SecretsCommand::Confirm(args) = args.command {
+        record(&silent, &args.target, args.confirm).await?;
+    }
+    Ok(())
+}
+
+/// What a person confirmed.
+struct Confirmed {
+    target: String,
+    project_ref: String,
+    /// What needed it, in words.
+    open: Vec<String>,
+    /// How long it holds, in words.
+    every: String,
+}
+
+/// Shows what needs a confirmation, takes it, and keeps it; says nothing of how it ended.
+async fn record(setting: &Setting, args: &TargetArgs, flag: Option<String>) -> Result<Confirmed, Failure> {
+    let inventory = Inventory::read(setting, args).await?;
+    let open = inventory.open(setting);
+    if !open.is_empty() {
         if !setting.global.quiet {
             ui::heading(&inventory.target, "secrets of the project");
             for line in inventory.lines() {
@@ -178,27 +214,16 @@ async fn confirm(setting: &Setting, args: ConfirmArgs) -> Result<Exit, Failure> 
         let question = Question {
             target: &inventory.target,
             agent: setting.surroundings.agent().filter(|_| !setting.exempt),
-            flag: args.confirm,
+            flag,
             may_ask: setting.may_ask(),
             to: Purpose::Secrets,
         };
         confirm::weigh(&question).await?;
-        let confirmed = inventory::confirm(&inventory.entries, now);
+        let confirmed = inventory::confirm(&inventory.entries, (setting.clock)());
         inventory.store.confirm_secrets(confirmed).map_err(failed(Exit::Error))?;
-        format!("Confirmed {} of the secrets of {}; this holds for {every}", open.len(), inventory.target)
-    };
-    let printed = if setting.global.json {
-        ui::print_document(&serde_json::json!({
-            "schema": ui::SCHEMA,
-            "target": inventory.target,
-            "project_ref": inventory.project_ref,
-            "confirmed": open,
-        }))
-    } else {
-        ui::print(&format!("{done}\n"))
-    };
-    printed.map_err(failed(Exit::Error))?;
-    Ok(Exit::Done)
+    }
+    let every = crate::policy::in_words(inventory.policy.secrets_confirm_every);
+    Ok(Confirmed { target: inventory.target, project_ref: inventory.project_ref, open, every })
 }
 
 #[derive(Serialize)]
