@@ -88,7 +88,7 @@ impl Want {
 pub async fn collect(target: &Target, context: &Context, want: Want) -> Result<Collected, Error> {
     let watch = context.stage(Stage::Collect, format!("take a snapshot of {}", target.name()));
     let local_clock = (context.clock)();
-    let draft = context.store.begin(SnapshotId::new(local_clock, u32::from_le_bytes(disk::random()?)))?;
+    let draft = context.store.begin(SnapshotId::new(local_clock, u16::from_le_bytes(disk::random()?)))?;
     let storage = if want.has(ComponentName::Storage) {
         Storage::prepare(target, context, &draft).await?
     } else {

@@ -32,8 +32,12 @@ pub struct BadId(String);
 
 impl SnapshotId {
     /// Makes a name from an instant and a random number.
-    pub fn new(at: Timestamp, random: u32) -> Self {
-        Self(format!("{}-{:06x}", at.strftime("%Y%m%dT%H%M%SZ"), random & 0x00ff_ffff))
+    ///
+    /// The first three of the six digits count 4096ths of the second, so that names sort as the
+    /// instants do within one second too.
+    pub fn new(at: Timestamp, random: u16) -> Self {
+        let fraction = at.subsec_nanosecond().unsigned_abs() / 244_141;
+        Self(format!("{}-{fraction:03x}{:03x}", at.strftime("%Y%m%dT%H%M%SZ"), random & 0x0fff))
     }
 
     /// The name as text.
@@ -424,9 +428,13 @@ mod tests {
 
     #[test]
     fn an_id_is_read_back_and_nonsense_is_not() {
-        let id = SnapshotId::new("2026-11-22T20:03:12Z".parse().unwrap(), 0xff1a_2b3c);
-        assert_eq!(id.as_str(), "20261122T200312Z-1a2b3c");
-        assert_eq!(id.as_str().parse(), Ok(id));
+        let id = |at: &str, random| SnapshotId::new(at.parse().unwrap(), random);
+        let early = id("2026-11-22T20:03:12.1Z", 0xfb3c);
+        assert_eq!(early.as_str(), "20261122T200312Z-199b3c");
+        let late = id("2026-11-22T20:03:12.999999999Z", 0);
+        assert_eq!(late.as_str(), "20261122T200312Z-fff000");
+        assert!(id("2026-11-22T20:03:12Z", 0x0fff) < early && early < late);
+        assert_eq!(early.as_str().parse(), Ok(early));
         for bad in [
             "",
             "x",

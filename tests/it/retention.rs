@@ -19,11 +19,11 @@ fn with_snapshot() -> World {
 }
 
 /// A copy of the newest snapshot as it would have been taken that long ago, naming these objects.
-fn aged(world: &World, days: u32, objects: &[String]) -> String {
+fn aged(world: &World, days: u16, objects: &[String]) -> String {
     let newest = world.snapshots().swap_remove(0);
     let now: jiff::Timestamp =
         read_json(&newest.join("manifest.json"))["taken"]["local_clock"].as_str().unwrap().parse().unwrap();
-    let taken = now - jiff::SignedDuration::from_hours(24) * i32::try_from(days).unwrap();
+    let taken = now - jiff::SignedDuration::from_hours(24) * i32::from(days);
     let id = supa_safe::manifest::SnapshotId::new(taken, days).as_str().to_owned();
     let dir = newest.with_file_name(&id);
     for file in disk::files_below(&newest).unwrap() {
@@ -230,8 +230,8 @@ fn a_killed_prune_never_takes_what_is_needed() {
     let world = with_snapshot();
     for seed in [1_usize, 4, 6] {
         let objects: Vec<String> = (0..40).map(|number| object(&world, number, DAY * 40)).collect();
-        let own = |days: u32| {
-            let first = usize::try_from(days).unwrap();
+        let own = |days: u16| {
+            let first = usize::from(days);
             [&objects[..10], &objects[first..first + 5]].concat()
         };
         let young: Vec<String> = (1..=3).map(|days| aged(&world, days, &own(days))).collect();
