@@ -213,6 +213,8 @@ struct SecretSection {
 }
 
 /// What one target has of its own.
+///
+/// Its settings stand in [`PolicyFile`] again: serde's `flatten` would lose the line of a mistake.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TargetSection {

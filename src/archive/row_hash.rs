@@ -314,18 +314,14 @@ impl Hash {
     fn mix(&mut self, block: [u8; 12]) {
         self.add(words(block));
         let Self { mut a, mut b, mut c, .. } = *self;
-        a = a.wrapping_sub(c) ^ c.rotate_left(4);
-        c = c.wrapping_add(b);
-        b = b.wrapping_sub(a) ^ a.rotate_left(6);
-        a = a.wrapping_add(c);
-        c = c.wrapping_sub(b) ^ b.rotate_left(8);
-        b = b.wrapping_add(a);
-        a = a.wrapping_sub(c) ^ c.rotate_left(16);
-        c = c.wrapping_add(b);
-        b = b.wrapping_sub(a) ^ a.rotate_left(19);
-        a = a.wrapping_add(c);
-        c = c.wrapping_sub(b) ^ b.rotate_left(4);
-        b = b.wrapping_add(a);
+        for [first, second, third] in [[4, 6, 8], [16, 19, 4]] {
+            a = a.wrapping_sub(c) ^ c.rotate_left(first);
+            c = c.wrapping_add(b);
+            b = b.wrapping_sub(a) ^ a.rotate_left(second);
+            a = a.wrapping_add(c);
+            c = c.wrapping_sub(b) ^ b.rotate_left(third);
+            b = b.wrapping_add(a);
+        }
         (self.a, self.b, self.c) = (a, b, c);
     }
 

@@ -28,6 +28,16 @@ fn close_gate(world: &World) -> Session {
     session
 }
 
+/// A push that waits at the gate.
+fn held_push(world: &World) -> (Going, Session) {
+    drop(world.run(["rehearse"]).exits(0));
+    let gate = close_gate(world);
+    let mut run = Going::start(world, &["migrate", "--confirm", &world.target()]);
+    run.until_type("delegate-pid");
+    until_push_waits(world);
+    (run, gate)
+}
+
 /// A run that goes on while the test looks at its events.
 struct Going {
     child: Child,
@@ -154,12 +164,8 @@ fn a_rehearsal_that_was_killed_leaves_no_server() {
 #[test]
 fn a_push_whose_run_was_killed_goes_on_and_the_next_run_finds_it() {
     let world = world();
-    drop(world.run(["rehearse"]).exits(0));
-    let gate = close_gate(&world);
     let target = world.target();
-    let mut run = Going::start(&world, &["migrate", "--confirm", &target]);
-    run.until_type("delegate-pid");
-    until_push_waits(&world);
+    let (run, gate) = held_push(&world);
     run.kill();
     // A look in between does not make the next push forget.
     drop(world.run(["check"]).exits(3));
@@ -186,11 +192,7 @@ fn a_push_whose_run_was_killed_goes_on_and_the_next_run_finds_it() {
 #[test]
 fn ctrl_c_during_the_push_waits_for_the_server() {
     let world = world();
-    drop(world.run(["rehearse"]).exits(0));
-    let gate = close_gate(&world);
-    let mut run = Going::start(&world, &["migrate", "--confirm", &world.target()]);
-    run.until_type("delegate-pid");
-    until_push_waits(&world);
+    let (mut run, gate) = held_push(&world);
     run.interrupt();
     run.until_text("still at work");
     gate.run("commit");
@@ -207,11 +209,7 @@ fn ctrl_c_during_the_push_waits_for_the_server() {
 #[test]
 fn a_second_ctrl_c_cancels_the_statement() {
     let world = world();
-    drop(world.run(["rehearse"]).exits(0));
-    let gate = close_gate(&world);
-    let mut run = Going::start(&world, &["migrate", "--confirm", &world.target()]);
-    run.until_type("delegate-pid");
-    until_push_waits(&world);
+    let (mut run, gate) = held_push(&world);
     run.interrupt();
     run.until_text("Interrupt again to cancel its statement");
     run.interrupt();
@@ -247,11 +245,7 @@ fn a_push_that_names_its_session_anew_is_still_waited_for() {
         ("20260102000000_second", "set application_name = 'mine'; insert into public.gate values (1);"),
     ]);
     world.sql(OWNER, "create table public.gate (id int)");
-    drop(world.run(["rehearse"]).exits(0));
-    let gate = close_gate(&world);
-    let mut run = Going::start(&world, &["migrate", "--confirm", &world.target()]);
-    run.until_type("delegate-pid");
-    until_push_waits(&world);
+    let (mut run, gate) = held_push(&world);
     run.interrupt();
     run.until_text("still at work");
     gate.run("commit");
