@@ -34,8 +34,7 @@ fn aged(world: &World, days: u16, objects: &[String]) -> String {
     manifest["id"] = json!(id);
     manifest["taken"]["local_clock"] = json!(taken);
     if !objects.is_empty() {
-        let lines: Vec<String> =
-            objects.iter().map(|sha256| format!("{}\n", json!({"key": "k", "sha256": sha256}))).collect();
+        let lines: Vec<String> = objects.iter().map(|sha256| format!("{}\n", line(sha256))).collect();
         let index = [&lines.concat(), "{\"bucket\":\"b\"}\n"].concat();
         fs::create_dir_all(dir.join("storage")).unwrap();
         disk::write(&dir.join("storage/index.jsonl"), index.as_bytes()).unwrap();
@@ -44,6 +43,11 @@ fn aged(world: &World, days: u16, objects: &[String]) -> String {
     }
     disk::write_json(&dir.join("manifest.json"), &manifest).unwrap();
     id
+}
+
+/// A line of an index.
+fn line(sha256: &str) -> Value {
+    json!({ "object": { "state": "ok", "id": "1", "key": "k", "sha256": sha256 } })
 }
 
 /// An object file of that age; returns its digest.
@@ -152,13 +156,13 @@ fn objects_go_when_no_index_names_them() {
     let draft = world.store().join("snapshots/20261122T000000Z-aaaaaa.partial/storage");
     fs::create_dir_all(&draft).unwrap();
     let drafted = object(&world, 5, DAY * 3);
-    disk::write(&draft.join("index.jsonl"), format!("{}\n", json!({"sha256": drafted})).as_bytes()).unwrap();
+    disk::write(&draft.join("index.jsonl"), format!("{}\n", line(&drafted)).as_bytes()).unwrap();
     drop(world.run(["prune"]).exits(0));
     assert!(there(&drafted));
 
     // An index that was cut short, or that cannot be read, names nobody knows what.
     let index = world.store().join("snapshots").join(&young).join("storage/index.jsonl");
-    for text in ["", "{\"sha256\":"] {
+    for text in ["", "{\"object\":"] {
         let stray = object(&world, 6, DAY * 2);
         disk::write(&index, text.as_bytes()).unwrap();
         let ran = world.run(["prune", "--json"]).exits(0);
@@ -206,7 +210,8 @@ fn assert_whole(world: &World) {
 }
 
 fn named(index: &str) -> BTreeSet<String> {
-    let line = |line| serde_json::from_str::<Value>(line).unwrap()["sha256"].as_str().map(str::to_owned);
+    let line =
+        |line| serde_json::from_str::<Value>(line).unwrap()["object"]["sha256"].as_str().map(str::to_owned);
     index.lines().filter_map(line).collect()
 }
 
