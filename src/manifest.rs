@@ -403,6 +403,16 @@ pub struct Proof {
     pub limits: Vec<String>,
 }
 
+/// Damage that a verification found, in `proofs/`; a later proof takes it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Damage {
+    /// When, by this machine's clock.
+    pub found_at: Timestamp,
+    /// What, in words.
+    pub what: Vec<String>,
+}
+
 /// `schema.name`, each quoted where SQL needs it.
 pub fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", quoted(schema), quoted(name))

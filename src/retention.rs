@@ -3,7 +3,7 @@
 //! Nothing goes that something still leans on, and nothing goes without a reason to go: a snapshot
 //! whose record cannot be read is kept, because nobody knows what it is.
 
-use crate::manifest::SnapshotId;
+use crate::manifest::{ComponentName, ComponentState, Manifest, SnapshotId};
 use crate::policy::in_words;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,50 @@ pub struct Known {
     pub pinned: bool,
     /// Snapshots whose restore stands for this one.
     pub successor_of: Vec<SnapshotId>,
+    /// What it holds, by the part's name.
+    pub holds: BTreeMap<&'static str, Extent>,
+    /// Whether a part of it is known to be lost or altered.
+    pub is_damaged: bool,
+}
+
+impl Known {
+    /// Whether nothing is lost with an older one as long as this one is there.
+    fn replaces(&self, older: &Self) -> bool {
+        let holds = |part: &str| self.holds.get(part).copied().unwrap_or(Extent::None);
+        self.id > older.id
+            && self.taken_at.is_ok()
+            && !self.is_damaged
+            && older.holds.iter().all(|(part, extent)| holds(part) >= *extent)
+    }
+}
+
+/// How much of a part a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// Nothing.
+    None,
+    /// Not all of it.
+    Part,
+    /// All of it.
+    Whole,
+}
+
+/// What a snapshot holds by its record: the database, and each component.
+pub fn holds(manifest: &Manifest) -> BTreeMap<&'static str, Extent> {
+    let database = if manifest.database.gaps.is_empty() { Extent::Whole } else { Extent::Part };
+    let components = manifest.components.iter().map(|component| {
+        let extent = match component.state {
+            ComponentState::Complete => Extent::Whole,
+            // Keys that do not open Storage leave no index, and nothing of it is held.
+            ComponentState::Incomplete if component.name != ComponentName::Storage => Extent::Part,
+            ComponentState::Incomplete if manifest.storage.is_some() => Extent::Part,
+            ComponentState::Incomplete | ComponentState::LeftOut | ComponentState::NotApplicable => {
+                Extent::None
+            }
+        };
+        (component.name.as_str(), extent)
+    });
+    components.chain([("database", database)]).collect()
 }
 
 /// A run that pushed.
@@ -60,6 +104,13 @@ pub struct PastPush {
 pub enum Reason {
     /// It is the newest one.
     Newest,
+    /// No newer one that is undamaged holds all that it holds.
+    Unreplaced {
+        /// What it holds, in words.
+        holds: String,
+        /// Whether it is damaged itself.
+        is_damaged: bool,
+    },
     /// A person said so.
     Pinned,
     /// It is young.
@@ -82,6 +133,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Newest => f.write_str("the newest one"),
+            Self::Unreplaced { holds, is_damaged: false } => {
+                write!(f, "no newer undamaged one holds as much: {holds}")
+            }
+            Self::Unreplaced { holds, is_damaged: true } => {
+                write!(f, "damaged, and no newer undamaged one holds what it should: {holds}")
+            }
             Self::Pinned => f.write_str("pinned"),
             Self::Young(keep) => write!(f, "younger than {}", in_words(*keep)),
             Self::Rehearsed => f.write_str("a rehearsal that still counts restored it"),
@@ -156,6 +213,8 @@ fn own_reasons(facts: &Facts, known: &Known) -> Vec<Reason> {
     let readable = facts.snapshots.iter().filter(|other| other.taken_at.is_ok());
     if readable.max_by(|left, right| left.id.cmp(&right.id)).is_some_and(|newest| newest.id == known.id) {
         reasons.push(Reason::Newest);
+    } else if known.taken_at.is_ok() && !facts.snapshots.iter().any(|other| other.replaces(known)) {
+        reasons.push(Reason::Unreplaced { holds: in_list(&known.holds), is_damaged: known.is_damaged });
     }
     if known.pinned {
         reasons.push(Reason::Pinned);
@@ -185,6 +244,16 @@ fn own_reasons(facts: &Facts, known: &Known) -> Vec<Reason> {
     reasons
 }
 
+/// What a snapshot holds, in words.
+fn in_list(holds: &BTreeMap<&'static str, Extent>) -> String {
+    let word = |(part, extent): (&&str, &Extent)| match extent {
+        Extent::None => None,
+        Extent::Part => Some(format!("{part} in part")),
+        Extent::Whole => Some((*part).to_owned()),
+    };
+    holds.iter().filter_map(word).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +273,14 @@ mod tests {
     }
 
     fn known(days: i32) -> Known {
-        Known { id: id(days), taken_at: Ok(days_ago(days)), pinned: false, successor_of: Vec::new() }
+        Known {
+            id: id(days),
+            taken_at: Ok(days_ago(days)),
+            pinned: false,
+            successor_of: Vec::new(),
+            holds: BTreeMap::from([("database", Extent::Whole), ("storage", Extent::Whole)]),
+            is_damaged: false,
+        }
     }
 
     fn facts(snapshots: Vec<Known>) -> Facts {
@@ -306,5 +382,36 @@ mod tests {
         let mut one = facts(vec![known(60), known(50)]);
         one.snapshots[1].taken_at = Err("cut short".to_owned());
         check(&one, &[(50, &[Reason::Damaged("cut short".to_owned())]), (60, &[Reason::Newest])]);
+    }
+
+    #[test]
+    fn what_no_newer_one_replaces_stays() {
+        let storage = |days: i32, extent| {
+            let mut known = known(days);
+            known.holds.extend([("storage", extent)]);
+            known
+        };
+        let unreplaced =
+            |holds: &str, is_damaged| [Reason::Unreplaced { holds: holds.to_owned(), is_damaged }];
+        let all = unreplaced("database, storage", false);
+        let newest = [Reason::Newest];
+        let whole = || vec![known(90), known(80)];
+
+        let with = |more: Vec<Known>| facts([whole(), more].concat());
+        check(&with(vec![storage(60, Extent::None)]), &[(60, &newest), (80, &all)]);
+        let part = unreplaced("database, storage in part", false);
+        check(
+            &with(vec![storage(70, Extent::Part), storage(60, Extent::None)]),
+            &[(60, &newest), (70, &part), (80, &all)],
+        );
+        let mut one = with(vec![known(60)]);
+        one.snapshots[2].is_damaged = true;
+        check(&one, &[(60, &newest), (80, &all)]);
+        // Damaged ones stay until one that is not holds as much.
+        one.snapshots[1].is_damaged = true;
+        let damaged = unreplaced("database, storage", true);
+        check(&one, &[(60, &newest), (80, &damaged), (90, &all)]);
+        one.snapshots.push(known(50));
+        check(&one, &[(50, &newest)]);
     }
 }

@@ -12,7 +12,7 @@ pub use removal::Unnamed;
 use crate::disk;
 use crate::inventory::Confirmed;
 use crate::manifest::storage::INDEX;
-use crate::manifest::{BadId, FILE, FORMAT, Manifest, Proof, SnapshotId, Strength};
+use crate::manifest::{BadId, Damage, FILE, FORMAT, Manifest, Proof, SnapshotId, Strength};
 use fs_err as fs;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,8 @@ const SCRATCH: &str = "scratch";
 /// What a person confirmed of the secrets.
 const CONFIRMED: &str = "secrets-confirmed.json";
 const OBJECTS: &str = "objects";
+/// How the name of a record of damage ends, beside the proofs.
+const DAMAGED: &str = "-damaged.json";
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +130,8 @@ pub struct Standing {
     pub strength: Strength,
     /// Proofs that do not fit the manifest, in words.
     pub broken: Vec<String>,
+    /// What the last verification found damaged, when no proof was made since.
+    pub damage: Vec<String>,
     /// What the best proof leaves open.
     pub limits: Vec<String>,
 }
@@ -295,6 +299,14 @@ impl Store {
         Ok(disk::write_json(&dir.join(name), proof)?)
     }
 
+    /// Records what a verification found damaged.
+    pub fn add_damage(&self, snapshot: &Snapshot, damage: &Damage) -> Result<(), Error> {
+        let dir = snapshot.dir.join("proofs");
+        disk::make_private_dir(&dir)?;
+        let name = format!("{}{DAMAGED}", damage.found_at.strftime("%Y%m%dT%H%M%S%6fZ"));
+        Ok(disk::write_json(&dir.join(name), damage)?)
+    }
+
     /// The snapshots whose restore stands for this one, by its proofs.
     pub fn successor_of(&self, snapshot: &Snapshot) -> Result<Vec<SnapshotId>, Error> {
         let dir = snapshot.dir.join("proofs");
@@ -312,24 +324,39 @@ impl Store {
     /// The standing of a snapshot by its proofs. A proof of another manifest counts for nothing
     /// and is named: manifests never change, so one of the two was altered.
     pub fn standing(&self, snapshot: &Snapshot) -> Result<Standing, Error> {
-        let mut standing = Standing { strength: Strength::Recorded, broken: Vec::new(), limits: Vec::new() };
+        let mut standing = Standing {
+            strength: Strength::Recorded,
+            broken: Vec::new(),
+            damage: Vec::new(),
+            limits: Vec::new(),
+        };
         let dir = snapshot.dir.join("proofs");
         if !dir.exists() {
             return Ok(standing);
         }
+        // Names begin with the time, so that a later proof takes earlier damage back.
         for file in disk::files_below(&dir)? {
             let name = file.display().to_string();
             let bytes = fs::read(dir.join(&file))?;
+            if name.ends_with(DAMAGED) {
+                match serde_json::from_slice::<Damage>(&bytes) {
+                    Ok(damage) => standing.damage = damage.what,
+                    Err(error) => standing.broken.push(format!("proofs/{name} cannot be read ({error})")),
+                }
+                continue;
+            }
             match serde_json::from_slice::<Proof>(&bytes) {
                 Err(error) => standing.broken.push(format!("proofs/{name} cannot be read ({error})")),
                 Ok(proof) if proof.manifest_sha256 != snapshot.manifest_sha256 => {
                     standing.broken.push(format!("{FILE} is not the one that proofs/{name} is about"));
                 }
-                Ok(proof) if proof.strength >= standing.strength => {
-                    standing.strength = proof.strength;
-                    standing.limits = proof.limits;
+                Ok(proof) => {
+                    standing.damage.clear();
+                    if proof.strength >= standing.strength {
+                        standing.strength = proof.strength;
+                        standing.limits = proof.limits;
+                    }
                 }
-                Ok(_) => {}
             }
         }
         Ok(standing)

@@ -9,8 +9,8 @@ use crate::decode;
 use crate::disk;
 use crate::event::{Event, Stage};
 use crate::evidence::Collected;
-use crate::manifest::{FileDigest, Proof, SnapshotId, Strength};
-use crate::store::{self, Snapshot, Standing};
+use crate::manifest::{Damage, FileDigest, Proof, SnapshotId, Strength};
+use crate::store::{self, Snapshot, Standing, Store};
 use crate::tools::installs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,35 @@ fn record(context: &Context, snapshot: &Snapshot, proof: Stronger) -> Result<(),
 /// What a snapshot on disk is worth now: its standing, with every file of its own read back. Of the
 /// bytes of Storage, which may be many times as much, presence and length are looked at.
 pub async fn inspect(context: &Context, snapshot: &Snapshot) -> Result<Standing, Error> {
-    look(context, snapshot, Look::Length).await
+    let mut standing = look(context, snapshot, Look::Length).await?;
+    take_damage(&mut standing);
+    Ok(standing)
+}
+
+/// What shows of a snapshot without reading it: its standing, and files that are not there or have
+/// another length.
+pub fn glance(store: &Store, snapshot: &Snapshot) -> Result<Standing, Error> {
+    let mut standing = store.standing(snapshot)?;
+    take_damage(&mut standing);
+    let wrong = |file: &&FileDigest| {
+        fs_err::metadata(snapshot.dir.join(&file.path)).map_or(true, |meta| meta.len() != file.bytes)
+    };
+    let lost = snapshot.manifest.files.iter().filter(wrong);
+    standing.broken.extend(lost.map(|file| format!("{} is not there as it was written", file.path)));
+    Ok(standing)
+}
+
+/// Whether every object that a snapshot's index names is there in its length.
+pub fn has_objects(store: &Store, snapshot: &Snapshot) -> Result<bool, Error> {
+    let Some(counts) = snapshot.manifest.storage else { return Ok(true) };
+    let lost = storage::damage(&snapshot.storage_index(), counts, &store.objects()?, Look::Length)?;
+    Ok(lost.is_empty())
+}
+
+/// What an earlier verification found holds as long as no later one found it well.
+fn take_damage(standing: &mut Standing) {
+    let found = std::mem::take(&mut standing.damage);
+    standing.broken.extend(found.into_iter().map(|what| format!("{what}, as an earlier verification found")));
 }
 
 async fn look(context: &Context, snapshot: &Snapshot, look: Look) -> Result<Standing, Error> {
@@ -125,6 +153,13 @@ async fn look(context: &Context, snapshot: &Snapshot, look: Look) -> Result<Stan
 /// Proves a snapshot to [`Strength::Decoded`], and keeps the better strength that it had before.
 pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, Error> {
     let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
+    let proved = read_back(snapshot.clone(), context).await;
+    let verified = recorded(proved, &snapshot, context)?;
+    watch.done(decoded_in_words(verified.snapshot()));
+    Ok(verified)
+}
+
+async fn read_back(snapshot: Snapshot, context: &Context) -> Result<Verified, Error> {
     let installation =
         installs::client_for(snapshot.manifest.server.major(), &context.machine.installations)?;
     let archive = snapshot.archive();
@@ -133,9 +168,22 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
         decode::decode(&archive, installation).await.map_err(undecodable)
     };
     let (standing, rows) = tokio::try_join!(look(context, &snapshot, Look::Digest), decoding)?;
-    let verified = prove(snapshot, context, standing, &rows)?;
-    watch.done(decoded_in_words(verified.snapshot()));
-    Ok(verified)
+    prove(snapshot, context, standing, &rows)
+}
+
+/// Writes down what was found damaged, for whoever looks at the snapshot later.
+fn recorded(
+    proved: Result<Verified, Error>,
+    snapshot: &Snapshot,
+    context: &Context,
+) -> Result<Verified, Error> {
+    let what = match &proved {
+        Err(Error::Damaged { what, .. }) => what.clone(),
+        Err(error @ Error::Undecodable { .. }) => vec![error.to_string()],
+        Ok(_) | Err(_) => return proved,
+    };
+    context.store.add_damage(snapshot, &Damage { found_at: (context.clock)(), what })?;
+    proved
 }
 
 /// The same for a snapshot that was collected a moment ago: what was decoded then is taken, once
@@ -144,7 +192,7 @@ pub async fn verify_collected(collected: Collected, context: &Context) -> Result
     let Collected { snapshot, rows } = collected;
     let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
     let standing = look(context, &snapshot, Look::Digest).await?;
-    let verified = prove(snapshot, context, standing, &rows)?;
+    let verified = recorded(prove(snapshot.clone(), context, standing, &rows), &snapshot, context)?;
     watch.done(decoded_in_words(verified.snapshot()));
     Ok(verified)
 }

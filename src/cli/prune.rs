@@ -12,13 +12,14 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::policy::in_words;
-use crate::retention::{Facts, Known, PastPush, Verdict, decide};
-use crate::store::{self, Store};
+use crate::retention::{Facts, Known, PastPush, Verdict, decide, holds};
+use crate::store::{self, Snapshot, Store};
 use crate::ui::Record;
+use crate::verify;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Arguments of `prune`.
 #[derive(Debug, Args)]
@@ -126,7 +127,7 @@ fn remove_objects(
 }
 
 /// What the state folder says. The platform's backups are known to nobody here, so the days decide.
-fn facts(store: &Store, now: Timestamp, keep: SignedDuration) -> Result<Facts, store::Error> {
+fn facts(store: &Store, now: Timestamp, keep: SignedDuration) -> Result<Facts, verify::Error> {
     let mut snapshots = Vec::new();
     for id in store.ids()? {
         let pinned = store.is_pinned(&id);
@@ -135,16 +136,30 @@ fn facts(store: &Store, now: Timestamp, keep: SignedDuration) -> Result<Facts, s
                 taken_at: Ok(snapshot.manifest.taken.local_clock),
                 pinned,
                 successor_of: store.successor_of(&snapshot)?,
+                holds: holds(&snapshot.manifest),
+                is_damaged: is_damaged(store, &snapshot)?,
                 id,
             },
             Err(error) => {
-                let Some(why) = error.damage() else { return Err(error) };
-                Known { id, taken_at: Err(why), pinned, successor_of: Vec::new() }
+                let Some(why) = error.damage() else { return Err(error.into()) };
+                Known {
+                    id,
+                    taken_at: Err(why),
+                    pinned,
+                    successor_of: Vec::new(),
+                    holds: BTreeMap::new(),
+                    is_damaged: true,
+                }
             }
         });
     }
     let rehearsals = store.rehearsals()?.iter().filter_map(|record| rehearsed(record)).collect();
     Ok(Facts { now, keep, snapshots, rehearsals, pushes: pushes(store)?, backup_at: None })
+}
+
+/// Whether damage is known, or shows without reading everything.
+fn is_damaged(store: &Store, snapshot: &Snapshot) -> Result<bool, verify::Error> {
+    Ok(!verify::glance(store, snapshot)?.broken.is_empty() || !verify::has_objects(store, snapshot)?)
 }
 
 fn rehearsed(record: &[u8]) -> Option<(SnapshotId, Timestamp)> {

@@ -1,6 +1,6 @@
 //! `prune`, `pin`, and `unpin`: what goes, what stays, and that nothing needed ever goes.
 
-use crate::world::{World, list, read_json};
+use crate::world::{Bucket, World, list, read_json};
 use fs_err as fs;
 use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
@@ -277,4 +277,87 @@ fn a_removal_that_was_cut_off_is_finished_by_the_next_run() {
     assert_eq!(list["snapshots"].as_array().unwrap().len(), 1);
     drop(world.run(["snapshot"]).exits(0));
     assert!(ids(&world).iter().all(|id| Path::new(id).extension().is_none()), "{:?}", ids(&world));
+}
+
+/// Makes a snapshot as old as that, its proofs with it.
+fn grow_old(dir: &Path, days: i32) {
+    let path = dir.join("manifest.json");
+    let mut manifest = read_json(&path);
+    let taken: jiff::Timestamp = manifest["taken"]["local_clock"].as_str().unwrap().parse().unwrap();
+    manifest["taken"]["local_clock"] = json!(taken - jiff::SignedDuration::from_hours(24) * days);
+    disk::write_json(&path, &manifest).unwrap();
+    let sha256 = disk::sha256_file(&path).unwrap().0;
+    for proof in list(&dir.join("proofs")) {
+        let mut text = read_json(&proof);
+        text["manifest_sha256"] = json!(sha256);
+        disk::write_json(&proof, &text).unwrap();
+    }
+}
+
+/// A world with objects of Storage, and a whole snapshot of it that is a month old.
+fn with_old_whole() -> (World, Bucket, String) {
+    let mut world = World::hosted(&[]);
+    let bucket = world.bucket(&["photos"]);
+    bucket.put("photos", "a", b"one");
+    bucket.put("photos", "b", b"two");
+    drop(world.run(["snapshot"]).exits(0));
+    grow_old(&world.snapshots()[0], 30);
+    for file in disk::files_below(&world.store().join("objects")).unwrap() {
+        let file = fs::OpenOptions::new().write(true).open(world.store().join("objects").join(file)).unwrap();
+        file.file().set_modified(SystemTime::now() - DAY * 30).unwrap();
+    }
+    let id = ids(&world).swap_remove(0);
+    (world, bucket, id)
+}
+
+/// Prunes, and demands that the whole snapshot and every byte of Storage are still there.
+#[track_caller]
+fn keeps_the_whole_one(world: &World, id: &str) {
+    drop(world.run(["prune"]).exits(0));
+    assert!(ids(world).iter().any(|kept| kept == id), "{:?}", ids(world));
+    drop(world.run(["verify", id]).exits(0));
+}
+
+#[test]
+fn a_newer_snapshot_without_storage_does_not_replace_a_whole_one() {
+    let (mut world, bucket, whole) = with_old_whole();
+    world.set("SUPA_SAFE_S3_SECRET_ACCESS_KEY", "wrong");
+    drop(world.run(["snapshot"]).exits(3));
+    keeps_the_whole_one(&world, &whole);
+    drop(world.run(["snapshot", "--only", "database"]).exits(0));
+    for dir in world.snapshots().iter().take(2) {
+        grow_old(dir, 20);
+    }
+    keeps_the_whole_one(&world, &whole);
+    assert_eq!(ids(&world).len(), 2, "the newest, and the newest whole one");
+
+    world.set("SUPA_SAFE_S3_SECRET_ACCESS_KEY", bucket.double.keys().secret_access_key.expose());
+    drop(world.run(["snapshot"]).exits(0));
+    drop(world.run(["prune"]).exits(0));
+    assert_eq!(ids(&world).len(), 1, "a new whole one takes their place");
+    assert_whole(&world);
+}
+
+#[test]
+fn a_damaged_snapshot_does_not_replace_an_older_one() {
+    let (world, _bucket, whole) = with_old_whole();
+    drop(world.run(["snapshot"]).exits(0));
+    let newer = world.snapshots().swap_remove(0);
+    let contents = newer.join("database/archive/toc.dat");
+    let bytes = fs::read(&contents).unwrap();
+    fs::remove_file(&contents).unwrap();
+    keeps_the_whole_one(&world, &whole);
+
+    // Nothing shows from outside, and a verification found it.
+    let mut spoiled = bytes.clone();
+    *spoiled.last_mut().unwrap() ^= 1;
+    disk::write(&contents, &spoiled).unwrap();
+    let newest = newer.file_name().unwrap().to_str().unwrap();
+    drop(world.run(["verify", newest]).exits(3));
+    keeps_the_whole_one(&world, &whole);
+
+    disk::write(&contents, &bytes).unwrap();
+    drop(world.run(["verify", newest]).exits(0));
+    drop(world.run(["prune"]).exits(0));
+    assert_eq!(ids(&world), [newest]);
 }
