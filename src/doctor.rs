@@ -152,15 +152,8 @@ pub struct Answer {
 pub enum Hook {
     /// There is no repository, or git failed.
     None(String),
-    /// Where it stands, and what.
-    Place(hook::State),
-    /// A hook manager, and whether it calls supa-safe.
-    Managed {
-        /// Its name.
-        name: &'static str,
-        /// Whether it does.
-        calls_us: bool,
-    },
+    /// What git runs, and who manages the hooks.
+    Place(hook::Runs, Option<hook::Manager>),
     /// It may not be installed where git looks for it.
     Elsewhere(String),
 }

@@ -49,9 +49,17 @@ pub enum Error {
         /// The repository's own folder of hooks.
         own: PathBuf,
     },
-    /// A hook manager owns the hooks.
-    #[error("{} owns the hooks of this repository", .0.name())]
-    Managed(Manager),
+    /// A hook manager owns the hooks, and does not call supa-safe.
+    #[error("{} owns the hooks of this repository", .manager.name())]
+    Managed {
+        /// The manager.
+        manager: Manager,
+        /// Whether git runs it.
+        is_run: bool,
+    },
+    /// A hook manager would call supa-safe, and git does not run it.
+    #[error("{} would call supa-safe, and git does not run {} here", .0.name(), .0.name())]
+    Idle(Manager),
     /// Two hooks of others are there.
     #[error("`{}` and `{}` are both hooks of others, and only one can run before supa-safe", .hook.display(), .before.display())]
     Two {
@@ -97,6 +105,19 @@ pub enum State {
         before: bool,
     },
     /// Somebody else's.
+    Foreign,
+}
+
+/// What git runs before a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// Nothing: no file, or one that is no program.
+    Nothing,
+    /// Our hook, in this version.
+    Ours(u32),
+    /// Somebody else's, which calls supa-safe.
+    Caller,
+    /// Somebody else's, which does not.
     Foreign,
 }
 
@@ -163,10 +184,41 @@ impl Place {
         self.manager.as_ref()
     }
 
+    /// What git runs before a push: whatever else stands in the repository, this decides.
+    pub fn runs(&self) -> io::Result<Runs> {
+        let file = self.file();
+        Ok(match self.state()? {
+            State::Missing => Runs::Nothing,
+            _ if !is_program(&file) => Runs::Nothing,
+            State::Installed { version, .. } => Runs::Ours(version),
+            State::Foreign if self.caller().is_some() => Runs::Caller,
+            State::Foreign => Runs::Foreign,
+        })
+    }
+
+    /// The file of somebody else's hook that calls supa-safe: that of the manager which git runs, or
+    /// the hook itself.
+    pub fn caller(&self) -> Option<PathBuf> {
+        let of_manager = self.active_manager().map(|manager| manager.file().to_owned());
+        of_manager.into_iter().chain([self.file()]).find(|file| manager::calls_us(file))
+    }
+
+    fn active_manager(&self) -> Option<&Manager> {
+        let hook = real_path(&self.dir).join(FILE);
+        self.manager.as_ref().filter(|manager| is_program(&hook) && manager.is_behind(&hook))
+    }
+
     /// Whether the folder may be written to at all.
     pub fn check(&self) -> Result<(), Error> {
-        match (&self.outside, &self.manager) {
-            (_, Some(manager)) => Err(Error::Managed(manager.clone())),
+        // Ours is there, so it is renewed, whoever else manages hooks of other names.
+        let is_ours = matches!(self.state()?, State::Installed { .. });
+        match (&self.outside, self.manager.as_ref().filter(|_| !is_ours)) {
+            (_, Some(manager)) if manager.calls_us() && self.active_manager().is_none() => {
+                Err(Error::Idle(manager.clone()))
+            }
+            (_, Some(manager)) => {
+                Err(Error::Managed { manager: manager.clone(), is_run: self.active_manager().is_some() })
+            }
             (Some(scope), None) => {
                 Err(Error::Outside { dir: self.dir.clone(), scope: scope.clone(), own: self.own.clone() })
             }

@@ -8,6 +8,7 @@ use crate::doctor::{self, Answer, Check, Cli, Door, Facts, Grade, Hook, State};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen;
+use crate::hook::{self, Runs};
 use crate::postgres::identity;
 use crate::proc;
 use crate::resolve::{self, Wanted};
@@ -264,11 +265,12 @@ fn hook(setting: &Setting) -> Hook {
         Ok(place) => place,
         Err(error) => return Hook::None(error.to_string()),
     };
-    match (place.manager(), place.check(), place.state()) {
-        (Some(manager), _, _) => Hook::Managed { name: manager.name(), calls_us: manager.calls_us() },
-        (None, Err(error), _) => Hook::Elsewhere(error.to_string()),
-        (None, Ok(()), Ok(state)) => Hook::Place(state),
-        (None, Ok(()), Err(error)) => Hook::None(error.to_string()),
+    match (place.runs(), place.check()) {
+        (Err(error), _) => Hook::None(error.to_string()),
+        (Ok(Runs::Nothing | Runs::Foreign), Err(error @ hook::Error::Outside { .. })) => {
+            Hook::Elsewhere(error.to_string())
+        }
+        (Ok(runs), _) => Hook::Place(runs, place.manager().cloned()),
     }
 }
 

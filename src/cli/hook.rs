@@ -5,7 +5,7 @@ use super::done::close;
 use super::fail::failed;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::hook::{self, Error, Installed, LINE, Manager, Place, Removed, State, VERSION};
+use crate::hook::{self, Error, Installed, LINE, Manager, Place, Removed, Runs, State, VERSION};
 use crate::proc::{self, shell_word};
 use crate::tools::git::Git;
 use crate::ui;
@@ -54,12 +54,12 @@ pub(super) fn place(setting: &Setting) -> Result<Place, Error> {
 
 fn install(setting: &Setting) -> Result<Vec<String>, Failure> {
     let place = place(setting).map_err(|error| hook_failed(&error))?;
-    if let Some(manager) = place.manager().filter(|manager| manager.calls_us()) {
-        return Ok(vec![format!(
-            "{} calls supa-safe already, in {}",
-            manager.name(),
-            manager.file().display()
-        )]);
+    if place.runs().map_err(failed(Exit::Error))? == Runs::Caller
+        && let Some(file) = place.caller()
+    {
+        let who = place.manager().filter(|manager| manager.file() == file);
+        let who = who.map_or("The hook", Manager::name);
+        return Ok(vec![format!("{who} calls supa-safe already, in {}", file.display())]);
     }
     let program = std::env::current_exe().map_err(failed(Exit::Error))?;
     let installed = hook::install(&place, &program).map_err(|error| hook_failed(&error))?;
@@ -141,37 +141,33 @@ fn format_line(name: &str, text: &str) -> String {
 }
 
 fn look(place: &Place) -> std::io::Result<Status> {
-    let state = place.state()?;
-    let install = Some("supa-safe hook install");
-    let mut status = Status {
-        schema: ui::SCHEMA,
-        file: place.file(),
-        state: "missing",
-        version: None,
-        current_version: VERSION,
-        before: None,
-        manager: None,
-        next: install,
+    let runs = place.runs()?;
+    let install = "supa-safe hook install";
+    let manager = place.manager();
+    // Where a manager owns the hooks, its file is what a person looks into.
+    let owner = manager.filter(|_| !matches!(runs, Runs::Ours(_)));
+    let idle = owner.filter(|manager| runs != Runs::Caller && manager.calls_us());
+    let (state, next) = match runs {
+        Runs::Ours(version) if version < VERSION => ("outdated", Some(install)),
+        Runs::Ours(_) | Runs::Caller => ("installed", None),
+        Runs::Foreign if owner.is_none() => ("foreign", Some(install)),
+        Runs::Foreign | Runs::Nothing => ("missing", Some(idle.map_or(install, Manager::start))),
     };
-    match state {
-        State::Missing => {}
-        State::Foreign => status.state = "foreign",
-        State::Installed { version, before } => {
-            let is_old = version < VERSION;
-            status.state = if is_old { "outdated" } else { "installed" };
-            status.version = Some(version);
-            status.before = before.then(|| place.before());
-            status.next = install.filter(|_| is_old);
-        }
-    }
-    if let Some(manager) = place.manager() {
-        let calls = manager.calls_us();
-        status.manager = Some(manager.name());
-        manager.file().clone_into(&mut status.file);
-        status.state = if calls { "installed" } else { "missing" };
-        status.next = install.filter(|_| !calls);
-    }
-    Ok(status)
+    let is_ours = |state| matches!(state, State::Installed { before: true, .. });
+    Ok(Status {
+        schema: ui::SCHEMA,
+        file: place
+            .caller()
+            .filter(|_| runs == Runs::Caller)
+            .or_else(|| owner.map(|manager| manager.file().to_owned()))
+            .unwrap_or_else(|| place.file()),
+        state,
+        version: if let Runs::Ours(version) = runs { Some(version) } else { None },
+        current_version: VERSION,
+        before: is_ours(place.state()?).then(|| place.before()),
+        manager: manager.map(Manager::name),
+        next,
+    })
 }
 
 /// A hook that was not installed or removed.
@@ -181,7 +177,8 @@ pub(super) fn hook_failed(error: &Error) -> Failure {
         Error::NoRepository(_) => {
             failure.hint("Go to the repository of the project, or pass `--workdir <folder>`")
         }
-        Error::Managed(manager) => managed(failure, manager),
+        Error::Managed { manager, is_run } => managed(failure, manager, *is_run),
+        Error::Idle(manager) => failure.hint(format!("Run `{}`", manager.start())),
         Error::Outside { dir, scope, own } => {
             let file = dir.join("pre-push");
             failure
@@ -201,15 +198,20 @@ pub(super) fn hook_failed(error: &Error) -> Failure {
     }
 }
 
-fn managed(failure: Failure, manager: &Manager) -> Failure {
+fn managed(failure: Failure, manager: &Manager, is_run: bool) -> Failure {
     let mut failure = failure.detail(format!("Nothing was written. Add to {}:", manager.file().display()));
     for line in manager.addition() {
         failure = failure.detail(format!("    {line}"));
     }
-    match manager {
+    let failure = match manager {
         Manager::Husky { .. } => {
             failure.hint("Then commit the file: husky runs it for everybody who installed the packages")
         }
-        Manager::Lefthook { .. } => failure.hint("Then run `lefthook install`"),
+        Manager::Lefthook { .. } => failure,
+    };
+    // lefthook writes a hook of git's for each name that stands in its file.
+    if is_run && matches!(manager, Manager::Husky { .. }) {
+        return failure;
     }
+    failure.hint(format!("Then run `{}`", manager.start()))
 }

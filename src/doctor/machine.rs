@@ -2,7 +2,7 @@
 
 use super::{Check, Facts, Grade, Group, Hook, State};
 use crate::evidence::estimate::bytes_in_words;
-use crate::hook::{self, VERSION};
+use crate::hook::{Manager, Runs, VERSION};
 
 /// Less than this is not enough for any snapshot.
 const LEAST_FREE: u64 = 1 << 30;
@@ -28,28 +28,33 @@ fn pre_push(found: &Hook) -> Check {
     match found {
         Hook::None(why) => Check::ok(group, name, why),
         Hook::Elsewhere(why) => Check::ok(group, name, why).needs(Grade::Warn, needed, install),
-        Hook::Managed { name: manager, calls_us: true } => {
-            Check::ok(group, name, format!("{manager} calls supa-safe"))
-        }
-        Hook::Managed { name: manager, calls_us: false } => Check::ok(
-            group,
-            name,
-            format!("{manager} owns the hooks and does not call supa-safe"),
-        )
-        .needs(Grade::Warn, needed, install),
-        Hook::Place(hook::State::Missing) => {
-            Check::ok(group, name, "none").needs(Grade::Warn, needed, install)
-        }
-        Hook::Place(hook::State::Foreign) => {
-            Check::ok(group, name, "somebody else's only").needs(Grade::Warn, needed, install)
-        }
-        Hook::Place(hook::State::Installed { version, .. }) if *version < VERSION => Check::ok(
+        Hook::Place(Runs::Ours(version), _) if *version < VERSION => Check::ok(
             group,
             name,
             format!("version {version}, of an older supa-safe"),
         )
         .needs(Grade::Warn, "the hook of this version", install),
-        Hook::Place(hook::State::Installed { .. }) => Check::ok(group, name, "installed"),
+        Hook::Place(Runs::Ours(_), _) => Check::ok(group, name, "installed"),
+        Hook::Place(Runs::Caller, manager) => {
+            let who = manager.as_ref().map_or("somebody else's hook", Manager::name);
+            Check::ok(group, name, format!("{who} calls supa-safe"))
+        }
+        Hook::Place(_, Some(manager)) if manager.calls_us() => Check::ok(
+            group,
+            name,
+            format!("{} would call supa-safe, and git does not run it", manager.name()),
+        )
+        .needs(Grade::Warn, needed, manager.start()),
+        Hook::Place(_, Some(manager)) => {
+            Check::ok(group, name, format!("{} owns the hooks and does not call supa-safe", manager.name()))
+                .needs(Grade::Warn, needed, install)
+        }
+        Hook::Place(Runs::Nothing, None) => {
+            Check::ok(group, name, "none").needs(Grade::Warn, needed, install)
+        }
+        Hook::Place(Runs::Foreign, None) => {
+            Check::ok(group, name, "somebody else's only").needs(Grade::Warn, needed, install)
+        }
     }
 }
 

@@ -75,9 +75,28 @@ impl Manager {
 
     /// Whether the file calls supa-safe already.
     pub fn calls_us(&self) -> bool {
-        let calls = |text: &str| {
-            text.lines().any(|line| !line.trim_start().starts_with('#') && line.contains("check --pre-push"))
-        };
-        fs::read_to_string(self.file()).is_ok_and(|text| calls(&text))
+        calls_us(self.file())
     }
+
+    /// Whether the hook that git runs is one of this manager's.
+    pub(super) fn is_behind(&self, hook: &Path) -> bool {
+        match self {
+            Self::Husky { file } => file.parent().is_some_and(|own| hook.starts_with(own)),
+            Self::Lefthook { .. } => fs::read_to_string(hook).is_ok_and(|text| text.contains("lefthook")),
+        }
+    }
+
+    /// What makes git run it.
+    pub fn start(&self) -> &'static str {
+        match self {
+            Self::Husky { .. } => "npx husky",
+            Self::Lefthook { .. } => "lefthook install",
+        }
+    }
+}
+
+/// Whether a file calls supa-safe in a line that is no comment.
+pub(super) fn calls_us(file: &Path) -> bool {
+    let calls = |line: &str| !line.trim_start().starts_with('#') && line.contains("check --pre-push");
+    fs::read_to_string(file).is_ok_and(|text| text.lines().any(calls))
 }

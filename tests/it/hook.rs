@@ -1,7 +1,8 @@
-//! The git pre-push hook, with real git, husky, and lefthook: what it judges, and whose hooks it
-//! leaves alone.
+//! The git pre-push hook, with real git: what it judges, and whose hooks it leaves alone.
 
-use crate::world::{Cli, Major, Ran, World, script, told};
+mod managers;
+
+use crate::world::{Cli, Major, Ran, World, script};
 use fs_err as fs;
 use snapbox::{assert_data_eq, str};
 use std::ffi::OsStr;
@@ -520,71 +521,4 @@ hint: To give the setting up: `git config --global --unset core.hooksPath`
     fs::create_dir(&outside).unwrap();
     script(&outside.join("pre-push"), supa_safe::hook::LINE);
     repository.is_judged(["origin", "main"]);
-}
-
-fn manager(name: &str) -> PathBuf {
-    Path::new(&told("SUPA_SAFE_TEST_HOOK_MANAGERS")).join(name)
-}
-
-#[test]
-fn husky_owns_the_hooks_and_calls_supa_safe() {
-    let repository = Repository::offline();
-    repository.world.write("package.json", "{\"name\": \"app\", \"private\": true}\n");
-    drop(repository.world.finish(&mut repository.world.program(manager("husky"))).exits(0));
-    let ran = repository.hook("install").exits(1);
-    assert_data_eq!(
-        ran.failure(),
-        str![[r#"
-error: husky owns the hooks of this repository
-  Nothing was written. Add to [ROOT]/app/.husky/pre-push:
-      supa-safe check --pre-push "$@"
-hint: Then commit the file: husky runs it for everybody who installed the packages
-
-"#]]
-    );
-    repository.world.write(".husky/pre-push", &format!("{}\n", supa_safe::hook::LINE));
-    repository.other("one");
-    repository.passes(["origin", "main"]);
-    repository.migration(1);
-    repository.is_judged(["origin", "main"]);
-    let ran = repository.hook("install").exits(0);
-    assert_eq!(ran.data(), "husky calls supa-safe already, in [ROOT]/app/.husky/pre-push\n");
-}
-
-#[test]
-fn lefthook_owns_the_hooks_and_calls_supa_safe() {
-    let repository = Repository::offline();
-    repository.world.write("lefthook.yml", "output: [failure]\n");
-    let ran = repository.hook("install").exits(1);
-    assert_data_eq!(
-        ran.failure(),
-        str![[r#"
-error: lefthook owns the hooks of this repository
-  Nothing was written. Add to [ROOT]/app/lefthook.yml:
-      pre-push:
-        commands:
-          supa-safe:
-            run: supa-safe check --pre-push {1} {2}
-            use_stdin: true
-hint: Then run `lefthook install`
-
-"#]]
-    );
-    // Word for word, as it is indented there.
-    let added: Vec<String> = ran
-        .stderr
-        .lines()
-        .filter_map(|line| line.strip_prefix("      "))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    repository.world.write("lefthook.yml", &added.concat());
-    drop(repository.world.finish(repository.world.program(manager("lefthook")).arg("install")).exits(0));
-    repository.other("one");
-    repository.passes(["origin", "main"]);
-    repository.migration(1);
-    let ran = repository.git(["push", "--quiet", "origin", "main"]).exits(1);
-    assert!(ran.to_string().contains("`127.0.0.1:1` does not answer"), "{ran}");
-    assert_ne!(repository.remote("main"), repository.head());
-    let ran = repository.hook("install").exits(0);
-    assert_eq!(ran.data(), "lefthook calls supa-safe already, in [ROOT]/app/lefthook.yml\n");
 }
