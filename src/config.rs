@@ -4,7 +4,7 @@
 pub mod env_files;
 mod storage;
 
-pub use storage::Linked;
+pub use storage::{Linked, Storage, Withheld};
 
 use crate::manifest::{ComponentName, Strength};
 use crate::objects::EndpointError;

@@ -5,14 +5,13 @@ use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
 use super::target;
 use super::{Setting, TargetArgs, prepare};
-use crate::config::{Config, Flags, Linked};
+use crate::config::{Config, Flags, Linked, Storage};
 use crate::context::Context;
 use crate::disk::Lock;
 use crate::event::{Event, Observer, Observers};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{ComponentName, SnapshotId};
-use crate::objects::Access;
 use crate::policy::{Facts, Policy};
 use crate::resolve;
 use crate::scratch;
@@ -87,6 +86,9 @@ async fn pin(
     let policy = config.policy(&target.names()).map_err(failed(Exit::Usage))?;
     let storage =
         storage(setting, &config, &target)?.filter(|_| policy.components.contains(&ComponentName::Storage));
+    if let Some(why) = storage.as_ref().and_then(|storage| storage.withheld.as_ref()) {
+        observers.see(&Event::Warning { text: why.to_string() });
+    }
     let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
     let lock = lock(&store)?;
     let run = store::run_name((setting.clock)(), std::process::id());
@@ -108,7 +110,7 @@ async fn pin(
         supabase_dir: super::project(setting).ok().map(|project| project.supabase_dir),
         clock: setting.clock,
         max_age: policy.max_age,
-        storage,
+        storage: storage.map(|storage| storage.access),
         allow_drift: policy.allow_drift,
     };
     sweep(&context).await?;
@@ -161,7 +163,7 @@ pub(super) struct Known {
 }
 
 /// Where a target's Storage is, and what signs for it.
-fn storage(setting: &Setting, config: &Config, target: &Target) -> Result<Option<Access>, Failure> {
+fn storage(setting: &Setting, config: &Config, target: &Target) -> Result<Option<Storage>, Failure> {
     let linked = target.project.as_ref().map(|project| Linked {
         project_ref: project.project_ref.as_str(),
         host: &project.profile.project_host,

@@ -3,6 +3,11 @@
 use super::{Config, Error, Surroundings};
 use crate::objects::{Access, Endpoint, Keys};
 use crate::secret::Secret;
+use crate::target::Profile;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::Value;
+use std::fmt;
 use std::path::PathBuf;
 
 /// A linked project: its ref, and the host that its services stand below, such as `supabase.co`.
@@ -14,15 +19,49 @@ pub struct Linked<'a> {
     pub host: &'a str,
 }
 
+/// Where a target's Storage is, what signs for it, and why the project's own keys do not, when they
+/// are set and nothing else is.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// Where, and what signs.
+    pub access: Access,
+    /// Why the service role's key is not used.
+    pub withheld: Option<Withheld>,
+}
+
+/// Why the key of the service role, which may do everything to a project, is not sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// A key of the new form is no JWT, and cannot be a session token.
+    NoToken,
+    /// The endpoint is none of the project's own hosts: whoever answers there would have the key.
+    Host(String),
+    /// The key says that it is another project's.
+    Project(String),
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SUPABASE_SERVICE_ROLE_KEY is not used for Storage: ")?;
+        match self {
+            Self::NoToken => f.write_str("it is no JWT, and only a JWT can be a session token; use S3 keys"),
+            Self::Host(endpoint) => {
+                write!(f, "`{endpoint}` is not a host of the project; use S3 keys, which are never sent")
+            }
+            Self::Project(found) => write!(f, "it is the key of project {}", found.escape_debug()),
+        }
+    }
+}
+
 impl Config {
-    /// Where a target's Storage is, by the first of its names that has a section, and what signs for it. A target that is not linked has Storage
-    /// only when its address is given.
+    /// Where a target's Storage is, by the first of its names that has a section, and what signs for it.
+    /// A target that is not linked has Storage only when its address is given.
     pub fn storage(
         &self,
         surroundings: &Surroundings,
         names: &[&str],
         linked: Option<Linked<'_>>,
-    ) -> Result<Option<Access>, Error> {
+    ) -> Result<Option<Storage>, Error> {
         let own = names.iter().find_map(|name| self.file.targets.get(*name)).cloned().unwrap_or_default();
         let setting = |variable: &str, own: &Option<String>, all: &Option<String>| {
             surroundings.variable(variable).or_else(|| own.clone()).or_else(|| all.clone())
@@ -34,15 +73,18 @@ impl Config {
                 (None, None) => return Ok(None),
             };
         let profile = setting("SUPA_SAFE_S3_PROFILE", &own.storage_profile, &self.file.storage_profile);
-        let project = linked.map(|linked| linked.project_ref).or_else(|| endpoint.project_ref());
-        let keys = match pair(surroundings)? {
-            Some(pair) => Some(pair),
-            None => profile
-                .and_then(|name| Some(Keys::Profile { name, files: aws_files(surroundings)? }))
-                .or_else(|| session(surroundings, project?)),
-        };
+        let (mut keys, mut withheld) = (pair(surroundings)?, None);
+        if keys.is_none() {
+            keys = profile.and_then(|name| Some(Keys::Profile { name, files: aws_files(surroundings)? }));
+        }
+        if keys.is_none() {
+            match session(surroundings, &endpoint, linked).transpose() {
+                Ok(session) => keys = session,
+                Err(why) => withheld = Some(why),
+            }
+        }
         let region = setting("SUPA_SAFE_S3_REGION", &own.storage_region, &self.file.storage_region);
-        Ok(Some(Access { endpoint, region, keys }))
+        Ok(Some(Storage { access: Access { endpoint, region, keys }, withheld }))
     }
 }
 
@@ -66,15 +108,34 @@ fn aws_files(surroundings: &Surroundings) -> Option<[PathBuf; 2]> {
     Some([file("AWS_CONFIG_FILE", "config")?, file("AWS_SHARED_CREDENTIALS_FILE", "credentials")?])
 }
 
-/// The project's own keys. A secret key of the new form is no JWT, and cannot be a session token.
-fn session(surroundings: &Surroundings, project: &str) -> Option<Keys> {
+/// The project's own keys, when the endpoint and the key are that project's.
+fn session(
+    surroundings: &Surroundings,
+    endpoint: &Endpoint,
+    linked: Option<Linked<'_>>,
+) -> Option<Result<Keys, Withheld>> {
     let service_role = surroundings.variable("SUPABASE_SERVICE_ROLE_KEY")?;
     let anon = surroundings.variable("SUPABASE_ANON_KEY")?;
-    (service_role.split('.').count() == 3).then(|| Keys::Session {
-        project: project.to_owned(),
-        anon: Secret::new(anon),
-        service_role: Secret::new(service_role),
-    })
+    let platform = Profile::default();
+    let host = linked.map_or(platform.project_host.as_str(), |linked| linked.host);
+    let project = linked.map(|linked| linked.project_ref).or_else(|| endpoint.project_ref());
+    let own = project.filter(|project| endpoint.is_of_project(project, host));
+    let Some(project) = own else { return Some(Err(Withheld::Host(endpoint.to_string()))) };
+    if service_role.split('.').count() != 3 {
+        return Some(Err(Withheld::NoToken));
+    }
+    if let Some(found) = project_of(&service_role).filter(|found| found != project) {
+        return Some(Err(Withheld::Project(found)));
+    }
+    let (anon, service_role) = (Secret::new(anon), Secret::new(service_role));
+    Some(Ok(Keys::Session { project: project.to_owned(), anon, service_role }))
+}
+
+/// The project that a JWT of the platform names in its claim `ref`.
+fn project_of(token: &str) -> Option<String> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    claims.get("ref")?.as_str().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -96,14 +157,15 @@ mod tests {
             )
         };
         assert!(storage(&[], "", false).unwrap().is_none());
-        let linked = storage(&[], "", true).unwrap().unwrap();
+        let linked = storage(&[], "", true).unwrap().unwrap().access;
         assert_eq!(
             linked.endpoint.as_str(),
             "https://abcdefghijklmnopqrst.storage.supabase.co/storage/v1/s3/"
         );
         assert!(linked.keys.is_none());
 
-        let keys = |vars: &[(&str, &str)], text: &str| storage(vars, text, true).unwrap().unwrap().keys;
+        let keys =
+            |vars: &[(&str, &str)], text: &str| storage(vars, text, true).unwrap().unwrap().access.keys;
         // Amazon's own keys are for Amazon.
         assert!(keys(&[("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")], "").is_none());
         let session = [("SUPABASE_ANON_KEY", "a"), ("SUPABASE_SERVICE_ROLE_KEY", "a.b.c")];
@@ -129,9 +191,43 @@ mod tests {
         let url = [("SUPA_SAFE_STORAGE_URL", "http://127.0.0.1:9"), ("SUPA_SAFE_S3_REGION", "eu-west-1")];
         let given =
             storage(&url, "storage_url = \"https://h\"\nstorage_region = \"x\"", true).unwrap().unwrap();
+        let given = given.access;
         assert_eq!(
             (given.endpoint.as_str(), given.region.as_deref()),
             ("http://127.0.0.1:9/storage/v1/s3/", Some("eu-west-1"))
         );
+    }
+
+    #[test]
+    fn the_service_role_goes_to_its_own_project_alone() {
+        let id = "abcdefghijklmnopqrst";
+        let token = |claims: &str| format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let own = token(&format!("{{\"ref\":\"{id}\",\"role\":\"service_role\"}}"));
+        let read = |key: &str, url: &str, linked: bool| {
+            let vars = [("SUPABASE_ANON_KEY", "a"), ("SUPABASE_SERVICE_ROLE_KEY", key)];
+            let linked = linked.then_some(Linked { project_ref: id, host: "supabase.co" });
+            let file = if url.is_empty() { String::new() } else { format!("storage_url = \"{url}\"") };
+            let config = with_file(&file, Flags::default()).unwrap();
+            let storage = config.storage(&surroundings(&vars, Path::new("/")), &["t"], linked);
+            let Storage { access, withheld } = storage.unwrap().unwrap();
+            assert_eq!(access.keys.is_some(), withheld.is_none());
+            withheld
+        };
+        let direct = format!("https://{id}.supabase.co/storage/v1/s3");
+        for (url, linked) in [("", true), (direct.as_str(), true), (direct.as_str(), false)] {
+            assert_eq!(read(&own, url, linked), None, "{url}");
+            assert_eq!(read(&token("{}"), url, linked), None, "{url}");
+            assert_eq!(read("sb_secret_x", url, linked), Some(Withheld::NoToken));
+            let other = token("{\"ref\":\"bcdefghijklmnopqrstu\"}");
+            assert_eq!(read(&other, url, linked), Some(Withheld::Project("bcdefghijklmnopqrstu".to_owned())));
+        }
+        for url in ["http://127.0.0.1:9/s3/", "https://abcdefghijklmnopqrst.example.com/s3/"] {
+            for linked in [true, false] {
+                assert_eq!(read(&own, url, linked), Some(Withheld::Host(url.to_owned())));
+            }
+        }
+        let other = "https://bcdefghijklmnopqrstu.supabase.co/s3/";
+        assert_eq!(read(&own, other, true), Some(Withheld::Host(other.to_owned())));
+        assert_eq!(read(&own, other, false), Some(Withheld::Project(id.to_owned())));
     }
 }

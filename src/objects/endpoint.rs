@@ -64,6 +64,14 @@ impl Endpoint {
         host.split(['.', ':', '/']).next().filter(|label| is_project_ref(label))
     }
 
+    /// Whether it is one of the two hosts that the platform gives a project
+    /// (guides/storage/s3/authentication).
+    pub fn is_of_project(&self, project_ref: &str, project_host: &str) -> bool {
+        let hosts =
+            [format!("{project_ref}.storage.{project_host}"), format!("{project_ref}.{project_host}")];
+        hosts.iter().any(|host| self.0.starts_with(&format!("https://{host}/")))
+    }
+
     /// The address.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -102,6 +110,27 @@ mod tests {
         let read = |text: &str| Endpoint::parse(text).unwrap().project_ref().map(str::to_owned);
         assert_eq!(read("https://abcdefghijklmnopqrst.supabase.co").as_deref(), Some("abcdefghijklmnopqrst"));
         assert_eq!(read("http://127.0.0.1:1"), None);
+    }
+
+    #[test]
+    fn only_its_own_hosts_are_a_projects() {
+        let id = "abcdefghijklmnopqrst";
+        let is = |text: &str| Endpoint::parse(text).unwrap().is_of_project(id, "supabase.co");
+        for own in
+            ["https://abcdefghijklmnopqrst.supabase.co", "https://ABCDEFGHIJKLMNOPQRST.storage.supabase.co/x"]
+        {
+            assert!(is(own), "{own}");
+        }
+        for other in [
+            "http://127.0.0.1:1",
+            "https://bcdefghijklmnopqrstu.supabase.co",
+            "https://abcdefghijklmnopqrst.example.com",
+            "https://abcdefghijklmnopqrst.supabase.co.example.com",
+            "https://abcdefghijklmnopqrst.supabase.co:8443",
+            "https://example.com/abcdefghijklmnopqrst.supabase.co/",
+        ] {
+            assert!(!is(other), "{other}");
+        }
     }
 
     #[test]
