@@ -13,6 +13,7 @@ use crate::manifest::{Component, ComponentState, SnapshotId, Strength};
 use crate::policy::{Facts, Finding, Missing, Policy, Rule, SnapshotFacts, judge};
 use crate::postgres::identity;
 use crate::resolve;
+use crate::store::{Snapshot, Store};
 use crate::verify::{self, Verified};
 use jiff::Timestamp;
 
@@ -26,14 +27,23 @@ pub(super) async fn target_clock(opened: &Opened) -> Result<Timestamp, Failure> 
 
 /// What the judge is told of a snapshot that was read back.
 pub(super) fn snapshot_facts(opened: &Opened, verified: &Verified) -> Result<SnapshotFacts, Failure> {
-    let manifest = &verified.snapshot().manifest;
-    let entries = secrets::of(verified.snapshot()).map_err(fail::failed(Exit::Error))?;
-    let confirmed = opened.context.store.confirmed_secrets().map_err(fail::failed(Exit::Error))?;
+    recorded_facts(&opened.context.store, verified.snapshot(), verified.strength())
+}
+
+/// What the records say of a snapshot.
+pub(super) fn recorded_facts(
+    store: &Store,
+    snapshot: &Snapshot,
+    strength: Strength,
+) -> Result<SnapshotFacts, Failure> {
+    let manifest = &snapshot.manifest;
+    let entries = secrets::of(snapshot).map_err(fail::failed(Exit::Error))?;
+    let confirmed = store.confirmed_secrets().map_err(fail::failed(Exit::Error))?;
     Ok(SnapshotFacts {
         id: manifest.id.clone(),
         identity: manifest.identity.clone(),
         taken_at: manifest.taken.target_clock,
-        strength: verified.strength(),
+        strength,
         broken: Vec::new(),
         missing: missing(&manifest.components),
         secrets: inventory::compare(&entries, &confirmed),
@@ -71,7 +81,7 @@ pub(super) fn evidence_facts(
 }
 
 /// The policy before the rehearsal, which proves more than `decoded` by itself.
-fn before_rehearsal(policy: &Policy) -> Policy {
+pub(super) fn before_rehearsal(policy: &Policy) -> Policy {
     Policy { strength: policy.strength.min(Strength::Decoded), ..policy.clone() }
 }
 

@@ -2,14 +2,16 @@
 
 use super::fail::failed;
 use super::open::{self, Known};
-use super::{Setting, TargetArgs, snapshot_id};
-use crate::evidence::{self, estimate::bytes_in_words};
+use super::{Setting, TargetArgs, evidence, snapshot_id};
+use crate::evidence::config::native_backups;
+use crate::evidence::estimate::bytes_in_words;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::{Component, ComponentState, SnapshotId, Strength};
-use crate::policy::in_words;
-use crate::store::{self, Snapshot, Store};
+use crate::manifest::{Component, ComponentName, ComponentState, SnapshotId, Strength};
+use crate::policy::{Facts, Finding, Policy, Rule, SnapshotFacts, in_words, judge};
+use crate::store::{Snapshot, Standing, Store};
 use crate::ui;
+use crate::verify;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -50,6 +52,10 @@ struct Row {
     bytes: u64,
     /// Why the evidence cannot be used, when that shows without reading it all.
     broken: Vec<String>,
+    /// Components that lack something.
+    incomplete: Vec<ComponentName>,
+    /// Components that were left out.
+    left_out: Vec<ComponentName>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,8 +66,11 @@ struct List {
     snapshots: Vec<Row>,
 }
 
+/// What to do when the newest snapshot does not hold.
+const TAKES_ANOTHER: &str = "`supa-safe migrate` takes a fresh snapshot first; `supa-safe check` says what is wrong with the newest one";
+
 /// A snapshot's row, or why there is none.
-type Listed = Result<Row, (SnapshotId, store::Error)>;
+type Listed = Result<Row, (SnapshotId, verify::Error)>;
 
 /// Reads what every snapshot's record says; a damaged one is a row of its own kind.
 fn rows(store: &Store) -> Result<Vec<Listed>, Failure> {
@@ -69,10 +78,14 @@ fn rows(store: &Store) -> Result<Vec<Listed>, Failure> {
     Ok(ids.into_iter().map(|id| row(store, &id).map_err(|error| (id, error))).collect())
 }
 
-fn row(store: &Store, id: &SnapshotId) -> Result<Row, store::Error> {
+fn row(store: &Store, id: &SnapshotId) -> Result<Row, verify::Error> {
     let snapshot = store.load(id)?;
-    let standing = store.standing(&snapshot)?;
+    let standing = verify::glance(store, &snapshot)?;
     let manifest = &snapshot.manifest;
+    let in_state = |state| {
+        let components = manifest.components.iter().filter(move |component| component.state == state);
+        components.map(|component| component.name).collect()
+    };
     Ok(Row {
         id: id.clone(),
         label: manifest.label.clone(),
@@ -80,6 +93,8 @@ fn row(store: &Store, id: &SnapshotId) -> Result<Row, store::Error> {
         strength: standing.strength,
         rows: manifest.database.tables.iter().map(|table| table.count).sum(),
         bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        incomplete: in_state(ComponentState::Incomplete),
+        left_out: in_state(ComponentState::LeftOut),
         broken: standing.broken,
     })
 }
@@ -113,10 +128,17 @@ pub(super) async fn list(setting: &Setting, args: &ListArgs) -> Result<Exit, Fai
 fn line(row: &Row, now: Timestamp) -> String {
     let age = in_words(now.duration_since(row.taken_at));
     let label = row.label.as_ref().map(|label| format!("  {label}")).unwrap_or_default();
-    let broken =
-        if row.broken.is_empty() { String::new() } else { format!("  DAMAGED: {}", row.broken.join("; ")) };
+    let said = |what: &str, list: String| {
+        if list.is_empty() { String::new() } else { format!("  {what}: {list}") }
+    };
+    let names = |components: &[ComponentName]| {
+        components.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let incomplete = said("INCOMPLETE", names(&row.incomplete));
+    let left_out = said("without", names(&row.left_out));
+    let broken = said("DAMAGED", row.broken.join("; "));
     format!(
-        "{}  {:<9}  {} rows, {}, {age} ago{label}{broken}",
+        "{}  {:<9}  {} rows, {}, {age} ago{label}{incomplete}{left_out}{broken}",
         row.id,
         row.strength.as_str(),
         row.rows,
@@ -137,12 +159,12 @@ struct Shown<'a> {
 pub(super) async fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Failure> {
     let Known { store, .. } = open::known(setting, &args.target).await?;
     let snapshot = open::pick(&store, args.id.as_ref()).map_err(|broken| broken.failure)?;
-    let standing = store.standing(&snapshot).map_err(failed(Exit::Error))?;
+    let standing = verify::glance(&store, &snapshot).map_err(failed(Exit::Error))?;
     let manifest = &snapshot.manifest;
     let mut text = Vec::new();
     let mut limits = manifest.limits.clone();
     limits.extend(standing.limits.clone());
-    write_snapshot(&mut text, &snapshot, standing.strength, &limits).map_err(failed(Exit::Error))?;
+    write_snapshot(&mut text, &snapshot, &standing, &limits).map_err(failed(Exit::Error))?;
     let shown = Shown {
         schema: ui::SCHEMA,
         folder: snapshot.dir.display().to_string(),
@@ -157,7 +179,7 @@ pub(super) async fn show(setting: &Setting, args: &ShowArgs) -> Result<Exit, Fai
 fn write_snapshot(
     text: &mut Vec<u8>,
     snapshot: &Snapshot,
-    strength: Strength,
+    standing: &Standing,
     limits: &[String],
 ) -> io::Result<()> {
     let manifest = &snapshot.manifest;
@@ -172,7 +194,10 @@ fn write_snapshot(
         manifest.identity.system_identifier, manifest.identity.database_oid
     )?;
     writeln!(text, "taken at   {} by the target's clock", manifest.taken.target_clock)?;
-    writeln!(text, "strength   {strength}")?;
+    writeln!(text, "strength   {}", standing.strength)?;
+    for broken in &standing.broken {
+        writeln!(text, "DAMAGED    {broken}")?;
+    }
     writeln!(text, "folder     {}", snapshot.dir.display())?;
     writeln!(text, "archive    {}", bytes_in_words(manifest.database.archive_bytes))?;
     writeln!(text, "history    {} migrations", manifest.database.history.len())?;
@@ -181,7 +206,7 @@ fn write_snapshot(
             writeln!(text, "{:<9}  {line}", component.name.as_str())?;
         }
     }
-    if let Some(backups) = evidence::config::native_backups(snapshot) {
+    if let Some(backups) = native_backups(snapshot) {
         writeln!(text, "native     backups: {backups}")?;
     }
     writeln!(text, "tables")?;
@@ -221,19 +246,21 @@ struct Status {
 
 pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit, Failure> {
     let Known { name, policy, store, .. } = open::known(setting, &args.target).await?;
-    let newest = rows(&store)?.into_iter().find_map(Result::ok);
-    let age = newest.as_ref().map(|row| (setting.clock)().duration_since(row.taken_at));
-    let good = newest.as_ref().zip(age).is_some_and(|(row, age)| {
-        row.broken.is_empty() && row.strength >= policy.strength && age <= policy.max_age
-    });
+    let mut rows = rows(&store)?.into_iter();
+    // One whose record cannot be read is set aside, and a fresh one is taken.
+    let (newest, is_readable) = match rows.next() {
+        Some(Ok(row)) => (Some(row), true),
+        Some(Err(_)) => (rows.find_map(Result::ok), false),
+        None => (None, true),
+    };
+    let now = (setting.clock)();
+    let age = newest.as_ref().map(|row| now.duration_since(row.taken_at));
     let next = match &newest {
         None => {
             "`supa-safe migrate` takes a snapshot, rehearses, and pushes; `supa-safe snapshot` only takes one"
         }
-        Some(_) if good => "`supa-safe migrate` pushes on the strength of this snapshot",
-        Some(_) => {
-            "`supa-safe migrate` takes a fresh snapshot first; `supa-safe check` says what is wrong with this one"
-        }
+        Some(_) if !is_readable => TAKES_ANOTHER,
+        Some(row) => next(&refusals(&store, &policy, row, now)?),
     };
     let mut text = Vec::new();
     let mut write = || -> io::Result<()> {
@@ -256,6 +283,35 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
         next: next.to_owned(),
     };
     print(setting, &status, &text)
+}
+
+/// The rules that a snapshot's records do not satisfy, by this machine's clock.
+fn refusals(store: &Store, policy: &Policy, row: &Row, now: Timestamp) -> Result<Vec<Finding>, Failure> {
+    let snapshot = store.load(&row.id).map_err(failed(Exit::Error))?;
+    let broken = row.broken.clone();
+    let facts = SnapshotFacts { broken, ..evidence::recorded_facts(store, &snapshot, row.strength)? };
+    let facts = Facts {
+        target: snapshot.manifest.identity,
+        snapshot: Some(facts),
+        edited: Vec::new(),
+        sessions: Vec::new(),
+        push: None,
+    };
+    Ok(judge(&evidence::before_rehearsal(policy), &facts, now)
+        .into_iter()
+        .filter(|finding| finding.refuses)
+        .collect())
+}
+
+/// What to do next with the newest snapshot.
+fn next(refusals: &[Finding]) -> &'static str {
+    if refusals.is_empty() {
+        return "`supa-safe migrate` pushes on the strength of this snapshot";
+    }
+    if refusals.iter().all(|finding| finding.rule == Rule::SecretsNotConfirmed) {
+        return "`supa-safe secrets confirm`; then `supa-safe migrate` pushes on the strength of this snapshot";
+    }
+    TAKES_ANOTHER
 }
 
 fn print<T: Serialize>(setting: &Setting, document: &T, text: &[u8]) -> Result<Exit, Failure> {

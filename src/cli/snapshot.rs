@@ -7,7 +7,7 @@ use super::{Setting, TargetArgs, fail};
 use crate::evidence::{self, Want};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::ComponentName;
+use crate::manifest::{ComponentName, ComponentState};
 use crate::verify;
 use clap::{Args, ValueEnum};
 
@@ -78,6 +78,12 @@ async fn take(opened: &Opened, want: Want) -> Result<Done, Broken> {
     if let Some(incomplete) = fail::incomplete(&verified.snapshot().manifest, &opened.policy.components) {
         return Err(incomplete);
     }
-    Ok(Done::of(&verified)
-        .closing("Next: `supa-safe migrate` pushes on the strength of it, as long as it is young enough"))
+    let left_out = verified.snapshot().manifest.components.iter().any(|component| {
+        component.state == ComponentState::LeftOut && opened.policy.components.contains(&component.name)
+    });
+    Ok(Done::of(&verified).closing(if left_out {
+        "It holds a part only: `supa-safe migrate` takes a fresh snapshot of all that the policy requires"
+    } else {
+        "Next: `supa-safe migrate` pushes on the strength of it, as long as it is young enough"
+    }))
 }

@@ -1,7 +1,9 @@
 //! What scripts read: `--json` of every command, and its last line whatever happens.
 
 use crate::world::{Ran, World};
+use fs_err as fs;
 use serde_json::{Value, json};
+use supa_safe::disk;
 
 /// The documented keys of a summary.
 const SUMMARY: [&str; 13] = [
@@ -114,7 +116,10 @@ fn commands_that_report_print_one_document() {
     assert_eq!(keys(&list), ["folder", "schema", "snapshots", "target"]);
     assert_eq!((&list["target"], &list["folder"]), (&json!(target), &json!(world.store().to_str().unwrap())));
     let [row] = list["snapshots"].as_array().unwrap().as_slice() else { panic!("{list}") };
-    assert_eq!(keys(row), ["broken", "bytes", "id", "label", "rows", "strength", "taken_at"]);
+    assert_eq!(
+        keys(row),
+        ["broken", "bytes", "id", "incomplete", "label", "left_out", "rows", "strength", "taken_at"]
+    );
     assert_eq!((&row["id"], &row["label"], &row["strength"]), (&id, &json!("before"), &json!("decoded")));
     assert_eq!(row["broken"], json!([]));
 
@@ -153,4 +158,50 @@ fn rules_are_explained_in_one_document() {
     assert_eq!(one["pages"][0]["rule"], "SS003");
     let wrong = world.run(["explain", "SS999", "--json"]).exits(2);
     assert_eq!(wrong.stdout, "");
+}
+
+/// What `status` advises, and the newest snapshot's line in `list`, from its strength on.
+fn advice(world: &World) -> (String, String) {
+    let status = world.run(["status"]).exits(0).stdout;
+    let next = status.lines().find_map(|line| line.strip_prefix("next      ")).unwrap().to_owned();
+    let list = world.run(["list"]).exits(0).stdout;
+    let line = list.lines().nth(1).unwrap();
+    (next, line.split_once(" ago").unwrap().1.to_owned())
+}
+
+#[test]
+fn status_and_list_tell_what_the_newest_snapshot_lacks() {
+    let mut world = World::hosted(&[]);
+    let bucket = world.bucket(&["photos"]);
+    bucket.put("photos", "x", b"x");
+    world.write("supabase/supa-safe.toml", "max_age = \"1h\"\n");
+    let pushes = "`supa-safe migrate` pushes on the strength of this snapshot".to_owned();
+    let fresh = "`supa-safe migrate` takes a fresh snapshot first; `supa-safe check` says what is wrong with the newest one".to_owned();
+
+    drop(world.run(["snapshot"]).exits(0));
+    assert_eq!(advice(&world), (pushes.clone(), String::new()));
+    let contents = world.snapshots()[0].join("database/archive/toc.dat");
+    let good = fs::read(&contents).unwrap();
+    let mut bytes = good.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    disk::write(&contents, &bytes).unwrap();
+    drop(world.run(["verify"]).exits(3));
+    let (next, line) = advice(&world);
+    assert_eq!(next, fresh);
+    assert!(line.starts_with("  DAMAGED: "), "{line}");
+    assert_ne!(world.run(["show", "--json"]).exits(0).document()["broken"], json!([]));
+    disk::write(&contents, &good).unwrap();
+    drop(world.run(["verify"]).exits(0));
+    assert_eq!(advice(&world), (pushes, String::new()));
+
+    let partial = world.run(["snapshot", "--only", "database"]).exits(0);
+    assert_eq!(
+        partial.stdout.lines().last().unwrap(),
+        "It holds a part only: `supa-safe migrate` takes a fresh snapshot of all that the policy requires"
+    );
+    assert_eq!(advice(&world), (fresh.clone(), "  without: storage".to_owned()));
+
+    world.set("SUPA_SAFE_S3_SECRET_ACCESS_KEY", "wrong");
+    drop(world.run(["snapshot"]).exits(3));
+    assert_eq!(advice(&world), (fresh, "  INCOMPLETE: storage".to_owned()));
 }
