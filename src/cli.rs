@@ -205,7 +205,7 @@ fn begin(cli: Cli) -> Result<Exit, Failure> {
     let surroundings = with_profile(surroundings, cli.global.profile.as_deref())?;
     let setting = Setting { global: cli.global, surroundings, clock: now, exempt: false };
     match cli.command {
-        Command::Check(args) if args.pre_push => match pre_push::look(&setting, &args)? {
+        Command::Check(args) if args.pre_push => match pre_push::look(&setting)? {
             None => Ok(Exit::Done),
             Some(pushed) => in_runtime(pre_push::judge(&setting, &args, &pushed)),
         },

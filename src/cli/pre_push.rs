@@ -15,7 +15,7 @@ use crate::config::{self, Config, Flags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen::Project;
-use crate::hook::{self, Carried, MIGRATIONS, Watched};
+use crate::hook::{self, Behind, Carried, MIGRATIONS, Watched};
 use crate::policy::{Rule, judge as judge_facts};
 use crate::tools::git::Git;
 use crate::ui::{Json, Summary};
@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 
 /// How a policy file is found among the tracked ones.
 const POLICIES: &str = "**/supabase/supa-safe.toml";
+/// How links that lead to migrations are found among them.
+const LINKS: [&str; 2] = ["**/supabase", "**/supabase/migrations"];
 /// What a person may always do; said when nobody could judge.
 const NO_VERIFY: &str = "`git push --no-verify` skips every hook, and nothing is judged; that is your choice";
 /// The one command after which the push goes through.
@@ -35,19 +37,19 @@ const REHEARSE: &str =
 pub(super) struct Pushed {
     git: Git,
     top: Option<PathBuf>,
+    behind: Vec<Behind>,
     carried: Vec<Carried>,
 }
 
 /// Reads what git says; none when the push carries no migrations to a watched branch.
-pub(super) fn look(setting: &Setting, args: &CheckArgs) -> Result<Option<Pushed>, Failure> {
+pub(super) fn look(setting: &Setting) -> Result<Option<Pushed>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(Exit::Error, error).hint(NO_VERIFY);
     let lines = hook::parse(&git_says()?).map_err(|error| failed(&error))?;
     let git = Git::inherited(setting.surroundings.env(), &setting.surroundings.cwd)
         .map_err(|error| failed(&error))?;
     let top = git.top_level().map_err(|error| failed(&error))?;
     let watched = watched(setting, &git, top.as_deref())?;
-    let remote = args.pushed_to.first().map(String::as_str).unwrap_or_default();
-    let mut carried = hook::carried(&git, remote, &lines, &watched).map_err(|error| failed(&error))?;
+    let mut carried = hook::carried(&git, &lines, &watched).map_err(|error| failed(&error))?;
     if let Some(dir) = &setting.global.workdir {
         let meant = setting.surroundings.cwd.join(dir);
         let here = |root: &str| top.as_ref().is_some_and(|top| same_folder(&meant, &top.join(root)));
@@ -59,7 +61,7 @@ pub(super) fn look(setting: &Setting, args: &CheckArgs) -> Result<Option<Pushed>
         }
         return Ok(None);
     }
-    Ok(Some(Pushed { git, top, carried }))
+    Ok(Some(Pushed { git, top, behind: watched.behind, carried }))
 }
 
 /// What git says on stdin.
@@ -94,16 +96,39 @@ fn watched(setting: &Setting, git: &Git, top: Option<&Path>) -> Result<Watched, 
                 .hint(NO_VERIFY)
         })
     };
-    let mut watched = Watched { default: branches(None)?, own: BTreeMap::new() };
-    let Some(top) = top.filter(|_| setting.global.config.is_none()) else { return Ok(watched) };
+    let mut watched = Watched { default: branches(None)?, own: BTreeMap::new(), behind: Vec::new() };
+    let Some(top) = top else { return Ok(watched) };
+    let [folder, migrations] = LINKS;
+    let tracked = git.tracked(&[POLICIES, folder, migrations]).map_err(fail::failed(Exit::Error))?;
+    let (links, files): (Vec<_>, Vec<_>) = tracked.into_iter().partition(|(_, is_link)| *is_link);
+    watched.behind = links.into_iter().filter_map(|(link, _)| behind(top, link)).collect();
+    if setting.global.config.is_some() {
+        return Ok(watched);
+    }
     let usual = format!("supabase/{}", config::FILE);
-    let mut files = git.tracked(POLICIES).map_err(fail::failed(Exit::Error))?;
+    let mut files: Vec<String> = files.into_iter().map(|(file, _)| file).collect();
+    // Behind a link git tracks no policy file under this name.
+    files.extend(watched.behind.iter().map(|one| Path::new(&one.root).join(&usual).display().to_string()));
     files.push(usual.clone());
     for file in files {
         let Some(root) = file.strip_suffix(&usual).map(|root| root.trim_end_matches('/')) else { continue };
         watched.own.insert(root.to_owned(), branches(Some(&top.join(root).join("supabase")))?);
     }
     Ok(watched)
+}
+
+/// Where migrations behind a tracked link are, when they are in this work tree.
+fn behind(top: &Path, link: String) -> Option<Behind> {
+    let project = link.strip_suffix("/migrations").unwrap_or(&link).strip_suffix("supabase")?;
+    let root = project.trim_end_matches('/').to_owned();
+    let within = fs_err::canonicalize(top).ok()?;
+    let real = |path: &str| {
+        let path = fs_err::canonicalize(top.join(&root).join(path)).ok()?;
+        let path = path.strip_prefix(&within).ok()?.display().to_string();
+        (!path.is_empty()).then_some(path)
+    };
+    let (folder, supabase_dir) = (real(MIGRATIONS)?, real("supabase")?);
+    Some(Behind { root, link, folder, supabase_dir })
 }
 
 /// Judges every project that the push changes; the first refusal ends it.
@@ -113,23 +138,28 @@ pub(super) async fn judge(setting: &Setting, args: &CheckArgs, pushed: &Pushed) 
     for (index, carried) in pushed.carried.iter().enumerate() {
         let last = index + 1 == pushed.carried.len();
         let judged = Box::pin(judge_one(setting, args, pushed, carried, (&mut signals, last))).await;
-        exit = judged.map_err(|failure| explained(failure, carried))?;
+        exit = judged.map_err(|failure| explained(failure, args, carried))?;
     }
     Ok(exit)
 }
 
 /// A refusal of a push is about a branch; a judge that could not be asked is no verdict.
-fn explained(mut failure: Failure, carried: &Carried) -> Failure {
+fn explained(mut failure: Failure, args: &CheckArgs, carried: &Carried) -> Failure {
     if matches!(failure.exit, Exit::Refused | Exit::RehearsalFailed) {
         let commit = carried.commit.get(..10).unwrap_or(&carried.commit);
-        failure.details.push(format!(
-            "git was about to push {}{MIGRATIONS} of {commit} to {}",
-            if carried.root.is_empty() { String::new() } else { format!("{}/", carried.root) },
-            carried.branch
-        ));
+        let root = if carried.root.is_empty() { String::new() } else { format!("{}/", carried.root) };
+        let of = remote(args).map(|remote| format!(" of {remote}")).unwrap_or_default();
+        failure
+            .details
+            .push(format!("git was about to push {root}{MIGRATIONS} of {commit} to {}{of}", carried.branch));
         return failure;
     }
     failure.hint(NO_VERIFY)
+}
+
+/// The name of the remote. git passes the URL when it has none, and that may hold a password.
+fn remote(args: &CheckArgs) -> Option<&String> {
+    args.pushed_to.first().filter(|name| !name.contains([':', '/', '@']))
 }
 
 async fn judge_one(
@@ -142,7 +172,11 @@ async fn judge_one(
     let checked_out = tempfile::tempdir().map_err(fail::failed(Exit::Error))?;
     let files = checked_out.path().join("files");
     crate::disk::make_private_dir(&files).map_err(fail::failed(Exit::Error))?;
-    let below = Path::new(&carried.root).join("supabase").display().to_string();
+    // Of a project behind links, the links themselves, and where they lead.
+    let mut below = vec![Path::new(&carried.root).join("supabase").display().to_string()];
+    for one in pushed.behind.iter().filter(|one| one.root == carried.root) {
+        below.extend([one.supabase_dir.clone(), one.folder.clone()]);
+    }
     pushed
         .git
         .check_out(&carried.commit, &below, &files, &checked_out.path().join("index"))

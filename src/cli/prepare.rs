@@ -110,7 +110,10 @@ pub(super) async fn prepare_files(
         None => find_cli(setting, &opened.config).await?,
     };
     tell_cli(opened, &cli);
-    say_which(setting, opened, &project, cli.version.major).map_err(|error| project_failed(&error))?;
+    // Files that a push carries stand in a folder that goes away; its name would help nobody.
+    let known = super::project(setting);
+    let meant = known.as_ref().unwrap_or(&project);
+    say_which(setting, opened, meant, cli.version.major).map_err(|error| project_failed(&error))?;
     let want = Want {
         flags: flags.flags(),
         major: cli.version.major,

@@ -68,6 +68,19 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// A folder of migrations that stands elsewhere in the repository, behind links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// The project's folder from the top of the work tree.
+    pub root: String,
+    /// The link: `supabase`, or its `migrations`.
+    pub link: String,
+    /// Where the migrations really are.
+    pub folder: String,
+    /// Where the `supabase` folder really is.
+    pub supabase_dir: String,
+}
+
 /// Which branches count for which project.
 #[derive(Clone, Debug, Default)]
 pub struct Watched {
@@ -75,11 +88,20 @@ pub struct Watched {
     pub default: Vec<String>,
     /// By the project's folder from the top of the work tree.
     pub own: BTreeMap<String, Vec<String>>,
+    /// Migrations behind links.
+    pub behind: Vec<Behind>,
 }
 
 impl Watched {
     fn of(&self, root: &str) -> &[String] {
         self.own.get(root).unwrap_or(&self.default)
+    }
+
+    /// The projects that a changed path belongs to.
+    fn roots_of<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
+        let is_below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        let behind = self.behind.iter().filter(move |one| path == one.link || is_below(&one.folder));
+        root_of(path).into_iter().chain(behind.map(|one| one.root.as_str()))
     }
 
     /// Every list that holds a branch, once.
@@ -91,74 +113,58 @@ impl Watched {
 
 /// The projects whose migrations these lines change, on branches that count for them.
 ///
-/// A branch that the remote has is compared with what it is there. A new one is compared with the best
-/// common ancestor of the watched branches that the remote is known to have, and without one with
-/// nothing: then every migration counts. The same goes for a commit that is not here (somebody else
-/// pushed it, and it is being replaced).
-pub fn carried(
-    git: &Git,
-    remote: &str,
-    lines: &[Line],
-    watched: &Watched,
-) -> Result<Vec<Carried>, proc::Error> {
+/// A branch that the remote has is compared with what it is there. A new one is compared with nothing,
+/// and so is a commit that is not here (somebody else pushed it, and it is being replaced): then every
+/// migration counts, and the target says which are pending. What another branch has is no measure: it
+/// may have come there with `--no-verify`.
+pub fn carried(git: &Git, lines: &[Line], watched: &Watched) -> Result<Vec<Carried>, proc::Error> {
     let mut found = BTreeSet::new();
     for line in lines {
         let (Some(commit), Some(branch)) = (&line.commit, line.remote_ref.strip_prefix(HEADS)) else {
             continue;
         };
-        for list in watched.lists_with(branch) {
-            let base = match &line.replaces {
-                Some(replaced) => Some(replaced.clone()),
-                None => common_ancestor(git, remote, commit, list)?,
-            };
-            let changes = changes(git, base, commit)?;
-            let roots: BTreeSet<&str> = changes.iter().map(|path| root_of(path)).collect();
-            found.extend(roots.into_iter().filter(|root| watched.of(root) == list).map(|root| Carried {
-                root: root.to_owned(),
-                commit: commit.clone(),
-                branch: branch.to_owned(),
-            }));
+        let lists = watched.lists_with(branch);
+        if lists.is_empty() {
+            continue;
         }
+        let changes = changes(git, line.replaces.as_deref(), commit, watched)?;
+        let roots: BTreeSet<&str> = changes.iter().flat_map(|path| watched.roots_of(path)).collect();
+        found.extend(roots.into_iter().filter(|root| lists.contains(watched.of(root))).map(|root| Carried {
+            root: root.to_owned(),
+            commit: commit.clone(),
+            branch: branch.to_owned(),
+        }));
     }
     Ok(found.into_iter().collect())
 }
 
-fn changes(git: &Git, base: Option<String>, commit: &str) -> Result<Vec<String>, proc::Error> {
+fn changes(
+    git: &Git,
+    base: Option<&str>,
+    commit: &str,
+    watched: &Watched,
+) -> Result<Vec<String>, proc::Error> {
+    let below: Vec<&str> =
+        watched.behind.iter().flat_map(|one| [one.link.as_str(), one.folder.as_str()]).collect();
     if let Some(base) = base
-        && let Some(changed) = git.changed(&base, commit, CHANGES)?
+        && let Some(changed) = git.changed([base, commit], CHANGES, &below)?
     {
         return Ok(changed);
     }
     let nothing = git.empty_tree()?;
-    git.changed(&nothing, commit, CHANGES)?.ok_or_else(|| proc::Error::Failed {
+    git.changed([&nothing, commit], CHANGES, &below)?.ok_or_else(|| proc::Error::Failed {
         shown: format!("git diff-tree {nothing} {commit}"),
         ended: proc::Ended::Code(128),
         tail: String::new(),
     })
 }
 
-fn common_ancestor(
-    git: &Git,
-    remote: &str,
-    commit: &str,
-    watched: &[String],
-) -> Result<Option<String>, proc::Error> {
-    // git passes the URL in place of a name when the remote has none.
-    if remote.is_empty() || remote.contains(':') || remote.starts_with(['/', '.']) {
-        return Ok(None);
-    }
-    let references: Vec<String> =
-        watched.iter().map(|branch| format!("refs/remotes/{remote}/{branch}")).collect();
-    let known = git.objects(&references)?;
-    if known.is_empty() { Ok(None) } else { git.merge_base(commit, &known) }
-}
-
-/// The folder of the project that a migration belongs to.
-fn root_of(path: &str) -> &str {
+/// The folder of the project that a migration belongs to, by its path alone.
+fn root_of(path: &str) -> Option<&str> {
     if path.starts_with(MIGRATIONS) {
-        return "";
+        return Some("");
     }
-    path.find(&format!("/{MIGRATIONS}")).and_then(|at| path.get(..at)).unwrap_or_default()
+    path.find(&format!("/{MIGRATIONS}")).and_then(|at| path.get(..at))
 }
 
 #[cfg(test)]
@@ -214,7 +220,7 @@ mod tests {
             ("a/supabase/migrations/supabase/migrations/x", "a"),
             ("mysupabase/supabase/migrations/x", "mysupabase"),
         ] {
-            assert_eq!(root_of(path), root, "{path}");
+            assert_eq!(root_of(path), Some(root), "{path}");
         }
     }
 }

@@ -32,6 +32,12 @@ const LOCAL: [&str; 16] = [
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 ];
+/// Variables that give pathspecs another meaning (git(1)); `git --literal-pathspecs push` hands the first
+/// one down to its hooks.
+const PATHSPECS: [&str; 4] =
+    ["GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"];
+/// The mode of a symbolic link in a tree.
+const LINK: &str = "120000";
 /// Code of a git that could not do its work, where 1 means "no".
 const FATAL: i32 = 128;
 
@@ -47,7 +53,9 @@ impl Git {
     /// git in this folder, bound to the repository that the environment names.
     pub fn inherited(env: &BTreeMap<OsString, OsString>, dir: &Path) -> Result<Self, proc::Error> {
         let path = env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
-        Ok(Self { program: proc::find("git", &path)?, env: env.clone(), dir: dir.to_owned() })
+        let mut env = env.clone();
+        env.retain(|name, _| !PATHSPECS.iter().any(|other| name == OsStr::new(other)));
+        Ok(Self { program: proc::find("git", &path)?, env, dir: dir.to_owned() })
     }
 
     /// git in this folder, bound to the repository that the folder belongs to.
@@ -103,23 +111,18 @@ impl Git {
         Ok(output.ended.is_success().then(|| line(&output)))
     }
 
-    /// Tracked files that match a pattern, from the top of the work tree; none in a bare repository.
-    pub fn tracked(&self, pattern: &str) -> Result<Vec<String>, proc::Error> {
-        let cmd = self.cmd().args(["ls-files", "-z", "--full-name", "--"]).arg(magic(pattern));
-        let output = cmd.run_now_unchecked()?;
-        Ok(if output.ended.is_success() { names(&output) } else { Vec::new() })
-    }
-
-    /// The objects that these references name; those that do not exist are left out.
-    pub fn objects(&self, references: &[String]) -> Result<Vec<String>, proc::Error> {
-        let cmd = self.cmd().args(["for-each-ref", "--format=%(objectname)"]).args(references);
-        Ok(cmd.run_now()?.stdout.lines().map(str::to_owned).collect())
-    }
-
-    /// The best common ancestor of a commit and any of the others.
-    pub fn merge_base(&self, commit: &str, others: &[String]) -> Result<Option<String>, proc::Error> {
-        let output = self.cmd().args(["merge-base", commit]).args(others).run_now_unchecked()?;
-        Ok(output.ended.is_success().then(|| line(&output)))
+    /// Tracked files that match one of the patterns, from the top of the work tree, and whether each is a
+    /// link; none in a bare repository.
+    pub fn tracked(&self, patterns: &[&str]) -> Result<Vec<(String, bool)>, proc::Error> {
+        let cmd = self.cmd().args(["ls-files", "--stage", "-z", "--full-name", "--"]);
+        let output = cmd.args(patterns.iter().map(|pattern| magic(pattern))).run_now_unchecked()?;
+        let entries = if output.ended.is_success() { names(&output) } else { Vec::new() };
+        // `<mode> <object> <stage>`, a tab, and the path.
+        let entry = |text: &String| {
+            let (about, path) = text.split_once('\t')?;
+            Some((path.to_owned(), about.starts_with(LINK)))
+        };
+        Ok(entries.iter().filter_map(entry).collect())
     }
 
     /// The tree without files, whose name depends on the repository's hash.
@@ -127,12 +130,19 @@ impl Git {
         Ok(line(&self.cmd().args(["hash-object", "-t", "tree", "--stdin"]).run_now()?))
     }
 
-    /// Paths that match a pattern and differ between two trees; none when one of them is not here.
-    pub fn changed(&self, from: &str, to: &str, pattern: &str) -> Result<Option<Vec<String>>, proc::Error> {
+    /// Paths that match the pattern, or are or lie below one of the others, and differ between two trees;
+    /// none when one of the trees is not here.
+    pub fn changed(
+        &self,
+        [from, to]: [&str; 2],
+        pattern: &str,
+        below: &[&str],
+    ) -> Result<Option<Vec<String>>, proc::Error> {
         let cmd = self
             .cmd()
             .args(["diff-tree", "-r", "-z", "--name-only", "--no-renames", from, to, "--"])
-            .arg(magic(pattern));
+            .arg(magic(pattern))
+            .args(below.iter().map(|path| literal(path)));
         let shown = cmd.to_string();
         let output = cmd.run_now_unchecked()?;
         match output.ended {
@@ -142,13 +152,13 @@ impl Git {
         }
     }
 
-    /// Writes the files of a commit below a folder of it into an empty folder, as a checkout would
+    /// Writes the files of a commit below folders of it into an empty folder, as a checkout would
     /// write them; `scratch_index` is a file that does not exist. The work tree and its index stay as
     /// they are.
     pub fn check_out(
         &self,
         commit: &str,
-        below: &str,
+        below: &[String],
         into: &Path,
         scratch_index: &Path,
     ) -> Result<(), proc::Error> {
@@ -165,7 +175,7 @@ impl Git {
         let listed = cmd()
             .args([&git_dir, &work_tree])
             .args(["ls-files", "-z", "--full-name", "--"])
-            .arg(format!(":(top,literal){below}"));
+            .args(below.iter().map(|path| literal(path)));
         drop(
             cmd()
                 .args([&git_dir, &work_tree])
@@ -184,6 +194,11 @@ impl Git {
 /// A pattern in which `**/` stands for any folder, from the top of the work tree.
 fn magic(pattern: &str) -> String {
     format!(":(top,glob){pattern}")
+}
+
+/// A path from the top of the work tree, as it is.
+fn literal(path: &str) -> String {
+    format!(":(top,literal){path}")
 }
 
 /// One line of output; a path may end in blanks, so only the line's end goes.

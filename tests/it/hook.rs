@@ -6,7 +6,7 @@ use crate::world::{Cli, Major, Ran, World, script};
 use fs_err as fs;
 use snapbox::{assert_data_eq, str};
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 const TABLE: (&str, &str) = ("20260101000000_notes", "create table public.notes (id int primary key);");
@@ -140,7 +140,7 @@ fn a_push_of_migrations_needs_their_evidence() {
         str![[r#"
 error: the policy refuses this push; the target was not touched
   [SS001] there is no snapshot of `[TARGET]`
-  git was about to push supabase/migrations/ of [..] to main
+  git was about to push supabase/migrations/ of [..] to main of origin
 hint: Run `supa-safe snapshot`
 hint: Run `supa-safe explain SS001` to read why
 hint: `supa-safe rehearse` takes a snapshot and rehearses the files of the work tree; then push again
@@ -231,19 +231,83 @@ error: failed to push some refs to '[ROOT]/remote.git'
 }
 
 #[test]
-fn a_new_branch_is_compared_with_the_watched_ones() {
+fn a_new_branch_is_judged_with_all_that_it_carries() {
     let repository = Repository::offline().installed();
-    repository.migration(1);
-    repository.passes(["--no-verify", "origin", "main"]);
-    // What main has was judged when it came there.
-    repository.passes(["origin", "main:refs/heads/production"]);
-    repository.other("one");
+    // Without migrations there is nothing to judge.
     repository.passes(["origin", "main:refs/heads/master"]);
     repository.passes(["origin", "--delete", "master"]);
-    repository.migration(2);
+    repository.migration(1);
+    repository.passes(["--no-verify", "origin", "main"]);
     repository.passes(["origin", "main:refs/heads/feature"]);
-    // It is on the remote, but on no branch that counts.
-    repository.is_judged(["origin", "main:refs/heads/master"]);
+    // main and feature have it, and nobody judged it there.
+    repository.is_judged(["origin", "main:refs/heads/production"]);
+    repository.passes(["--no-verify", "origin", "main:refs/heads/production"]);
+    repository.other("one");
+    repository.passes(["origin", "main:refs/heads/production"]);
+}
+
+/// git hands these down to its hooks, where they would give patterns another meaning.
+#[test]
+fn words_about_pathspecs_do_not_blind_the_hook() {
+    let repository = Repository::offline().installed();
+    repository.migration(1);
+    let before = repository.remote("main");
+    for word in ["--literal-pathspecs", "--noglob-pathspecs", "--glob-pathspecs", "--icase-pathspecs"] {
+        drop(repository.git([word, "push", "--quiet", "origin", "main"]).exits(1));
+        assert_eq!(repository.remote("main"), before, "{word}");
+    }
+}
+
+#[test]
+fn migrations_behind_links_are_judged() {
+    // The folder of the migrations is a link.
+    let repository = Repository::offline().installed();
+    let app = repository.dir.clone();
+    fs::create_dir_all(app.join("sql")).unwrap();
+    symlink("../sql", app.join("supabase/migrations")).unwrap();
+    repository.world.write("sql/README", "none yet");
+    repository.commit();
+    repository.is_judged(["origin", "main"]);
+    repository.passes(["--no-verify", "origin", "main"]);
+    repository.other("one");
+    repository.passes(["origin", "main"]);
+    repository.world.write("sql/20260101000001_a.sql", "select 1;");
+    repository.commit();
+    repository.is_judged(["origin", "main"]);
+    repository.is_judged(["origin", "main:refs/heads/production"]);
+    repository.passes(["origin", "main:refs/heads/feature"]);
+
+    // The whole folder is one, and its policy counts.
+    let repository = Repository::offline().installed();
+    let app = repository.dir.clone();
+    fs::rename(app.join("supabase"), app.join("db")).unwrap();
+    symlink("db", app.join("supabase")).unwrap();
+    repository.world.write("db/supa-safe.toml", "[hook]\nbranches = [\"live\"]\n");
+    repository.world.write("db/migrations/20260101000001_a.sql", "select 1;");
+    repository.commit();
+    repository.passes(["origin", "main"]);
+    repository.is_judged(["origin", "main:refs/heads/live"]);
+}
+
+/// What is judged behind links are the files of the pushed commit.
+#[test]
+fn a_commit_behind_links_is_read_whole() {
+    let repository = Repository::around(World::hosted(&[TABLE]));
+    let app = repository.dir.clone();
+    fs::rename(app.join("supabase"), app.join("db")).unwrap();
+    fs::rename(app.join("db/migrations"), app.join("sql")).unwrap();
+    symlink("db", app.join("supabase")).unwrap();
+    symlink("../sql", app.join("db/migrations")).unwrap();
+    repository.commit();
+    let repository = repository.installed();
+    drop(repository.world.run(["rehearse"]).exits(0));
+    let ran = repository.git(["push", "origin", "main"]).exits(0);
+    assert_eq!(ran.lines("1 file of the pushed commit: snapshot and rehearsal hold").len(), 1, "{ran}");
+    assert_eq!(ran.lines("project folder: ").len(), 0, "{ran}");
+    repository.world.write("sql/20260102000000_more.sql", "select 1;");
+    repository.commit();
+    let ran = repository.git(["push", "origin", "main"]).exits(1);
+    assert_eq!(ran.lines("[SS008]").len(), 1, "{ran}");
 }
 
 #[test]
