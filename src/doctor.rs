@@ -145,6 +145,8 @@ pub struct Answer {
     pub tls: bool,
     /// How far its clock is ahead of ours.
     pub clock_ahead: SignedDuration,
+    /// What is wrong with the keys of its Storage, when they were tried.
+    pub storage: Option<String>,
 }
 
 /// The git hook.
@@ -202,6 +204,8 @@ pub struct Facts {
     pub answer: Option<Result<Answer, Failure>>,
     /// Which of the two Storage keys are set: id and secret.
     pub keys: (bool, bool),
+    /// What is wrong with the address of Storage, if anything.
+    pub storage_url: Option<String>,
     /// An AWS profile for Storage.
     pub profile: Option<String>,
     /// The hook.

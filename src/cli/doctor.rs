@@ -9,7 +9,8 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen;
 use crate::hook::{self, Runs};
-use crate::postgres::identity;
+use crate::objects::{Access, Client};
+use crate::postgres::{identity, storage};
 use crate::proc;
 use crate::resolve::{self, Wanted};
 use crate::scratch;
@@ -26,6 +27,9 @@ use std::time::Duration;
 
 /// How long the target may take for everything that it is asked.
 const PATIENCE: Duration = Duration::from_secs(12);
+
+/// How long Storage may take for one page of a listing.
+const STORAGE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -94,7 +98,7 @@ async fn gather(setting: &Setting, args: &TargetArgs) -> Facts {
     let (cli, installations, answer) = tokio::join!(
         find_cli(surroundings, usable.as_ref(), &project),
         find_postgres(surroundings, usable.as_ref()),
-        ask(setting, way.as_ref().and_then(|way| way.as_ref().ok())),
+        ask(setting, usable.as_ref(), way.as_ref().and_then(|way| way.as_ref().ok())),
     );
     let name = match &usable {
         Some(config) => target::names(setting, config, args).await.ok(),
@@ -117,6 +121,7 @@ async fn gather(setting: &Setting, args: &TargetArgs) -> Facts {
             surroundings.variable("SUPA_SAFE_S3_ACCESS_KEY_ID").is_some(),
             surroundings.variable("SUPA_SAFE_S3_SECRET_ACCESS_KEY").is_some(),
         ),
+        storage_url: storage_url(surroundings, usable.as_ref(), name.as_deref()),
         profile: surroundings.variable("SUPA_SAFE_S3_PROFILE"),
         hook: hook(setting),
         state: state(setting, usable.map_or(config, Ok), name.as_deref()),
@@ -162,14 +167,24 @@ fn door_of(connection: &Connection, kind: EndpointKind) -> Door {
 }
 
 /// Asks the target about itself, in sessions that may only read.
-async fn ask(setting: &Setting, way: Option<&Wanted>) -> Option<Result<Answer, Failure>> {
+async fn ask(
+    setting: &Setting,
+    config: Option<&Config>,
+    way: Option<&Wanted>,
+) -> Option<Result<Answer, Failure>> {
     let wanted = way?;
     let asked = async {
         let target = resolve::resolve(wanted.clone()).await.map_err(|error| resolve_failed(&error))?;
         let session = resolve::reopen(&target).await.map_err(|error| resolve_failed(&error))?;
         let clock = identity::clock(&session.client).await.map_err(failed(Exit::Error));
+        let access = config.and_then(|config| open::storage(setting, config, &target).ok().flatten());
+        let storage = match access {
+            Some(storage) => try_storage(&storage.access, &session.client).await,
+            None => None,
+        };
         session.close().await;
         Ok(Answer {
+            storage,
             major: target.server.major(),
             version: target.server.version(),
             tls: target.server.tls,
@@ -181,6 +196,37 @@ async fn ask(setting: &Setting, way: Option<&Wanted>) -> Option<Result<Answer, F
             format!("`{}` did not answer within {} s", wanted.connection.address(), PATIENCE.as_secs());
         Err(Failure::message(Exit::TargetNotFound, text).hint("Check the network, then run again"))
     }))
+}
+
+/// Lists a page of one bucket that has objects; says what is wrong with the keys.
+async fn try_storage(access: &Access, database: &tokio_postgres::Client) -> Option<String> {
+    access.keys.as_ref()?;
+    let counts = match storage::has_tables(database).await {
+        Ok(true) => storage::counts(database).await.ok()?,
+        _ => return None,
+    };
+    let bucket = counts.into_iter().find_map(|(bucket, count)| bucket.filter(|_| count > 0))?;
+    let page = async { Client::new(access).await?.pages(&bucket).next().await };
+    match tokio::time::timeout(STORAGE_PATIENCE, page).await {
+        Err(_) => {
+            Some(format!("`{}` did not answer within {} s", access.endpoint, STORAGE_PATIENCE.as_secs()))
+        }
+        Ok(Err(error)) => Some(error.to_string()),
+        Ok(Ok(Some(page))) if !page.is_empty() => None,
+        Ok(Ok(_)) => Some(
+            "they sign in and are shown no objects, as a role is that row-level security hides them from"
+                .to_owned(),
+        ),
+    }
+}
+
+/// What is wrong with the address of Storage.
+fn storage_url(surroundings: &Surroundings, config: Option<&Config>, name: Option<&str>) -> Option<String> {
+    let names: Vec<&str> = name.into_iter().collect();
+    match config?.storage(surroundings, &names, None) {
+        Err(error @ config::Error::Storage(_)) => Some(error.to_string()),
+        _ => None,
+    }
 }
 
 async fn find_cli(

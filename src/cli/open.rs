@@ -163,7 +163,11 @@ pub(super) struct Known {
 }
 
 /// Where a target's Storage is, and what signs for it.
-fn storage(setting: &Setting, config: &Config, target: &Target) -> Result<Option<Storage>, Failure> {
+pub(super) fn storage(
+    setting: &Setting,
+    config: &Config,
+    target: &Target,
+) -> Result<Option<Storage>, Failure> {
     let linked = target.project.as_ref().map(|project| Linked {
         project_ref: project.project_ref.as_str(),
         host: &project.profile.project_host,

@@ -153,6 +153,17 @@ fn clock(answer: &Answer) -> Check {
 fn storage(facts: &Facts) -> Check {
     let (group, name) = (Group::Storage, "S3 keys");
     let needed = "S3 keys of the project, from its dashboard under Storage, S3";
+    if let Some(why) = &facts.storage_url {
+        return Check::ok(group, name, why).needs(
+            Grade::Fail,
+            "the S3 endpoint of the project, or none",
+            "correct SUPA_SAFE_STORAGE_URL, or `storage_url` in supabase/supa-safe.toml",
+        );
+    }
+    if let Some(Ok(Answer { storage: Some(why), .. })) = &facts.answer {
+        let fix = "export SUPA_SAFE_S3_ACCESS_KEY_ID=<id>, and its secret, of a new pair";
+        return Check::ok(group, name, why).needs(Grade::Fail, needed, fix);
+    }
     match (facts.keys, &facts.profile) {
         ((true, true), _) => Check::ok(group, name, "set"),
         ((true, false), _) => Check::ok(group, name, "SUPA_SAFE_S3_ACCESS_KEY_ID without its secret").needs(

@@ -165,6 +165,20 @@ fn a_broken_connection_is_found() {
     let odd = url(&told("SUPA_SAFE_TEST_POOLER_ODD"));
     finds(|world| world.set("SUPA_SAFE_DB_URL", odd), &["connection/answer fail"]);
     finds(|world| world.set("SUPA_SAFE_S3_ACCESS_KEY_ID", "id"), &["storage/S3 keys fail"]);
+    finds(|world| world.set("SUPA_SAFE_STORAGE_URL", "not a url"), &["storage/S3 keys fail"]);
+}
+
+/// Keys are tried on one page of one bucket.
+#[test]
+fn keys_that_do_not_open_storage_are_found() {
+    let mut world = healthy();
+    let bucket = world.bucket(&["photos"]);
+    world.set("SUPA_SAFE_SUPABASE_BIN", "/gone/supabase");
+    bucket.put("photos", "x", b"x");
+    assert_eq!(unwell(&world, &[]), ["tools/supabase fail"]);
+    world.set("SUPA_SAFE_S3_SECRET_ACCESS_KEY", "wrong");
+    assert_eq!(unwell(&world, &[]), ["tools/supabase fail", "storage/S3 keys fail"]);
+    assert_eq!(bucket.double.served().gets, 0);
 }
 
 #[test]
