@@ -349,8 +349,27 @@ fn read_file(flags: &Flags, supabase_dir: Option<&Path>, cwd: &Path) -> Result<(
         }
         Err(error) => return Err(error.into()),
     };
-    let file = toml::from_str(&text).map_err(|source| Error::File { path, source: Box::new(source) })?;
+    let file: PolicyFile =
+        toml::from_str(&text).map_err(|source| Error::File { path, source: Box::new(source) })?;
+    refuse_empty(&file)?;
     Ok((file, base))
+}
+
+/// What is there and says nothing is a mistake: nothing would be judged, or checked, by it.
+fn refuse_empty(file: &PolicyFile) -> Result<(), Error> {
+    let empty =
+        |name: String, value: &str, wanted| Err(Error::Value { name, value: value.to_owned(), wanted });
+    if file.hook.branches.as_ref().is_some_and(|list| list.iter().all(|branch| branch.trim().is_empty())) {
+        let wanted = "a list of branches (`supa-safe hook uninstall` takes the hook away)";
+        return empty("[hook] branches".to_owned(), "[]", wanted);
+    }
+    if file.targets.keys().any(|name| name.trim().is_empty()) {
+        return empty("[targets]".to_owned(), "", "the name of a target");
+    }
+    match file.secrets.iter().find(|(_, section)| section.check.trim().is_empty()) {
+        Some((name, section)) => empty(format!("[secrets.{name}] check"), &section.check, "a command"),
+        None => Ok(()),
+    }
 }
 
 /// The sample, and at its end a section for every project that the configuration names.
@@ -443,6 +462,23 @@ mod tests {
             config.policy(&["x"]).unwrap_err().to_string(),
             "`soon` is not a length of time (such as `15m` or `1h`) for `max_age`"
         );
+    }
+
+    #[test]
+    fn what_says_nothing_is_refused() {
+        let name = |text: &str| match with_file(text, Flags::default()) {
+            Err(Error::Value { name, .. }) => Some(name),
+            _ => None,
+        };
+        for (text, expected) in [
+            ("[hook]\nbranches = []", "[hook] branches"),
+            ("[hook]\nbranches = [\" \"]", "[hook] branches"),
+            ("[targets.\"\"]\nmax_age = \"1h\"", "[targets]"),
+            ("[secrets.STRIPE_KEY]\ncheck = \"\"", "[secrets.STRIPE_KEY] check"),
+        ] {
+            assert_eq!(name(text).as_deref(), Some(expected), "{text}");
+        }
+        assert_eq!(name("[hook]\nbranches = [\"main\"]\n[secrets.A]\ncheck = \"true\""), None);
     }
 
     #[test]
