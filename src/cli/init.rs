@@ -9,7 +9,7 @@ use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen::{self, Project};
-use crate::hook::State;
+use crate::hook::{Manager, Runs};
 use crate::target::ProjectRef;
 use crate::tools::installs::{self, Search};
 use crate::tools::supabase;
@@ -33,10 +33,15 @@ async fn init(setting: &Setting) -> Result<Vec<String>, Failure> {
         let said = format!("{} is there already; nothing was changed", path.display());
         return Ok(vec![said, "Next: `supa-safe doctor` says what is missing on this machine".to_owned()]);
     }
+    if path.is_symlink() {
+        let text = format!("`{}` is a link, and what it leads to is not there", path.display());
+        return Err(Failure::message(Exit::Error, text)
+            .hint("Make the file that it leads to, or remove the link, then run again"));
+    }
     let remotes = remotes(&project);
     let mut said = vec![format!("project   {}", project.root.display())];
     said.extend(tools(setting, &project).await?);
-    said.extend(remotes.iter().map(|(name, id)| format!("remote    {name} is {id}")));
+    said.extend(remotes.iter().map(|(name, id)| format!("remote    {} is {id}", name.escape_debug())));
     said.push(format!("git hook  {}", hook_in_words(setting)));
     if !disk::write_new(&path, sample(&remotes).as_bytes()).map_err(failed(Exit::Error))? {
         return Err(Failure::message(
@@ -81,13 +86,15 @@ fn hook_in_words(setting: &Setting) -> String {
     let install = "`supa-safe hook install` installs it";
     match hook::place(setting) {
         Err(_) => "none: this is no git repository".to_owned(),
-        Ok(place) => match (place.manager(), place.state()) {
-            (Some(manager), _) if manager.calls_us() => format!("{} calls supa-safe", manager.name()),
-            (Some(manager), _) => {
-                format!("{} owns the hooks; `supa-safe hook install` says what to add", manager.name())
+        Ok(place) => match (place.runs(), place.manager()) {
+            (Ok(Runs::Ours(_)), _) => "installed".to_owned(),
+            (Ok(Runs::Caller), manager) => {
+                format!("{} calls supa-safe", manager.map_or("the one that is there", Manager::name))
             }
-            (None, Ok(State::Installed { .. })) => "installed".to_owned(),
-            (None, _) => format!("not installed; {install}"),
+            (_, Some(manager)) => {
+                format!("{} owns the hooks; `supa-safe hook install` says what to do", manager.name())
+            }
+            (_, None) => format!("not installed; {install}"),
         },
     }
 }

@@ -3,7 +3,7 @@
 use crate::world::{Cli, Major, World};
 use fs_err as fs;
 use snapbox::{assert_data_eq, str};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use supa_safe::disk;
 
 #[test]
@@ -67,4 +67,12 @@ Next: `supa-safe doctor` says what is missing on this machine
 
     let nowhere = world.run(["init", "--workdir", "/"]).exits(1);
     assert_eq!(nowhere.lines("error: "), ["error: no Supabase project: `/` has no `supabase/config.toml`"]);
+
+    world.remove("supabase/supa-safe.toml");
+    symlink("gone.toml", &file).unwrap();
+    let ran = world.run(["init"]).exits(1);
+    assert_eq!(
+        ran.lines("error: "),
+        ["error: `[ROOT]/app/supabase/supa-safe.toml` is a link, and what it leads to is not there"]
+    );
 }
