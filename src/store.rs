@@ -422,13 +422,16 @@ impl Store {
     /// Names of the runs, oldest first.
     pub fn runs(&self) -> Result<Vec<String>, Error> {
         let files = disk::files_below(&self.root.join("runs"))?;
-        Ok(files.into_iter().map(|file| file.with_extension("").display().to_string()).collect())
+        // What else stands there is nobody's record.
+        let name = |file: PathBuf| Some(file.to_str()?.strip_suffix(".jsonl")?.to_owned());
+        Ok(files.into_iter().filter_map(name).collect())
     }
 
     /// The record of a run as lines of JSON. The last line of a run that died may be cut short, and
     /// does not count.
     pub fn run_lines(&self, run: &str) -> Result<Vec<serde_json::Value>, Error> {
-        let text = fs::read_to_string(self.run_file(run))?;
+        let bytes = fs::read(self.run_file(run))?;
+        let text = String::from_utf8_lossy(&bytes);
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 

@@ -177,8 +177,10 @@ fn read_index(path: &Path, named: &mut BTreeSet<String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a path below `objects` is one of an object: `ab/abcd…`.
+/// Whether a path below `objects` is one of an object, or was set aside: `ab/abcd…`, and the same with
+/// `.damaged` after it, which no index names.
 fn is_object(file: &Path, name: &str) -> bool {
+    let name = name.strip_suffix(".damaged").unwrap_or(name);
     let is_digest = name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_digest && file.parent() == name.get(..2).map(Path::new)
 }
