@@ -1,5 +1,6 @@
 //! The git pre-push hook, with real git: what it judges, and whose hooks it leaves alone.
 
+mod asked;
 mod managers;
 
 use crate::world::{Cli, Major, Ran, World, script};

@@ -18,7 +18,7 @@ const FILES: [(&str, &str); 3] = [
 ];
 
 /// A world whose folder is linked by the real CLI.
-fn linked(major: Major, cli: Cli) -> (World, Linked, Platform) {
+pub(crate) fn linked(major: Major, cli: Cli) -> (World, Linked, Platform) {
     let mut world = World::new(major, cli).with_database(Template::Hosted);
     world.write("supabase/config.toml", "project_id = \"test\"\n");
     let mut project = Linked::take(&world);
