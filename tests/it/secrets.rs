@@ -1,6 +1,7 @@
 //! A whole run, and the password is nowhere: no argument of a program, no file, no output.
 
-use crate::world::{World, told};
+use crate::link::linked;
+use crate::world::{Cli, Major, World, told};
 use fs_err as fs;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::collections::BTreeSet;
@@ -101,5 +102,48 @@ fn the_password_is_nowhere() {
     }
     for (name, bytes) in &texts {
         assert!(!holds(bytes, "SCRAM-SHA-256$"), "{name} holds the hash of a password");
+    }
+}
+
+/// The keys of a whole linked project: they are in the environment of programs, and nowhere else.
+#[test]
+fn keys_of_a_linked_project_are_nowhere() {
+    let (mut world, _project, platform) = linked(Major::Pg17, Cli::V3);
+    let bucket = world.bucket(&["photos"]);
+    bucket.put("photos", "x", b"x");
+    let keys = bucket.double.keys();
+    world.set("SUPABASE_ANON_KEY", keys.anon.expose());
+    world.set("SUPABASE_SERVICE_ROLE_KEY", keys.service_role.expose());
+    let stop = Arc::new(AtomicBool::new(false));
+    let watcher = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || watch(&stop)
+    });
+    let human = world.run(["snapshot", "-vv"]);
+    let json = world.run(["snapshot", "--json"]);
+    stop.store(true, Ordering::Relaxed);
+    let lines = watcher.join().unwrap();
+    let (human, json) = (human.exits(0), json.exits(0));
+
+    assert!(lines.iter().any(|line| holds(line, "functions")), "the CLI was not seen");
+    let mut texts: Vec<(String, Vec<u8>)> =
+        lines.into_iter().map(|line| ("arguments".to_owned(), line)).collect();
+    for ran in [&human, &json] {
+        texts.push(("output".to_owned(), ran.to_string().into_bytes()));
+    }
+    let state = world.path("state");
+    for file in disk::files_below(&state).unwrap() {
+        texts.push((file.display().to_string(), fs::read(state.join(&file)).unwrap()));
+    }
+    let token = platform.stub.token();
+    let secrets = [
+        ("access token", token.expose()),
+        ("S3 secret", keys.secret_access_key.expose()),
+        ("service role's key", keys.service_role.expose()),
+    ];
+    for (what, secret) in secrets {
+        for (name, bytes) in &texts {
+            assert!(!holds(bytes, secret), "the {what} is in {name}");
+        }
     }
 }
