@@ -72,6 +72,10 @@ pub mod verify;
 
 pub mod scratch;
 
+pub mod left_out;
+
+pub mod rollback;
+
 pub mod rehearse;
 
 pub mod runbook;

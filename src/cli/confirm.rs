@@ -28,6 +28,7 @@ pub(super) struct Question<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Push,
+    Rollback,
     Secrets,
 }
 
@@ -35,6 +36,7 @@ impl Purpose {
     fn verb(self) -> &'static str {
         match self {
             Self::Push => "push",
+            Self::Rollback => "roll back",
             Self::Secrets => "confirm that you keep the values of these secrets elsewhere",
         }
     }
@@ -42,6 +44,7 @@ impl Purpose {
     fn first(self) -> &'static str {
         match self {
             Self::Push => "reading what the migration does",
+            Self::Rollback => "reading what `--dry-run` prints",
             Self::Secrets => "`supa-safe secrets check` has found each value that you keep",
         }
     }

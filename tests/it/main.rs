@@ -26,6 +26,7 @@ mod migrate;
 mod named;
 mod objects;
 mod retention;
+mod rollback;
 mod rules;
 mod runbook;
 mod scratch;
