@@ -6,10 +6,12 @@
 //! comes back from the archive, and the fingerprint says again whether anything differs. The copy of
 //! a rehearsal and the target run the same code.
 
+mod accounts;
 pub mod choice;
 mod closure;
 mod grants;
 mod inverse;
+mod keys;
 mod live;
 mod names;
 mod proof;
@@ -18,6 +20,7 @@ mod script;
 mod selection;
 mod since;
 
+pub use accounts::Changed;
 pub use selection::Translation;
 pub use since::Saved;
 
@@ -146,6 +149,24 @@ pub struct Task<'a> {
     pub keep_in: Option<&'a Path>,
 }
 
+/// What accounts that came and went since the snapshot leave behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounts {
+    /// Rows of new accounts that were loaded again.
+    pub loaded: Vec<Changed>,
+    /// Rows that were taken away or lost their reference, since their account is gone.
+    pub removed: Vec<Changed>,
+    /// Why the rows of new accounts could not be loaded again, if they could not.
+    pub failed: Option<String>,
+}
+
+impl Accounts {
+    /// Whether every row is as in the snapshot.
+    pub fn is_empty(&self) -> bool {
+        self.loaded.is_empty() && self.removed.is_empty()
+    }
+}
+
 /// A database that is as in the snapshot, in a transaction that is still open.
 #[derive(Clone, Debug)]
 pub struct Proved {
@@ -155,6 +176,8 @@ pub struct Proved {
     pub tables: Vec<String>,
     /// Rows written since that were kept.
     pub saved: Vec<Saved>,
+    /// Rows that are not as in the snapshot, since accounts came and went.
+    pub accounts: Accounts,
     /// The transaction's id, by which its end can be asked for.
     pub transaction: String,
     /// Seconds since the first lock.
@@ -190,18 +213,21 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let work = Work::read(client, task, &contents, scratch.path()).await?;
     let live = work.look().await?;
     let closure = closure::find(&work, &live).await?;
-    let saved = work.save(&closure).await?;
+    let doomed: Vec<since::Doomed> =
+        closure.users_tables().map(|table| proof::doomed(&work, table)).collect();
+    let saved = work.save(&doomed).await?;
+    let kept = accounts::keep(&work, &doomed).await?;
     closure::drop_all(client, &closure).await?;
-    work.restore().await?;
+    let accounts = work.restore(&kept).await?;
     work.forget().await?;
     work.settle().await?;
     proof::platform(&work, &live, &work.look().await?)?;
-    proof::sequences(&work).await?;
+    proof::sequences(&work, &accounts).await?;
     let transaction: String =
         client.query_one("select pg_catalog.pg_current_xact_id()::text", &[]).await?.get(0);
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
-    Ok(Proved { mode: task.mode, tables, saved, transaction, seconds })
+    Ok(Proved { mode: task.mode, tables, saved, accounts, transaction, seconds })
 }
 
 /// What every step needs.
@@ -266,21 +292,19 @@ impl<'a> Work<'a> {
         differences
     }
 
-    async fn save(&self, closure: &closure::Closure) -> Result<Vec<Saved>, Error> {
+    async fn save(&self, doomed: &[since::Doomed]) -> Result<Vec<Saved>, Error> {
         let Some(folder) = self.task.keep_in else { return Ok(Vec::new()) };
-        let doomed: Vec<since::Doomed> =
-            closure.users_tables().map(|table| proof::doomed(self, table)).collect();
-        since::save(self.client, &doomed, &self.archive, self.task.versions, folder).await
+        since::save(self.client, doomed, &self.archive, self.task.versions, folder).await
     }
 
     /// Brings back from the archive whatever is gone.
-    async fn restore(&self) -> Result<(), Error> {
+    async fn restore(&self, kept: &[accounts::Kept]) -> Result<Accounts, Error> {
         self.make_roles().await?;
         let owned = Owned::of(&self.recorded, self.task.left_out);
         let exists = live::existing(self.client, &self.known()).await?;
         let selection = Selection::of_gone(&self.known(), &owned, &exists, self.task.mode == Mode::Whole);
         if selection.is_empty() {
-            return Ok(());
+            return Ok(Accounts::default());
         }
         let tables = proof::selected(self, &selection);
         let run = async |stage: &'static str, sql: String| {
@@ -296,10 +320,48 @@ impl<'a> Work<'a> {
         self.archive.rows(self.client, &filled).await?;
         self.pin().await?;
         proof::rows(self.client, &tables).await?;
-        run("bring back keys, indexes, and rules", self.archive.definitions(&list, Section::PostData).await?)
-            .await?;
+        let names = tables.iter().map(|table| table.qualified()).collect();
+        let removed = accounts::remove(self, &names).await?;
+        let definitions = self.archive.definitions(&list, Section::PostData).await?;
+        let (loaded, failed) = self.bind(&definitions, kept).await?;
         self.pin().await?;
-        proof::views(self, &selection).await
+        let accounts = Accounts { loaded, removed, failed };
+        // A materialized view shows rows that came or went since.
+        if accounts.is_empty() {
+            proof::views(self, &selection).await?;
+        }
+        Ok(accounts)
+    }
+
+    /// Brings back keys, indexes, and rules over the rows of new accounts; when these do not fit, without
+    /// them.
+    async fn bind(
+        &self,
+        definitions: &str,
+        kept: &[accounts::Kept],
+    ) -> Result<(Vec<Changed>, Option<String>), Error> {
+        let run = async || {
+            let stage = "bring back keys, indexes, and rules";
+            self.client.batch_execute(definitions).await.map_err(Error::at(stage))
+        };
+        if kept.is_empty() {
+            run().await?;
+            return Ok((Vec::new(), None));
+        }
+        self.client.batch_execute("savepoint supa_safe_accounts").await?;
+        let outcome = match accounts::load(self.client, kept).await {
+            Ok(loaded) => run().await.map(|()| loaded),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(loaded) => Ok((loaded, None)),
+            Err(error) if error.server().is_some() => {
+                self.client.batch_execute("rollback to savepoint supa_safe_accounts").await?;
+                run().await?;
+                Ok((Vec::new(), Some(crate::failure::chain(&error).join(": "))))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A script of `pg_restore` sets what it needs; the proof needs other settings.

@@ -19,7 +19,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::policy::Finding;
-use crate::rollback::{Mode, Saved};
+use crate::rollback::{Accounts, Mode, Saved};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -81,6 +81,8 @@ pub struct RolledBack {
     pub tables: Vec<String>,
     /// Rows written since that were kept.
     pub saved: Vec<Saved>,
+    /// What accounts that came and went since leave behind.
+    pub accounts: Accounts,
     /// Where they are.
     pub folder: String,
     /// Seconds from the first lock to the commit.

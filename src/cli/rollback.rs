@@ -331,6 +331,7 @@ fn finish(opened: &Opened, plan: &Plan, proved: rollback::Proved, folder: &str) 
             versions: plan.choice.versions.clone(),
             tables: proved.tables,
             saved: proved.saved.clone(),
+            accounts: proved.accounts.clone(),
             folder: folder.to_owned(),
             seconds: proved.seconds,
         }),
@@ -344,6 +345,19 @@ fn finish(opened: &Opened, plan: &Plan, proved: rollback::Proved, folder: &str) 
         done = done.closing(format!(
             "  {} rows of {} were written since and are in {folder}/{}",
             saved.rows, saved.table, saved.file
+        ));
+    }
+    for (changed, what) in [
+        (&proved.accounts.loaded, "of accounts that signed up since were loaded again"),
+        (&proved.accounts.removed, "of accounts that are gone were not brought back"),
+    ] {
+        for changed in changed {
+            done = done.closing(format!("  {} rows of {} {what}", changed.rows, changed.table));
+        }
+    }
+    if let Some(why) = &proved.accounts.failed {
+        opened.context.warn(format!(
+            "the rows of accounts that signed up since do not fit and were not loaded again: {why}"
         ));
     }
     if rows > 0 {

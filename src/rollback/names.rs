@@ -1,7 +1,7 @@
 //! Takes apart the names of fingerprint lines, which are quoted as SQL wants them.
 
 /// An identifier at the beginning of a text, as it is written, and the rest.
-fn identifier(text: &str) -> Option<(&str, &str)> {
+pub(super) fn identifier(text: &str) -> Option<(&str, &str)> {
     let mut letters = text.char_indices().peekable();
     if text.starts_with('"') {
         letters.next();
@@ -12,7 +12,7 @@ fn identifier(text: &str) -> Option<(&str, &str)> {
         }
         return None;
     }
-    let end = text.find(['.', ' ', ':', '(']).unwrap_or(text.len());
+    let end = text.find(['.', ' ', ':', '(', ')', ',']).unwrap_or(text.len());
     (end > 0).then(|| text.split_at(end))
 }
 

@@ -94,6 +94,14 @@ pub(super) async fn save(
     Ok(saved)
 }
 
+/// Marks the rows of one table that the archive does not have; returns their number.
+pub(super) async fn mark_one(client: &Client, table: &Doomed, archive: &Archive<'_>) -> Result<u64, Error> {
+    let mut known = hashes(std::slice::from_ref(table), archive).await?;
+    let mut hashes = known.pop_first().map(|(_, hashes)| hashes).unwrap_or_default();
+    hashes.sort_unstable();
+    mark(client, table, &hashes, None).await
+}
+
 /// The hashes of the archive's rows, by table.
 async fn hashes(
     doomed: &[Doomed],
@@ -191,7 +199,7 @@ async fn send_places(client: &Client, mut places: std::fs::File) -> Result<(), E
     Ok(())
 }
 
-fn qualified_sql(table: &Doomed) -> String {
+pub(super) fn qualified_sql(table: &Doomed) -> String {
     format!("{}.{}", quote_identifier(&table.schema), quote_identifier(&table.name))
 }
 

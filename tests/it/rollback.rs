@@ -5,7 +5,7 @@ use serde_json::json;
 use snapbox::{assert_data_eq, str};
 use supa_safe::failure::chain;
 use supa_safe::left_out::LeftOut;
-use supa_safe::rollback::{Error, Mode, Proved, Task, Translation};
+use supa_safe::rollback::{Changed, Error, Mode, Proved, Task, Translation};
 use supa_safe::store::Snapshot;
 use supa_safe::tools::installs::Installation;
 
@@ -209,4 +209,44 @@ hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT]`
     assert_eq!(world.sql(OWNER, "select count(*) from public.others"), ["50"]);
     let saved = &ran.summary()["rolled_back"]["saved"];
     assert!(saved.as_array().unwrap().iter().any(|one| one["table"] == "public.others" && one["rows"] == 2));
+}
+
+#[test]
+fn accounts_that_came_stay_and_those_that_went_stay_away() {
+    let base = Base::new(Major::Pg17);
+    let (new, gone) = ("99999999-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000001");
+    let items = format!(
+        "select count(*) from public.items i join public.orders o on o.id = i.order_id where o.user_id = '{gone}'"
+    );
+    let items = base.world.sql(OWNER, &items).remove(0);
+    base.world.sql(
+        OWNER,
+        &format!(
+            "update public.products set price = 0; alter table public.orders add column more text;
+            insert into auth.users (id, email) values ('{new}', 'new@x.y'); delete from auth.users where id = '{gone}'"
+        ),
+    );
+    let orders = "select count(*) from public.orders where user_id =";
+    assert_eq!(base.world.sql(OWNER, &format!("{orders} '{new}'")), ["1"]);
+    for (mode, tables) in [(Mode::Touched, &["public.products", "public.orders"][..]), (Mode::Whole, &[])] {
+        let session = base.world.session(OWNER);
+        let proved = base.bring_back(&session, mode, tables, &base.ids()).unwrap();
+        let names = |changed: &[Changed]| -> Vec<String> {
+            changed.iter().map(|one| format!("{} {}", one.rows, one.table)).collect()
+        };
+        assert_eq!(names(&proved.accounts.loaded), ["1 public.orders"]);
+        // The orders of the account, and the items of these, which stayed where only a part goes back.
+        let items = format!("{items} public.items");
+        let removed =
+            if mode == Mode::Whole { vec!["16 public.orders", &items] } else { vec!["16 public.orders"] };
+        assert_eq!(names(&proved.accounts.removed), removed);
+        assert_eq!(proved.accounts.failed, None);
+        assert_eq!(session.run(&format!("{orders} '{new}'")), ["1"]);
+        assert_eq!(session.run(&format!("{orders} '{gone}'")), ["0"]);
+        assert_eq!(session.run("select count(*) from public.orders"), ["305"]);
+        assert_eq!(session.run("select min(price) from public.products"), ["1"]);
+        // The next number is free.
+        session.run("insert into public.orders (note) values ('next')");
+        session.run("rollback");
+    }
 }
