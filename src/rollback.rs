@@ -14,6 +14,7 @@ mod inverse;
 mod keys;
 mod live;
 mod names;
+pub mod preflight;
 mod proof;
 pub mod run;
 mod script;

@@ -120,6 +120,19 @@ impl Record {
         Ok(fitting.max_by_key(|record| record.rehearsed_at))
     }
 
+    /// The best way back that the rehearsal proved: what was touched, or else everything.
+    pub fn way_back(&self) -> Option<&Rehearsed> {
+        self.rollbacks.iter().filter(|one| one.failed.is_none()).min_by_key(|one| one.mode)
+    }
+
+    /// Why the rehearsal proved no way back, if it proved none.
+    pub fn not_exact(&self) -> Option<String> {
+        match self.way_back() {
+            Some(_) => None,
+            None => self.rollbacks.iter().find_map(|one| one.failed.clone()),
+        }
+    }
+
     /// Writes the record.
     pub(super) fn save(&self, store: &Store) -> io::Result<()> {
         disk::write_json(&store.rehearsal_file(&self.key.name()), self)
