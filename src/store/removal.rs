@@ -4,18 +4,17 @@
 use super::{Error, PARTIAL, Store};
 use crate::disk::{self, Lock};
 use crate::manifest::SnapshotId;
+use crate::manifest::storage::{INDEX, Line};
 use crate::proc;
 use fs_err as fs;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 const REMOVING: &str = ".removing";
-/// Where a snapshot lists the objects of Storage.
-const INDEX: &str = "storage/index.jsonl";
 /// Objects younger than this may belong to a snapshot that is not listed yet.
 const YOUNG: Duration = Duration::from_hours(24);
 
@@ -171,8 +170,10 @@ fn read_index(path: &Path, named: &mut BTreeSet<String>) -> Result<(), Error> {
     };
     for line in io::BufReader::new(file).lines() {
         let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
-        let value: Value = serde_json::from_str(&line?).map_err(unreadable)?;
-        named.extend(value.get("sha256").and_then(Value::as_str).map(str::to_owned));
+        match serde_json::from_str(&line?).map_err(unreadable)? {
+            Line::Object(object) => named.extend(object.sha256),
+            Line::Bucket(_) => {}
+        }
     }
     Ok(())
 }
