@@ -34,6 +34,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -105,6 +106,7 @@ struct State {
     unknown: Mutex<Vec<String>>,
     parts: Mutex<multipart::Parts>,
     etags: Mutex<BTreeMap<PathBuf, String>>,
+    busy: AtomicU64,
 }
 
 impl Double {
@@ -126,6 +128,7 @@ impl Double {
             unknown: Mutex::default(),
             parts: Mutex::default(),
             etags: Mutex::default(),
+            busy: AtomicU64::default(),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&state)));
         Ok(Self { address, state, task })
@@ -168,6 +171,11 @@ impl Double {
         *lock(&self.state.served)
     }
 
+    /// Whether no request is being answered, those of clients that went away included.
+    pub fn is_idle(&self) -> bool {
+        self.state.busy.load(Ordering::SeqCst) == 0
+    }
+
     /// Calls that it was not told of.
     pub fn unknown_calls(&self) -> Vec<String> {
         lock(&self.state.unknown).clone()
@@ -205,7 +213,12 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
         tokio::spawn(async move {
             let answer = service_fn(move |request: Request<Incoming>| {
                 let state = Arc::clone(&state);
-                let answered = tokio::spawn(async move { routes::answer(&state, request).await });
+                state.busy.fetch_add(1, Ordering::SeqCst);
+                let answered = tokio::spawn(async move {
+                    let answer = routes::answer(&state, request).await;
+                    state.busy.fetch_sub(1, Ordering::SeqCst);
+                    answer
+                });
                 async move {
                     let failed = |_| reply::reply(500, "text/plain", "the answer was lost");
                     Ok::<Response<Body>, Infallible>(answered.await.unwrap_or_else(failed))

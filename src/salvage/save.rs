@@ -3,7 +3,7 @@
 use super::plan::{Change, Item, Plan};
 use super::{Error, Reach, TRANSFERS, live};
 use crate::disk;
-use crate::manifest::storage::{Line, Object, State};
+use crate::manifest::storage::{Line, Object, SALVAGED, State};
 use crate::postgres::storage::Row;
 use fs_err as fs;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -12,12 +12,8 @@ use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-/// The folder below that of a rollback.
-const FOLDER: &str = "salvage";
-/// What was saved, in the form of a snapshot's index.
-const INDEX: &str = "index.jsonl";
-/// What is done.
-const PLAN: &str = "plan.jsonl";
+/// What is done, beside the index of what was saved.
+const PLAN: &str = "salvage/plan.jsonl";
 
 /// How an object comes back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,8 +106,10 @@ enum Step {
 /// Saves every live object that will be overwritten or deleted, its row and its bytes, and writes
 /// the plan into the folder of the rollback, durably. Nothing of the target changes.
 pub async fn save(reach: &Reach, mut plan: Plan, folder: &Path) -> Result<Saved, Error> {
-    let folder = folder.join(FOLDER);
-    disk::make_private_dir(&folder)?;
+    let folder = folder.to_owned();
+    for file in [PLAN, SALVAGED].map(|file| folder.join(file)) {
+        disk::make_private_dir(file.parent().unwrap_or(&folder))?;
+    }
     let items = std::mem::take(&mut plan.items);
     let chosen: Vec<(Chosen, Option<Object>)> =
         stream::iter(items).map(|item| choose(reach, item)).buffered(TRANSFERS).try_collect().await?;
@@ -133,7 +131,7 @@ pub async fn save(reach: &Reach, mut plan: Plan, folder: &Path) -> Result<Saved,
 
 /// Reads back what was saved by a run that died; `None` when it had not come so far.
 pub fn resume(folder: &Path) -> Result<Option<Saved>, Error> {
-    let folder = folder.join(FOLDER);
+    let folder = folder.to_owned();
     let file = match fs::File::open(folder.join(PLAN)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -147,7 +145,7 @@ pub fn resume(folder: &Path) -> Result<Option<Saved>, Error> {
         }
     }
     let mut saved = Vec::new();
-    for line in BufReader::new(fs::File::open(folder.join(INDEX))?).lines() {
+    for line in BufReader::new(fs::File::open(folder.join(SALVAGED))?).lines() {
         if let Line::Object(object) = serde_json::from_str(&line?).map_err(Error::Record)? {
             saved.push(*object);
         }
@@ -191,7 +189,7 @@ async fn choose(reach: &Reach, item: Item) -> Result<(Chosen, Option<Object>), E
 }
 
 fn write_index(folder: &Path, saved: &[Object]) -> io::Result<()> {
-    write_lines(&folder.join(INDEX), saved.iter().map(|object| Line::Object(Box::new(object.clone()))))
+    write_lines(&folder.join(SALVAGED), saved.iter().map(|object| Line::Object(Box::new(object.clone()))))
 }
 
 /// Writes a file of lines, durably and whole.

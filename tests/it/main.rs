@@ -28,6 +28,7 @@ mod objects;
 mod retention;
 mod rules;
 mod runbook;
+mod salvage;
 mod scratch;
 mod secrets;
 mod secrets_inventory;

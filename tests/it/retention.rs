@@ -173,6 +173,14 @@ fn objects_go_when_no_index_names_them() {
     drop(world.run(["prune"]).exits(0));
     assert!(there(&drafted));
 
+    // What a rollback saved is nowhere else.
+    let salvage = world.store().join("rollbacks/20261122T000000Z-aaaaaa/salvage");
+    fs::create_dir_all(&salvage).unwrap();
+    let saved = object(&world, 7, DAY * 3);
+    disk::write(&salvage.join("index.jsonl"), index(std::slice::from_ref(&saved)).as_bytes()).unwrap();
+    drop(world.run(["prune"]).exits(0));
+    assert!(there(&saved));
+
     // An index that was cut short, or that cannot be read, names nobody knows what.
     let path = world.store().join("snapshots").join(&young).join("storage/index.jsonl");
     for text in ["", "{\"object\":"] {

@@ -266,7 +266,8 @@ pub async fn mend(client: &Client, rows: &[Writing<'_>], quiet: Quiet) -> Result
 pub async fn by_ids(client: &Client, ids: &[&str]) -> Result<Vec<Row>, Error> {
     let sql = "select pg_catalog.to_jsonb(o)::text from storage.objects o
         join pg_catalog.unnest($1::text[]) wanted on o.id = wanted::uuid
-        where pg_catalog.to_jsonb(o) ->> 'archived_at' is null";
+        where pg_catalog.to_jsonb(o) ->> 'archived_at' is null
+        order by o.bucket_id collate \"C\", o.name collate \"C\"";
     rows(client.query(sql, &[&ids]).await?)
 }
 
@@ -274,7 +275,8 @@ pub async fn by_ids(client: &Client, ids: &[&str]) -> Result<Vec<Row>, Error> {
 pub async fn at(client: &Client, places: &[(&str, &str)]) -> Result<Vec<Row>, Error> {
     let (buckets, keys): (Vec<&str>, Vec<&str>) = places.iter().copied().unzip();
     let sql = "select pg_catalog.to_jsonb(o)::text from storage.objects o
-        join pg_catalog.unnest($1::text[], $2::text[]) wanted (bucket, key) on o.bucket_id = bucket and o.name = key
+        join rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) wanted (bucket, key)
+            on o.bucket_id = bucket and o.name = key
         where pg_catalog.to_jsonb(o) ->> 'archived_at' is null";
     rows(client.query(sql, &[&buckets, &keys]).await?)
 }
