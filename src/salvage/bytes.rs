@@ -96,20 +96,32 @@ pub async fn bytes(
 ) -> Result<Restored, Error> {
     client.batch_execute("set timezone = 'UTC'").await?;
     let mut done = Restored::default();
-    place::settle(client, reach, saved, &mut done).await?;
-    let chosen: Vec<Chosen> =
-        saved.chosen.iter().filter(|chosen| chosen.item.address().is_some()).cloned().collect();
-    for portion in chosen.chunks(live::PORTION) {
-        portion_of(client, reach, saved, (portion, &mut done)).await?;
-    }
-    if saved.plan.probe_all {
-        probe_all(client, reach, saved, (index, &mut done)).await?;
-    }
-    put_limits(client, saved).await?;
+    let restored = restore(client, reach, saved, (index, &mut done)).await;
+    // Whatever became of it, nobody else shall upload what the buckets do not allow.
+    let limited = put_limits(client, saved).await;
+    restored.and(limited)?;
     if removal == Removal::RemoveAdded {
         remove_added(client, reach, saved, &mut done).await?;
     }
     Ok(done)
+}
+
+async fn restore(
+    client: &Client,
+    reach: &Reach,
+    saved: &mut Saved,
+    (index, done): (&Path, &mut Restored),
+) -> Result<(), Error> {
+    place::settle(client, reach, saved, done).await?;
+    let chosen: Vec<Chosen> =
+        saved.chosen.iter().filter(|chosen| chosen.item.address().is_some()).cloned().collect();
+    for portion in chosen.chunks(live::PORTION) {
+        portion_of(client, reach, saved, (portion, done)).await?;
+    }
+    if saved.plan.probe_all {
+        probe_all(client, reach, saved, (index, done)).await?;
+    }
+    Ok(())
 }
 
 async fn portion_of(
@@ -145,11 +157,7 @@ async fn portion_of(
     );
     saved.also(reach, with(&[Verdict::Overwrite]).iter().map(|(_, row)| (*row).clone()).collect()).await?;
     let uploads = with(&[Verdict::Upload, Verdict::Overwrite]);
-    let buckets: BTreeSet<&str> =
-        uploads.iter().filter_map(|(chosen, _)| chosen.item.was.bucket.as_deref()).collect();
-    if !buckets.is_empty() {
-        back::lift_limits(client, &buckets.into_iter().collect::<Vec<_>>()).await?;
-    }
+    lift_limits(client, uploads.iter().map(|(chosen, _)| *chosen)).await?;
     let sent: Vec<(&Object, Result<(), Error>)> = stream::iter(uploads)
         .map(|(chosen, _)| async move {
             let was = &chosen.item.was;
@@ -203,6 +211,10 @@ async fn is_saved(reach: &Reach, saved: &Saved, (row, at): (&Row, (&str, &str)))
 pub(super) async fn send(reach: &Reach, was: &Object, to: (&str, &str)) -> Result<(), Error> {
     let lost = || Error::Lost { object: was.in_words() };
     let (Some(sha256), Some(size)) = (&was.sha256, was.size) else { return Err(lost()) };
+    if size == 0 && to.1.ends_with('/') {
+        // The server would make the placeholder of a folder of it, under another key.
+        return Err(objects::Error::InvalidKey { doing: format!("write {}", was.in_words()) }.into());
+    }
     let file = reach.objects.path(sha256);
     let (read, wanted) = (file.clone(), (sha256.clone(), size));
     let digest =
@@ -213,7 +225,7 @@ pub(super) async fn send(reach: &Reach, was: &Object, to: (&str, &str)) -> Resul
     let metadata: Value =
         was.metadata.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
     let text = |name: &str| metadata[name].as_str();
-    let content_type = text("mimetype").or(was.content_type.as_deref());
+    let content_type = text("mimetype").or(was.content_type.as_deref()).or(Some("application/octet-stream"));
     let cache_control = text("cacheControl").or(was.cache_control.as_deref());
     let in_parts = was.etag.as_deref().is_some_and(|etag| etag.contains('-'));
     match &reach.rest {
@@ -252,6 +264,18 @@ async fn mend(client: &Client, whole: &[&Object]) -> Result<(), Error> {
     let quiet = place::begin(client).await?;
     let mended = back::mend(client, &rows, quiet).await;
     place::end(client, quiet, mended.map(drop)).await
+}
+
+/// Lets the buckets of these objects take whatever they once took.
+pub(super) async fn lift_limits<'a>(
+    client: &Client,
+    chosen: impl Iterator<Item = &'a Chosen>,
+) -> Result<(), Error> {
+    let buckets: BTreeSet<&str> = chosen.filter_map(|chosen| chosen.item.was.bucket.as_deref()).collect();
+    if !buckets.is_empty() {
+        back::lift_limits(client, &buckets.into_iter().collect::<Vec<_>>()).await?;
+    }
+    Ok(())
 }
 
 /// Sets what buckets allow as it shall be.

@@ -178,10 +178,10 @@ impl Plan {
         counts
     }
 
-    /// Bytes that are sent at most. What SQL alone changed is not sent, and what was deleted only
-    /// when the API did it.
+    /// Bytes that are sent at most. What SQL alone changed is not sent, what was deleted only when the
+    /// API did it, and what was moved only without the service role's key.
     pub fn bytes_at_most(&self) -> u64 {
-        let sent = |item: &&Item| matches!(item.change, Change::Overwritten | Change::Absent);
+        let sent = |item: &&Item| !matches!(item.change, Change::Altered | Change::MovedBySql);
         self.items.iter().filter(sent).filter_map(|item| item.was.size).sum()
     }
 }

@@ -129,7 +129,8 @@ pub async fn save(reach: &Reach, mut plan: Plan, folder: &Path) -> Result<Saved,
     Ok(Saved { folder, plan, chosen, casualties: saved })
 }
 
-/// Reads back what was saved by a run that died; `None` when it had not come so far.
+/// Reads back what was saved by a run that died; `None` when it had not come so far. Only for a run
+/// whose COMMIT went through: before it, the plan is made anew.
 pub fn resume(folder: &Path) -> Result<Option<Saved>, Error> {
     let folder = folder.to_owned();
     let file = match fs::File::open(folder.join(PLAN)) {

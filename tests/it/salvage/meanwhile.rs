@@ -4,6 +4,7 @@ use super::{DAMAGES, Half, OBJECTS, Rig, all_damages};
 use crate::world::{ADMIN, Major, World};
 use fs_err as fs;
 use std::collections::BTreeSet;
+use supa_safe::demo::storage::{Kind, Operation};
 use supa_safe::disk;
 use supa_safe::objects::{self, EtagCheck, Upload};
 use supa_safe::salvage::{self, Probing, Reach, Removal, Scope, Touched};
@@ -173,4 +174,20 @@ fn bytes_that_are_not_those_of_the_snapshot_are_never_sent() {
         ]
     );
     assert_eq!(OBJECTS.len() + 5, rig.before.len());
+}
+
+#[test]
+fn limits_are_back_whatever_became_of_the_uploads() {
+    let rig = Rig::new(Major::Pg17, Half::Rest);
+    rig.overwrite("docs", "a");
+    let mut saved = rig.save(rig.classify(&Scope::Everything, Probing::Changed));
+    rig.rows(&saved);
+    rig.bucket.spoil(Operation::Write, Kind::Status(401), 1);
+    let client = &rig.session.client;
+    let failed = rig.block_on(salvage::bytes(client, &rig.reach, &mut saved, &rig.index, Removal::Keep));
+    assert!(matches!(&failed, Err(salvage::Error::Objects(objects::Error::Denied { .. }))), "{failed:?}");
+    assert_eq!(rig.state()["bucket docs"], rig.before["bucket docs"]);
+    let restored = rig.bytes(&mut saved, Removal::Keep);
+    assert_eq!((restored.uploaded, restored.left.len()), (1, 0));
+    rig.is_as_before(&saved, "limits");
 }
