@@ -191,3 +191,23 @@ fn limits_are_back_whatever_became_of_the_uploads() {
     assert_eq!((restored.uploaded, restored.left.len()), (1, 0));
     rig.is_as_before(&saved, "limits");
 }
+
+#[test]
+fn what_comes_into_the_way_meanwhile_is_saved_too() {
+    for half in [Half::Rest, Half::S3Alone] {
+        let rig = Rig::new(Major::Pg17, half);
+        rig.relocate(("photos", "moved"), ("photos", "elsewhere"));
+        let mut saved = rig.save(rig.classify(&Scope::Everything, Probing::Changed));
+        rig.rows(&saved);
+        rig.bucket.put("photos", "moved", b"a newcomer");
+        let restored = rig.bytes(&mut saved, Removal::Keep);
+        assert_eq!((restored.moved, restored.left.len()), (1, 0));
+        rig.is_as_before(&saved, "newcomer");
+        let read_back = salvage::resume(&rig.run_dir()).unwrap().unwrap();
+        let sha256 = disk::sha256(b"a newcomer");
+        let named =
+            |object: &&supa_safe::manifest::storage::Object| object.sha256.as_deref() == Some(&sha256);
+        assert_eq!(read_back.casualties().iter().filter(named).count(), 1);
+        assert_eq!(fs::read(rig.reach_objects().path(&sha256)).unwrap(), b"a newcomer");
+    }
+}
