@@ -70,6 +70,8 @@ pub mod evidence;
 
 pub mod verify;
 
+pub mod salvage;
+
 pub mod scratch;
 
 pub mod left_out;

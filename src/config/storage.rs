@@ -42,7 +42,12 @@ impl Config {
                 .or_else(|| session(surroundings, project?)),
         };
         let region = setting("SUPA_SAFE_S3_REGION", &own.storage_region, &self.file.storage_region);
-        Ok(Some(Access { endpoint, region, keys }))
+        let service_role = surroundings
+            .variable("SUPA_SAFE_SERVICE_ROLE_KEY")
+            // The project's own key goes to the project's own endpoint.
+            .or_else(|| project.and_then(|_| surroundings.variable("SUPABASE_SERVICE_ROLE_KEY")))
+            .map(Secret::new);
+        Ok(Some(Access { endpoint, region, keys, service_role }))
     }
 }
 
@@ -127,6 +132,18 @@ mod tests {
         );
 
         let url = [("SUPA_SAFE_STORAGE_URL", "http://127.0.0.1:9"), ("SUPA_SAFE_S3_REGION", "eu-west-1")];
+        let service = |vars: &[(&str, &str)], linked: bool| {
+            let given =
+                storage(&[vars, &[("SUPA_SAFE_STORAGE_URL", "http://127.0.0.1:9")]].concat(), "", linked);
+            given.unwrap().unwrap().service_role.map(|key| key.expose().to_owned())
+        };
+        let own = [("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_x")];
+        assert_eq!((service(&own, true).as_deref(), service(&own, false)), (Some("sb_secret_x"), None));
+        let ours = [own[0], ("SUPA_SAFE_SERVICE_ROLE_KEY", "y")];
+        assert_eq!(
+            (service(&ours, true).as_deref(), service(&ours, false).as_deref()),
+            (Some("y"), Some("y"))
+        );
         let given =
             storage(&url, "storage_url = \"https://h\"\nstorage_region = \"x\"", true).unwrap().unwrap();
         assert_eq!(

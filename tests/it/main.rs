@@ -29,6 +29,7 @@ mod retention;
 mod rollback;
 mod rules;
 mod runbook;
+mod salvage;
 mod scratch;
 mod secrets;
 mod secrets_inventory;
