@@ -20,6 +20,7 @@ mod pre_push;
 mod prepare;
 mod prune;
 mod rehearse;
+mod rollback;
 mod secrets;
 mod signals;
 mod snapshot;
@@ -137,6 +138,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Restore the newest snapshot into a copy and apply the pending migrations to it
     Rehearse(rehearse::RehearseArgs),
+    /// Take the target back to its snapshot, and keep what users wrote since
+    Rollback(rollback::RollbackArgs),
     /// Judge what is there; collects nothing
     Check(check::CheckArgs),
     /// List, confirm, and check the secrets of the project; never shows a value
@@ -228,6 +231,7 @@ async fn run(setting: &Setting, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Migrate(args) => Box::pin(migrate::run(setting, args)).await,
         Command::Rehearse(args) => Box::pin(rehearse::run(setting, args)).await,
+        Command::Rollback(args) => Box::pin(rollback::run(setting, args)).await,
         Command::Check(args) => Box::pin(check::run(setting, args)).await,
         Command::Snapshot(args) => Box::pin(snapshot::run(setting, args)).await,
         Command::Verify(args) => Box::pin(verify::run(setting, args)).await,

@@ -25,6 +25,8 @@ pub enum Stage {
     Delegate,
     /// Compare the target with the rehearsal.
     PostCheck,
+    /// Take the target back.
+    Rollback,
 }
 
 impl Stage {
@@ -39,6 +41,7 @@ impl Stage {
             Self::Refresh => "refresh",
             Self::Delegate => "push",
             Self::PostCheck => "post-check",
+            Self::Rollback => "rollback",
         }
     }
 }
@@ -217,6 +220,18 @@ pub enum Event {
         applied: Vec<String>,
         /// Files that do not.
         not_applied: Vec<String>,
+    },
+    /// A rollback is proved, and is about to be committed.
+    RollingBack {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The transaction's id, by which a later run asks what became of it.
+        transaction: String,
+    },
+    /// The target's database is as in the snapshot.
+    RolledBack {
+        /// The snapshot.
+        snapshot: SnapshotId,
     },
     /// A server process works for the real CLI.
     DelegateBackend {

@@ -19,17 +19,7 @@ pub struct Failure {
 impl Failure {
     /// Makes a failure from an error and all of its sources.
     pub fn new(exit: Exit, error: &dyn Error) -> Self {
-        let mut chain = vec![error.to_string()];
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // tokio-postgres puts this word in front of what the server said.
-            if text != "db error" && chain.last() != Some(&text) {
-                chain.push(text);
-            }
-            source = cause.source();
-        }
-        Self { exit, chain, details: Vec::new(), hints: Vec::new() }
+        Self { exit, chain: chain(error), details: Vec::new(), hints: Vec::new() }
     }
 
     /// Makes a failure from a sentence.
@@ -53,4 +43,19 @@ impl Failure {
         self.details.push(text.into());
         self
     }
+}
+
+/// An error and all of its sources as texts, outermost first.
+pub fn chain(error: &dyn Error) -> Vec<String> {
+    let mut chain = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        // tokio-postgres puts this word in front of what the server said.
+        if text != "db error" && chain.last() != Some(&text) {
+            chain.push(text);
+        }
+        source = cause.source();
+    }
+    chain
 }

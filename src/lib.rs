@@ -70,7 +70,13 @@ pub mod evidence;
 
 pub mod verify;
 
+pub mod salvage;
+
 pub mod scratch;
+
+pub mod left_out;
+
+pub mod rollback;
 
 pub mod rehearse;
 

@@ -1,4 +1,4 @@
-//! The S3 endpoint of Supabase Storage: lists buckets, reads objects, probes them. No workflow.
+//! Supabase Storage: lists buckets, reads and writes objects, probes them. No workflow.
 //!
 //! The server answers listings from rows and reads from bytes (facts of supabase/storage 1.11.2,
 //! measured): a listing proves nothing about bytes, and a read proves one object.
@@ -7,11 +7,15 @@ mod client;
 mod digest;
 mod endpoint;
 mod error;
+mod rest;
+mod upload;
 
 pub use client::{Client, Listed, Pages, Probe, Received};
 pub use digest::{Digests, EtagCheck};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
+pub use rest::{Rest, Written};
+pub use upload::Upload;
 
 use crate::secret::Secret;
 use std::path::PathBuf;
@@ -29,6 +33,8 @@ pub struct Access {
     pub region: Option<String>,
     /// What signs; without it nothing can be read.
     pub keys: Option<Keys>,
+    /// The service role's key for the REST half, which keeps every kind of metadata and moves objects.
+    pub service_role: Option<Secret>,
 }
 
 /// What signs requests.

@@ -46,6 +46,8 @@ pub struct Policy {
     pub rehearsal_max_age: SignedDuration,
     /// Whether the policy of this target accepts a push without a rehearsal.
     pub allow_unrehearsed: bool,
+    /// Whether the policy of this target accepts a push that no rollback takes back.
+    pub allow_no_rollback: bool,
     /// Components beside the database that must be there, where the target has them.
     pub components: Vec<ComponentName>,
     /// How long a confirmation of the secrets holds.
@@ -65,6 +67,7 @@ impl Default for Policy {
             strength: Strength::Decoded,
             rehearsal_max_age: SignedDuration::from_hours(24),
             allow_unrehearsed: false,
+            allow_no_rollback: false,
             components: ComponentName::ALL.to_vec(),
             secrets_confirm_every: SignedDuration::from_hours(30 * 24),
             accept_unreadable: Vec::new(),
@@ -137,6 +140,17 @@ pub struct PushFacts {
     pub not_atomic: Vec<String>,
     /// The rehearsal.
     pub rehearsal: Rehearsal,
+    /// The way back.
+    pub way_back: WayBack,
+}
+
+/// What is known of the way back from a push.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WayBack {
+    /// Why no rollback was exact in the rehearsal, if none was.
+    pub not_exact: Option<String>,
+    /// What stands in the way of a rollback on the target, in words.
+    pub blocked: Vec<String>,
 }
 
 /// What is known of the rehearsal of a push.
@@ -316,6 +330,7 @@ fn judge_push(policy: &Policy, push: &PushFacts, findings: &mut Vec<Finding>) {
             refuses: false,
         });
     }
+    judge_way_back(policy, &push.way_back, findings);
     let fix = "run `supa-safe migrate`, which rehearses, or `supa-safe rehearse`";
     match &push.rehearsal {
         Rehearsal::Off if !policy.allow_unrehearsed => findings.push(refusal(
@@ -351,6 +366,25 @@ fn judge_push(policy: &Policy, push: &PushFacts, findings: &mut Vec<Finding>) {
             ));
         }
         Rehearsal::Passed { .. } | Rehearsal::Off | Rehearsal::NotYet => {}
+    }
+}
+
+fn judge_way_back(policy: &Policy, way_back: &WayBack, findings: &mut Vec<Finding>) {
+    let finding =
+        |rule, fact, fix: &str| Finding { refuses: !policy.allow_no_rollback, ..refusal(rule, fact, fix) };
+    if let Some(why) = &way_back.not_exact {
+        findings.push(finding(
+            Rule::RollbackNotExact,
+            format!("no rollback gives the snapshot back: {why}"),
+            "change what cannot be undone, or set `allow_no_rollback = true` for this target",
+        ));
+    }
+    for blocked in &way_back.blocked {
+        findings.push(finding(
+            Rule::RollbackImpossible,
+            format!("a rollback is not possible on the target: {blocked}"),
+            "give the role of the connection that right, or set `allow_no_rollback = true` for this target",
+        ));
     }
 }
 
@@ -403,6 +437,7 @@ mod tests {
                 changed: Vec::new(),
                 not_atomic: Vec::new(),
                 rehearsal: Rehearsal::Passed { at: at(0), age: SignedDuration::from_secs(60) },
+                way_back: WayBack::default(),
             }),
         }
     }
@@ -421,6 +456,15 @@ mod tests {
 
     fn of_push(change: impl Fn(&mut PushFacts)) -> impl Fn(&mut Facts) {
         move |facts| facts.push.iter_mut().for_each(&change)
+    }
+
+    #[test]
+    fn a_push_without_a_way_back_can_be_accepted() {
+        let mut facts = good();
+        of_push(|p| p.way_back.blocked = vec!["no right".into()])(&mut facts);
+        let accepting = Policy { allow_no_rollback: true, ..Policy::default() };
+        let refuses = |policy: &Policy| judge(policy, &facts, at(60))[0].refuses;
+        assert_eq!([refuses(&Policy::default()), refuses(&accepting)], [true, false]);
     }
 
     #[test]
@@ -462,6 +506,16 @@ mod tests {
             &[&format!(
                 "[SS006] the rows of table `public.hidden` are not in snapshot {id}: no right to read"
             )],
+        );
+        check(
+            of_push(|p| p.way_back.not_exact = Some("table a removed".into())),
+            60,
+            &["[SS011] no rollback gives the snapshot back: table a removed"],
+        );
+        check(
+            of_push(|p| p.way_back.blocked = vec!["no right".into()]),
+            60,
+            &["[SS012] a rollback is not possible on the target: no right"],
         );
         check(
             of_push(|p| p.changed = vec!["`seed.sql` was edited".into()]),

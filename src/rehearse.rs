@@ -3,19 +3,21 @@
 
 pub mod apply;
 pub mod compare;
-pub mod local;
 pub mod record;
 pub mod restore;
+pub mod rollback;
 
 use crate::context::Context;
+use crate::effect::FileEffect;
 use crate::event::{Event, Stage};
 use crate::fingerprint::Fingerprint;
 use crate::frozen::Frozen;
 use crate::manifest::{Content, Strength};
 use crate::migration::Pending;
 use crate::postgres::{catalog, checks, rows};
+use crate::rollback::Translation;
 use crate::scratch;
-use crate::store;
+use crate::store::{self, Snapshot};
 use crate::target::Target;
 use crate::tools::supabase::Supabase;
 use crate::verify::Verified;
@@ -37,6 +39,9 @@ pub enum Error {
     /// The pending files could not be applied, or failed.
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    /// The way back could not be rehearsed.
+    #[error(transparent)]
+    Rollback(#[from] rollback::Error),
     /// The user's own checks fail on the copy after the push.
     #[error("after the push the copy is not healthy: {}", .0.join("; "))]
     Checks(Vec<String>),
@@ -147,6 +152,7 @@ pub async fn rehearse(
     context: &Context,
 ) -> Result<(Verified, Rehearsed), Error> {
     let (base, restored, equal) = restore_and_compare(base, context).await?;
+    let translation = rollback::translation(&restored, base.snapshot(), context).await?;
     let watch = context.stage(
         Stage::Rehearse,
         format!("apply {} to the copy with supabase {}", subject.pending.in_words(), subject.cli.version),
@@ -161,6 +167,8 @@ pub async fn rehearse(
     for effect in &applied.effects {
         context.tell(&Event::FileRehearsed(effect.clone()));
     }
+    let rollbacks =
+        take_back(&restored, subject, (base.snapshot(), &translation, &applied.effects), context).await?;
     let record = Record {
         format: record::FORMAT,
         key: subject.key(&base),
@@ -175,11 +183,37 @@ pub async fn rehearse(
         left_out: restored.left_out.clone(),
         restore_seconds: restored.seconds,
         push_seconds: applied.seconds,
+        rollbacks,
         limits: restored.left_out.limits(),
     };
     restored.scratch.stop().await?;
     record.save(&context.store)?;
     Ok((base, Rehearsed { record }))
+}
+
+/// Rehearses the rollback, and tells how it went.
+async fn take_back(
+    restored: &Restored,
+    subject: &Subject<'_>,
+    what: (&Snapshot, &Translation, &[FileEffect]),
+    context: &Context,
+) -> Result<Vec<rollback::Rehearsed>, Error> {
+    let watch = context.stage(Stage::Rehearse, "take the copy back to the snapshot");
+    let rollbacks = rollback::rehearse(restored, subject, what, context).await?;
+    let exact: Vec<String> = rollbacks
+        .iter()
+        .filter(|rehearsed| rehearsed.failed.is_none())
+        .map(|rehearsed| format!("{} in {:.1} s", rehearsed.mode.as_str(), rehearsed.seconds))
+        .collect();
+    for (mode, why) in rollbacks.iter().filter_map(|one| Some((one.mode, one.failed.as_ref()?))) {
+        context.note(format!("rollback --mode {} is not exact here: {why}", mode.as_str()));
+    }
+    watch.done(if exact.is_empty() {
+        "no rollback gives the snapshot back".to_owned()
+    } else {
+        format!("the rollback is exact: {}", exact.join(", "))
+    });
+    Ok(rollbacks)
 }
 
 /// Restores, compares, and records the proof.

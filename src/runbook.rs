@@ -2,11 +2,11 @@
 
 use crate::archive::{self, Contents};
 use crate::disk;
+use crate::left_out::LeftOut;
 use crate::manifest::{ComponentName, ComponentState, Manifest, SnapshotId};
 use crate::plan::restore_steps;
 use crate::proc::shell_word;
 use crate::rehearse::Rehearsed;
-use crate::rehearse::local::LeftOut;
 use crate::store::Snapshot;
 use crate::tools::pg_restore::{self, Site};
 use minijinja::{Environment, UndefinedBehavior, context};

@@ -427,6 +427,17 @@ impl Store {
         Ok(files.into_iter().filter_map(name).collect())
     }
 
+    /// The records of all runs before the given one, the newest first.
+    pub fn earlier_runs(&self, run: &str) -> Result<Vec<(String, Vec<serde_json::Value>)>, Error> {
+        let names = self.runs()?.into_iter().rev().filter(|name| name.as_str() < run);
+        names.map(|name| Ok((name.clone(), self.run_lines(&name)?))).collect()
+    }
+
+    /// Where a rollback keeps the rows that were written since its snapshot.
+    pub fn saved_dir(&self, run: &str) -> PathBuf {
+        self.root.join("saved").join(run)
+    }
+
     /// The record of a run as lines of JSON. The last line of a run that died may be cut short, and
     /// does not count.
     pub fn run_lines(&self, run: &str) -> Result<Vec<serde_json::Value>, Error> {

@@ -19,6 +19,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::policy::Finding;
+use crate::rollback::{Accounts, Mode, Saved};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -60,10 +61,32 @@ pub struct Summary {
     pub applied: Vec<String>,
     /// Pending files that do not.
     pub not_applied: Vec<String>,
+    /// What went back, when something did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
     /// Exit code of the delegate, when it ran.
     pub delegate_exit: Option<i32>,
     /// The error, outermost first.
     pub error: Vec<String>,
+}
+
+/// What a rollback did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RolledBack {
+    /// How much went back.
+    pub mode: Mode,
+    /// Versions that went from the history.
+    pub versions: Vec<String>,
+    /// Tables that were made again.
+    pub tables: Vec<String>,
+    /// Rows written since that were kept.
+    pub saved: Vec<Saved>,
+    /// What accounts that came and went since leave behind.
+    pub accounts: Accounts,
+    /// Where they are.
+    pub folder: String,
+    /// Seconds from the first lock to the commit.
+    pub seconds: f64,
 }
 
 impl Summary {
@@ -79,6 +102,7 @@ impl Summary {
             timings: BTreeMap::new(),
             applied: Vec::new(),
             not_applied: Vec::new(),
+            rolled_back: None,
             delegate_exit: None,
             error: Vec::new(),
         }

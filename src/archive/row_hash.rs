@@ -55,6 +55,19 @@ impl RowHasher {
         Ok(hash)
     }
 
+    /// The same for a part of the fields; `is_kept` has a word on each.
+    pub(super) fn end_of(&mut self, last: &[u8], is_kept: &[bool]) -> Result<i64, String> {
+        self.keep(last);
+        if self.broken.take().is_some() || self.spilled.take().is_some() {
+            self.line.clear();
+            return Err("the row is too long to be taken apart".to_owned());
+        }
+        let line = std::mem::take(&mut self.line);
+        let fields = line.split(|byte| *byte == b'\t').zip(is_kept);
+        let kept: Vec<&[u8]> = fields.filter(|(_, is_kept)| **is_kept).map(|(field, _)| field).collect();
+        Ok(self.hash_line(&kept.join(&b'\t')))
+    }
+
     /// The hash of a row of a table without columns, whose line is as empty as that of an empty text.
     pub(super) fn no_columns(&mut self) -> i64 {
         self.hash_line(NULL)

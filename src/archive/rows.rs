@@ -5,7 +5,7 @@
 
 use super::row_hash::RowHasher;
 use crate::manifest::Content;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// As much of a line as is needed to know it for the head of a `COPY`.
 const KEPT: usize = 256 << 10;
@@ -21,6 +21,10 @@ pub struct Rows {
     /// Why the sum is not whole, if it is not.
     unhashed: Option<String>,
     has_columns: bool,
+    /// The hash of every row, where they were asked for; a row that could not be hashed has none.
+    hashes: Vec<i64>,
+    /// Which fields the hashes are of, where they were asked for.
+    is_kept: Option<Vec<bool>>,
 }
 
 impl Rows {
@@ -32,9 +36,15 @@ impl Rows {
         }
     }
 
+    /// The hash of every row, in no order.
+    pub fn into_hashes(self) -> Vec<i64> {
+        self.hashes
+    }
+
     fn add(&mut self, hash: Result<i64, String>) {
         self.count += 1;
         match hash {
+            Ok(hash) if self.is_kept.is_some() => self.hashes.push(hash),
             Ok(hash) => self.sum += i128::from(hash),
             Err(why) => self.unhashed = Some(why),
         }
@@ -52,9 +62,16 @@ pub struct RowReader {
     /// The beginning of a line that is not over.
     line: Vec<u8>,
     hasher: RowHasher,
+    /// Tables whose every row is asked for, and by which columns.
+    single: BTreeMap<(String, String), BTreeSet<String>>,
 }
 
 impl RowReader {
+    /// A reader that keeps the hash of every row of these tables, worked out from these columns alone.
+    pub fn of_single_rows(single: BTreeMap<(String, String), BTreeSet<String>>) -> Self {
+        Self { single, ..Self::default() }
+    }
+
     /// Takes the next piece of the script.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
@@ -84,14 +101,17 @@ impl RowReader {
     fn end_line(&mut self, last: &[u8]) {
         let Some((table, mut rows)) = self.copying.take() else {
             self.keep(last, KEPT);
-            self.copying = copied_table(&String::from_utf8_lossy(&self.line));
+            self.copying = copied_table(&String::from_utf8_lossy(&self.line), &self.single);
             self.line.clear();
             return;
         };
         // The beginning was kept for this question only; the hasher has all of it.
         let is_end = if self.line.is_empty() { last == END } else { [&self.line, last].concat() == END };
         self.line.clear();
-        let hash = self.hasher.end(last);
+        let hash = match &rows.is_kept {
+            Some(is_kept) if rows.has_columns => self.hasher.end_of(last, is_kept),
+            _ => self.hasher.end(last),
+        };
         if is_end {
             self.tables.insert(table, rows);
             return;
@@ -102,17 +122,33 @@ impl RowReader {
 }
 
 /// Schema and table of the first line of a `COPY … FROM stdin;`.
-fn copied_table(line: &str) -> Option<((String, String), Rows)> {
+fn copied_table(
+    line: &str,
+    single: &BTreeMap<(String, String), BTreeSet<String>>,
+) -> Option<((String, String), Rows)> {
     let rest = line.strip_prefix("COPY ")?.strip_suffix(" FROM stdin;")?;
     let (schema, rest) = identifier(rest)?;
     let (table, columns) = identifier(rest.strip_prefix('.')?)?;
-    Some(((schema, table), Rows { has_columns: columns.contains('('), ..Rows::default() }))
+    let table = (schema, table);
+    let is_kept = single.get(&table).map(|wanted| kept(columns, wanted));
+    Some((table, Rows { has_columns: columns.contains('('), is_kept, ..Rows::default() }))
+}
+
+/// Which columns of the list ` (a, b)` are wanted.
+fn kept(columns: &str, wanted: &BTreeSet<String>) -> Vec<bool> {
+    let mut rest = columns.trim_start().trim_start_matches('(');
+    let mut is_kept = Vec::new();
+    while let Some((column, more)) = identifier(rest).filter(|(column, _)| !column.is_empty()) {
+        is_kept.push(wanted.contains(&column));
+        rest = more.trim_start_matches([',', ' ']);
+    }
+    is_kept
 }
 
 /// The identifier that a text begins with, without its quotes, and the rest.
 fn identifier(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(['.', ' ']).unwrap_or(text.len());
+        let end = text.find(['.', ' ', ',', ')']).unwrap_or(text.len());
         return Some((text.get(..end)?.to_owned(), text.get(end..)?));
     };
     let mut name = String::new();
@@ -145,6 +181,23 @@ mod tests {
             .into_iter()
             .map(|((schema, table), rows)| (format!("{schema}.{table}"), rows.count, rows.sum))
             .collect()
+    }
+
+    #[test]
+    fn single_rows_are_known_by_the_columns_that_are_asked_for() {
+        let hashes = |script: &str, columns: &[&str]| {
+            let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+            let single = BTreeMap::from([(("public".to_owned(), "t".to_owned()), columns)]);
+            let mut reader = RowReader::of_single_rows(single);
+            reader.feed(script.as_bytes());
+            reader.into_tables().remove(&("public".to_owned(), "t".to_owned())).unwrap().into_hashes()
+        };
+        let whole = "COPY public.t (id, \"a, b\", c) FROM stdin;\n1\tx\ty\n2\tx\tz\n\\.\n";
+        let part = "COPY public.t (id, c) FROM stdin;\n1\ty\n2\tz\n\\.\n";
+        assert_eq!(hashes(whole, &["id", "c"]), hashes(part, &["id", "c"]));
+        assert_eq!(hashes(whole, &["a, b"]).len(), 2);
+        assert_eq!(hashes(whole, &["a, b"])[0], hashes(whole, &["a, b"])[1]);
+        assert_ne!(hashes(whole, &["id", "c"]), hashes(whole, &["id", "a, b"]));
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use super::{RUN, Setting, TargetArgs, duration, evidence, fail, snapshot_id};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
-use crate::policy::{Facts, PushFacts, Rehearsal, SnapshotFacts, judge};
+use crate::policy::{Facts, PushFacts, Rehearsal, SnapshotFacts, WayBack, judge};
 use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled};
 use crate::resolve;
@@ -122,8 +122,10 @@ fn push_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Resu
     let recalled = rehearse::recall(verified, &prepared.subject(opened), &opened.context)
         .map_err(|error| fail::rehearse_failed(&error))?;
     let mut changed = Vec::new();
+    let mut way_back = WayBack::default();
     let rehearsal = match recalled {
         Recalled::Fits(rehearsed) => {
+            way_back.not_exact = rehearsed.record().not_exact();
             let at = rehearsed.record().rehearsed_at;
             let passed = Rehearsal::Passed { at, age: (opened.context.clock)().duration_since(at) };
             evidence::outdated(verified, &prepared.live).map_or(passed, Rehearsal::Missing)
@@ -134,5 +136,5 @@ fn push_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Resu
         }
         Recalled::Not(why) => Rehearsal::Missing(why),
     };
-    Ok(PushFacts { changed, not_atomic: prepared.not_atomic(), rehearsal })
+    Ok(PushFacts { changed, not_atomic: prepared.not_atomic(), rehearsal, way_back })
 }

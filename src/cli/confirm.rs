@@ -11,6 +11,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::policy::in_words;
 use crate::rehearse::record::Record;
+use crate::rollback::Mode;
 use crate::ui::{self, Asked};
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
@@ -28,6 +29,7 @@ pub(super) struct Question<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Push,
+    Rollback,
     Secrets,
 }
 
@@ -35,6 +37,7 @@ impl Purpose {
     fn verb(self) -> &'static str {
         match self {
             Self::Push => "push",
+            Self::Rollback => "roll back",
             Self::Secrets => "confirm that you keep the values of these secrets elsewhere",
         }
     }
@@ -42,6 +45,7 @@ impl Purpose {
     fn first(self) -> &'static str {
         match self {
             Self::Push => "reading what the migration does",
+            Self::Rollback => "reading what `--dry-run` prints",
             Self::Secrets => "`supa-safe secrets check` has found each value that you keep",
         }
     }
@@ -123,6 +127,20 @@ fn rehearsed_lines(record: &Record) -> Vec<(&'static str, String)> {
             rounded(record.restore_seconds)
         ),
     )];
+    if let Some(way_back) = record.way_back() {
+        let elsewhere = match way_back.mode {
+            Mode::Touched => "what is written to other tables stays",
+            Mode::Whole => "everything of yours goes back",
+        };
+        lines.push((
+            "way back",
+            format!(
+                "`supa-safe rollback` gave the copy back exactly in {} ({}: {elsewhere})",
+                rounded(way_back.seconds),
+                way_back.mode.as_str()
+            ),
+        ));
+    }
     let tables = record.effects.iter().flat_map(|effect| &effect.tables);
     lines.extend(tables.map(|table| ("did", table.in_words())));
     let blocking = record.effects.iter().flat_map(|effect| &effect.locks).filter(|lock| lock.blocks_reads());

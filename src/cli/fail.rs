@@ -300,7 +300,8 @@ pub(super) fn rehearse_failed(error: &rehearse::Error) -> Failure {
 
 /// A run that the policy refuses.
 pub(super) fn refused(findings: Vec<Finding>) -> Broken {
-    let exit = if findings.iter().any(|finding| finding.rule == Rule::RehearsalFailed) {
+    let of_rehearsal = [Rule::RehearsalFailed, Rule::RollbackNotExact];
+    let exit = if findings.iter().any(|finding| finding.refuses && of_rehearsal.contains(&finding.rule)) {
         Exit::RehearsalFailed
     } else {
         Exit::Refused

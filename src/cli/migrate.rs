@@ -14,10 +14,11 @@ use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{SnapshotId, Strength};
-use crate::policy::{Facts, PushFacts, Rehearsal, Rule, judge};
+use crate::policy::{Facts, Finding, PushFacts, Rehearsal, Rule, WayBack, judge};
 use crate::postcheck::{self, rows::Traffic};
 use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled, Rehearsed};
+use crate::rollback::preflight;
 use crate::runbook::{self, Written};
 use crate::verify::Verified;
 use clap::{Args, ValueEnum};
@@ -153,6 +154,7 @@ type Pushed = Result<(Outcome, Option<Exit>), delegate::Error>;
 pub(super) struct Ready {
     pub(super) base: Verified,
     pub(super) rehearsed: Option<Rehearsed>,
+    pub(super) way_back: WayBack,
     pub(super) runbook: Written,
 }
 
@@ -166,11 +168,37 @@ async fn make_ready(opened: &Opened, prepared: &Prepared, args: &MigrateArgs) ->
     if args.rehearse == How::Off {
         opened.context.warn("NOT REHEARSED: the policy of this target allows a push without a rehearsal");
         let runbook = runbook::write(base.snapshot(), None).map_err(failed(Exit::Error))?;
-        return Ok(Ready { base, rehearsed: None, runbook });
+        let way_back = WayBack::default();
+        return Ok(Ready { base, rehearsed: None, way_back, runbook });
     }
     let (base, rehearsed) = rehearse_or_recall(opened, prepared, base).await?;
+    let way_back = way_back(opened, prepared, &base, &rehearsed).await?;
     let runbook = runbook::write(base.snapshot(), Some(&rehearsed)).map_err(failed(Exit::Error))?;
-    Ok(Ready { base, rehearsed: Some(rehearsed), runbook })
+    Ok(Ready { base, rehearsed: Some(rehearsed), way_back, runbook })
+}
+
+/// Whether there is a way back, judged before a person is asked.
+async fn way_back(
+    opened: &Opened,
+    prepared: &Prepared,
+    base: &Verified,
+    rehearsed: &Rehearsed,
+) -> Result<WayBack, Broken> {
+    let blocked = preflight::look(&opened.target, base.snapshot()).await.map_err(failed(Exit::Error))?;
+    let way_back = WayBack { not_exact: rehearsed.record().not_exact(), blocked };
+    let push = PushFacts { way_back: way_back.clone(), ..push_facts(prepared, Rehearsal::NotYet) };
+    let facts = Facts { push: Some(push), ..opened.no_facts() };
+    let of_way_back = [Rule::RollbackNotExact, Rule::RollbackImpossible];
+    let findings = judge(&opened.policy, &facts, (opened.context.clock)());
+    let findings: Vec<Finding> =
+        findings.into_iter().filter(|finding| of_way_back.contains(&finding.rule)).collect();
+    if findings.iter().any(|finding| finding.refuses) {
+        return Err(refused(findings));
+    }
+    for Finding { rule, fact, fix, refuses } in findings {
+        opened.context.tell(&Event::Finding { rule: rule.code().to_owned(), fact, fix, refuses });
+    }
+    Ok(way_back)
 }
 
 /// A rehearsal that still stands, or a new one.
@@ -245,7 +273,7 @@ async fn refresh(opened: &Opened, prepared: &Prepared, ready: Ready) -> Result<R
         (fresh, None)
     };
     let runbook = runbook::write(base.snapshot(), rehearsed.as_ref()).map_err(failed(Exit::Error))?;
-    let ready = Ready { base, rehearsed, runbook };
+    let ready = Ready { base, rehearsed, way_back: ready.way_back, runbook };
     watch.done(format!("snapshot {} is {}", ready.base.snapshot().id(), ready.base.strength()));
     Ok(ready)
 }
@@ -273,7 +301,12 @@ async fn tell_surprises(opened: &Opened, traffic: &Traffic, held: &TargetLock, o
 }
 
 fn push_facts(prepared: &Prepared, rehearsal: Rehearsal) -> PushFacts {
-    PushFacts { changed: Vec::new(), not_atomic: prepared.not_atomic(), rehearsal }
+    PushFacts {
+        changed: Vec::new(),
+        not_atomic: prepared.not_atomic(),
+        rehearsal,
+        way_back: WayBack::default(),
+    }
 }
 
 /// Looks at everything once more, under the lock, and asks for leave.
@@ -314,6 +347,7 @@ async fn grant<'a>(
                 .iter()
                 .map(|change| format!("`{}` was {}", change.path, change.what.as_str()))
                 .collect(),
+            way_back: ready.way_back.clone(),
             ..push_facts(prepared, rehearsal)
         }),
     };

@@ -84,7 +84,12 @@ impl Config {
             }
         }
         let region = setting("SUPA_SAFE_S3_REGION", &own.storage_region, &self.file.storage_region);
-        Ok(Some(Storage { access: Access { endpoint, region, keys }, withheld }))
+        let service_role = surroundings
+            .variable("SUPA_SAFE_SERVICE_ROLE_KEY")
+            // The project's own key goes to the project's own endpoint.
+            .or_else(|| own_key(surroundings, &endpoint, linked).ok())
+            .map(Secret::new);
+        Ok(Some(Storage { access: Access { endpoint, region, keys, service_role }, withheld }))
     }
 }
 
@@ -108,27 +113,45 @@ fn aws_files(surroundings: &Surroundings) -> Option<[PathBuf; 2]> {
     Some([file("AWS_CONFIG_FILE", "config")?, file("AWS_SHARED_CREDENTIALS_FILE", "credentials")?])
 }
 
-/// The project's own keys, when the endpoint and the key are that project's.
+/// The project's own keys as an S3 session, when the endpoint and the key are that project's.
 fn session(
     surroundings: &Surroundings,
     endpoint: &Endpoint,
     linked: Option<Linked<'_>>,
 ) -> Option<Result<Keys, Withheld>> {
-    let service_role = surroundings.variable("SUPABASE_SERVICE_ROLE_KEY")?;
+    surroundings.variable("SUPABASE_SERVICE_ROLE_KEY")?;
     let anon = surroundings.variable("SUPABASE_ANON_KEY")?;
+    let keys = own_key(surroundings, endpoint, linked).and_then(|service_role| {
+        if service_role.split('.').count() != 3 {
+            return Err(Withheld::NoToken);
+        }
+        let project = own_project(endpoint, linked).unwrap_or_default().to_owned();
+        Ok(Keys::Session { project, anon: Secret::new(anon), service_role: Secret::new(service_role) })
+    });
+    Some(keys)
+}
+
+/// The key of the service role, when the endpoint and the key are the project's.
+fn own_key(
+    surroundings: &Surroundings,
+    endpoint: &Endpoint,
+    linked: Option<Linked<'_>>,
+) -> Result<String, Withheld> {
+    let other = || Withheld::Host(endpoint.to_string());
+    let project = own_project(endpoint, linked).ok_or_else(other)?;
+    let key = surroundings.variable("SUPABASE_SERVICE_ROLE_KEY").ok_or_else(other)?;
+    match project_of(&key).filter(|found| found != project) {
+        Some(found) => Err(Withheld::Project(found)),
+        None => Ok(key),
+    }
+}
+
+/// The project whose own host the endpoint is.
+fn own_project<'a>(endpoint: &'a Endpoint, linked: Option<Linked<'a>>) -> Option<&'a str> {
     let platform = Profile::default();
     let host = linked.map_or(platform.project_host.as_str(), |linked| linked.host);
     let project = linked.map(|linked| linked.project_ref).or_else(|| endpoint.project_ref());
-    let own = project.filter(|project| endpoint.is_of_project(project, host));
-    let Some(project) = own else { return Some(Err(Withheld::Host(endpoint.to_string()))) };
-    if service_role.split('.').count() != 3 {
-        return Some(Err(Withheld::NoToken));
-    }
-    if let Some(found) = project_of(&service_role).filter(|found| found != project) {
-        return Some(Err(Withheld::Project(found)));
-    }
-    let (anon, service_role) = (Secret::new(anon), Secret::new(service_role));
-    Some(Ok(Keys::Session { project: project.to_owned(), anon, service_role }))
+    project.filter(|project| endpoint.is_of_project(project, host))
 }
 
 /// The project that a JWT of the platform names in its claim `ref`.
@@ -189,6 +212,18 @@ mod tests {
         );
 
         let url = [("SUPA_SAFE_STORAGE_URL", "http://127.0.0.1:9"), ("SUPA_SAFE_S3_REGION", "eu-west-1")];
+        let service = |vars: &[(&str, &str)], url: &str| {
+            let given = storage(&[vars, &[("SUPA_SAFE_STORAGE_URL", url)]].concat(), "", true);
+            given.unwrap().unwrap().access.service_role.map(|key| key.expose().to_owned())
+        };
+        let (own, other) = ("https://abcdefghijklmnopqrst.supabase.co", "http://127.0.0.1:9");
+        let key = [("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_x")];
+        assert_eq!((service(&key, own).as_deref(), service(&key, other)), (Some("sb_secret_x"), None));
+        let ours = [key[0], ("SUPA_SAFE_SERVICE_ROLE_KEY", "y")];
+        assert_eq!(
+            (service(&ours, own).as_deref(), service(&ours, other).as_deref()),
+            (Some("y"), Some("y"))
+        );
         let given =
             storage(&url, "storage_url = \"https://h\"\nstorage_region = \"x\"", true).unwrap().unwrap();
         let given = given.access;

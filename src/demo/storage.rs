@@ -2,12 +2,14 @@
 //! bytes, with the habits of supabase/storage 1.11.2 as they were measured on it.
 //!
 //! Rows decide listings and HEAD, bytes decide GET. Signatures are checked over the whole path.
+//! What was begun is finished, whether or not the client is still there.
 //! A call that it was not told of is answered with 501 and written down.
 
 mod base64;
 mod bytes;
 mod faults;
 mod keys;
+mod multipart;
 mod reply;
 mod rest;
 mod routes;
@@ -27,10 +29,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use reply::Body;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -76,6 +80,10 @@ pub struct Served {
     pub gets: u64,
     /// Objects written.
     pub puts: u64,
+    /// Objects moved.
+    pub moves: u64,
+    /// Objects removed.
+    pub deletes: u64,
 }
 
 /// A double that runs. Dropping it ends it.
@@ -96,6 +104,9 @@ struct State {
     faults: Mutex<Vec<Fault>>,
     served: Mutex<Served>,
     unknown: Mutex<Vec<String>>,
+    parts: Mutex<multipart::Parts>,
+    etags: Mutex<BTreeMap<PathBuf, String>>,
+    busy: AtomicU64,
 }
 
 impl Double {
@@ -115,6 +126,9 @@ impl Double {
             faults: Mutex::default(),
             served: Mutex::default(),
             unknown: Mutex::default(),
+            parts: Mutex::default(),
+            etags: Mutex::default(),
+            busy: AtomicU64::default(),
         });
         let task = tokio::spawn(serve(listener, Arc::clone(&state)));
         Ok(Self { address, state, task })
@@ -157,9 +171,21 @@ impl Double {
         *lock(&self.state.served)
     }
 
+    /// Whether no request is being answered, those of clients that went away included.
+    pub fn is_idle(&self) -> bool {
+        self.state.busy.load(Ordering::SeqCst) == 0
+    }
+
     /// Calls that it was not told of.
     pub fn unknown_calls(&self) -> Vec<String> {
         lock(&self.state.unknown).clone()
+    }
+
+    /// The files of bytes that a row names, and those that none does.
+    pub async fn files(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+        let named = rows::files(&self.state).await?;
+        let all = crate::disk::files_below(&self.state.folder)?;
+        Ok(all.into_iter().map(|file| self.state.folder.join(file)).partition(|file| named.contains(file)))
     }
 
     /// Stores an object as an upload with the service key does, without the way through HTTP.
@@ -187,7 +213,16 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
         tokio::spawn(async move {
             let answer = service_fn(move |request: Request<Incoming>| {
                 let state = Arc::clone(&state);
-                async move { Ok::<Response<Body>, Infallible>(routes::answer(&state, request).await) }
+                state.busy.fetch_add(1, Ordering::SeqCst);
+                let answered = tokio::spawn(async move {
+                    let answer = routes::answer(&state, request).await;
+                    state.busy.fetch_sub(1, Ordering::SeqCst);
+                    answer
+                });
+                async move {
+                    let failed = |_| reply::reply(500, "text/plain", "the answer was lost");
+                    Ok::<Response<Body>, Infallible>(answered.await.unwrap_or_else(failed))
+                }
             });
             // A client that went away has nobody to tell.
             drop(

@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 /// The index's path in a snapshot's folder.
 pub const INDEX: &str = "storage/index.jsonl";
 
+/// The path, in a rollback's folder, of the index of what it saved before it was overwritten.
+pub const SALVAGED: &str = "salvage/index.jsonl";
+
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -40,7 +40,7 @@ const PIECES: usize = 4;
 /// A client of one endpoint; copies of it share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    s3: aws_sdk_s3::Client,
+    pub(super) s3: aws_sdk_s3::Client,
     endpoint: String,
     region: String,
 }
@@ -203,7 +203,7 @@ impl Client {
         Place { endpoint: &self.endpoint, region: &self.region }
     }
 
-    fn error<E>(&self, doing: String, error: &SdkError<E, HttpResponse>) -> Error
+    pub(super) fn error<E>(&self, doing: String, error: &SdkError<E, HttpResponse>) -> Error
     where
         E: std::error::Error + aws_sdk_s3::error::ProvideErrorMetadata + 'static,
     {
@@ -259,7 +259,7 @@ pub(super) fn object_in_words(bucket: &str, key: &str) -> String {
 }
 
 /// Repeats a request while its error may pass.
-async fn insist<T, F, R>(request: R) -> Result<T, Error>
+pub(super) async fn insist<T, F, R>(request: R) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
     R: Fn() -> F,

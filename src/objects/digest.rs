@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Sizes of the parts in which objects are uploaded: what the server splits large uploads into
 /// (`STORAGE_S3_UPLOAD_PART_SIZE`), what the AWS CLI does, and the least that S3 allows.
-const PART_SIZES: [u64; 3] = [16 << 20, 8 << 20, 5 << 20];
+pub(super) const PART_SIZES: [u64; 3] = [16 << 20, 8 << 20, 5 << 20];
 
 /// Whether bytes agree with the etag that came with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::io;
 
 /// Statuses after which the same request may succeed. 544 is Supabase's own `DatabaseTimeout`.
-const PASSING: [u16; 6] = [429, 500, 502, 503, 504, 544];
+pub(super) const PASSING: [u16; 6] = [429, 500, 502, 503, 504, 544];
 
 /// Why the endpoint could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +106,30 @@ pub enum Error {
         /// Bytes that came.
         received: u64,
     },
+    /// What arrived at the server are other bytes.
+    #[error("cannot {doing}: the server has bytes with the MD5 {received} instead of {sent}")]
+    Altered {
+        /// What was being done.
+        doing: String,
+        /// The MD5 of what was sent.
+        sent: String,
+        /// What the server answered.
+        received: String,
+    },
+    /// Something in the database refers to the row.
+    #[error("cannot {doing}: rows of other tables refer to it ({message})")]
+    Referenced {
+        /// What was being done.
+        doing: String,
+        /// The server's message.
+        message: String,
+    },
+    /// Something is there already.
+    #[error("cannot {doing}: the place is taken")]
+    Taken {
+        /// What was being done.
+        doing: String,
+    },
     /// An answer that none of the above is.
     #[error("cannot {doing}: the server answered {status} {code} ({message})")]
     Unexpected {
@@ -174,13 +198,14 @@ impl Error {
             (404, "S3Error") => Self::NoBytes { doing },
             (404, _) => Self::NotFound { doing, code },
             (400, "InvalidKey") => Self::InvalidKey { doing },
+            (409, "ResourceReferenced") => Self::Referenced { doing, message },
             _ => Self::Unexpected { doing, status, code, message },
         }
     }
 }
 
 /// The innermost cause of an error that is no answer.
-fn cause<E: std::error::Error + 'static>(error: &E) -> String {
+pub(super) fn cause<E: std::error::Error + 'static>(error: &E) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -27,6 +27,10 @@ pub enum Rule {
     NotRehearsed,
     /// The migration failed in the rehearsal.
     RehearsalFailed,
+    /// The rollback is not exact in the rehearsal.
+    RollbackNotExact,
+    /// A rollback is not possible on the target.
+    RollbackImpossible,
     /// A file that was applied has been edited.
     AppliedEdited,
     /// A pending file is not all-or-nothing.
@@ -37,7 +41,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, by number.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::NoSnapshot,
         Self::Strength,
         Self::Age,
@@ -48,6 +52,8 @@ impl Rule {
         Self::PendingChanged,
         Self::NotRehearsed,
         Self::RehearsalFailed,
+        Self::RollbackNotExact,
+        Self::RollbackImpossible,
         Self::AppliedEdited,
         Self::NotAtomic,
         Self::OtherSession,
@@ -66,6 +72,8 @@ impl Rule {
             Self::PendingChanged => "SS008",
             Self::NotRehearsed => "SS009",
             Self::RehearsalFailed => "SS010",
+            Self::RollbackNotExact => "SS011",
+            Self::RollbackImpossible => "SS012",
             Self::AppliedEdited => "SS013",
             Self::NotAtomic => "SS014",
             Self::OtherSession => "SS015",
@@ -85,6 +93,8 @@ impl Rule {
             Self::PendingChanged => include_str!("../../templates/explain/SS008.md"),
             Self::NotRehearsed => include_str!("../../templates/explain/SS009.md"),
             Self::RehearsalFailed => include_str!("../../templates/explain/SS010.md"),
+            Self::RollbackNotExact => include_str!("../../templates/explain/SS011.md"),
+            Self::RollbackImpossible => include_str!("../../templates/explain/SS012.md"),
             Self::AppliedEdited => include_str!("../../templates/explain/SS013.md"),
             Self::NotAtomic => include_str!("../../templates/explain/SS014.md"),
             Self::OtherSession => include_str!("../../templates/explain/SS015.md"),

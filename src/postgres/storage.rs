@@ -3,6 +3,11 @@
 //! Rows travel as JSON that the server makes of whatever columns there are: supabase/storage adds
 //! some every few months. Rows of archived versions (a column since 2026-08) are left out.
 
+pub mod back;
+mod row;
+
+pub use row::{Row, Told, address};
+
 use std::collections::BTreeMap;
 use std::io;
 use tokio_postgres::Client;

@@ -3,11 +3,11 @@
 use crate::context::Context;
 use crate::event::Event;
 use crate::fingerprint::{self, Class, Fingerprint};
+use crate::left_out::LeftOut;
 use crate::manifest::{Content, TableRows};
 use crate::postgres::catalog;
 use crate::postgres::connect::{self, Session};
 use crate::postgres::rows;
-use crate::rehearse::local::LeftOut;
 use crate::rehearse::restore::Restored;
 use crate::store::Snapshot;
 use std::collections::{BTreeMap, VecDeque};

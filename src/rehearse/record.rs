@@ -3,9 +3,10 @@
 use crate::disk;
 use crate::effect::FileEffect;
 use crate::fingerprint::Class;
+use crate::left_out::LeftOut;
 use crate::manifest::{Content, Manifest, SnapshotId};
 use crate::migration::{Pending, data_dependence};
-use crate::rehearse::local::LeftOut;
+use crate::rehearse::rollback::Rehearsed;
 use crate::store::{self, Store};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use std::io;
 
 /// Version of the record's format.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a rehearsal is known by: it stands for every push with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +71,8 @@ pub struct Record {
     pub restore_seconds: f64,
     /// Seconds of the push.
     pub push_seconds: f64,
+    /// How the copy was taken back, by mode.
+    pub rollbacks: Vec<Rehearsed>,
     /// What was not proved.
     pub limits: Vec<String>,
 }
@@ -98,6 +101,36 @@ impl Record {
             .iter()
             .filter_map(|bytes| serde_json::from_slice::<Self>(bytes).ok())
             .any(|record| same_but_files(&record)))
+    }
+
+    /// The newest record of a push of these files onto a schema.
+    pub fn of_push(
+        store: &Store,
+        owned_digest: &str,
+        files: &[String],
+    ) -> Result<Option<Self>, store::Error> {
+        let records = store.rehearsals()?;
+        let fitting =
+            records.iter().filter_map(|bytes| serde_json::from_slice::<Self>(bytes).ok()).filter(|record| {
+                let rehearsed: Vec<&String> = record.effects.iter().map(|effect| &effect.file).collect();
+                record.format == FORMAT
+                    && record.key.owned_digest == owned_digest
+                    && rehearsed == files.iter().collect::<Vec<_>>()
+            });
+        Ok(fitting.max_by_key(|record| record.rehearsed_at))
+    }
+
+    /// The best way back that the rehearsal proved: what was touched, or else everything.
+    pub fn way_back(&self) -> Option<&Rehearsed> {
+        self.rollbacks.iter().filter(|one| one.failed.is_none()).min_by_key(|one| one.mode)
+    }
+
+    /// Why the rehearsal proved no way back, if it proved none.
+    pub fn not_exact(&self) -> Option<String> {
+        match self.way_back() {
+            Some(_) => None,
+            None => self.rollbacks.iter().find_map(|one| one.failed.clone()),
+        }
     }
 
     /// Writes the record.

@@ -4,7 +4,7 @@
 use super::{Error, PARTIAL, Store};
 use crate::disk::{self, Lock};
 use crate::manifest::SnapshotId;
-use crate::manifest::storage::{INDEX, Line};
+use crate::manifest::storage::{INDEX, Line, SALVAGED};
 use crate::proc;
 use fs_err as fs;
 use jiff::Timestamp;
@@ -132,7 +132,7 @@ impl Store {
         Ok(())
     }
 
-    /// Digests that the snapshots and drafts name, but for some that are about to go.
+    /// Digests that the snapshots, drafts, and rollbacks name, but for some that are about to go.
     fn named_objects(&self, without: &BTreeSet<SnapshotId>) -> Result<BTreeSet<String>, Error> {
         let mut named = BTreeSet::new();
         for entry in fs::read_dir(self.root.join("snapshots"))? {
@@ -146,6 +146,12 @@ impl Store {
                 self.check_index(id)?;
             }
             read_index(&dir.join(INDEX), &mut named)?;
+        }
+        let rollbacks = self.root.join("rollbacks");
+        if rollbacks.exists() {
+            for entry in fs::read_dir(rollbacks)? {
+                read_index(&entry?.path().join(SALVAGED), &mut named)?;
+            }
         }
         Ok(named)
     }
@@ -170,8 +176,9 @@ fn read_index(path: &Path, named: &mut BTreeSet<String>) -> Result<(), Error> {
     };
     for line in io::BufReader::new(file).lines() {
         let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
-        if let Line::Object(object) = serde_json::from_str(&line?).map_err(unreadable)? {
-            named.extend(object.sha256);
+        match serde_json::from_str(&line?).map_err(unreadable)? {
+            Line::Object(object) => named.extend(object.sha256),
+            Line::Bucket(_) => {}
         }
     }
     Ok(())

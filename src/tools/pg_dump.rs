@@ -63,6 +63,14 @@ pub fn dump(installation: &Installation, login: &Login<'_>, dump: &Dump<'_>) -> 
         .args(dump.without.iter().map(|pattern| format!("--exclude-table={pattern}")))
 }
 
+/// The command that dumps the definitions alone.
+pub fn definitions(installation: &Installation, login: &Login<'_>, file: &Path) -> Cmd {
+    login
+        .cmd(installation.bin_dir.join("pg_dump"))
+        .args(["--no-password", "--schema-only", "--format=custom"])
+        .arg(format!("--file={}", file.display()))
+}
+
 /// The command that prints roles, memberships, and role settings, without password hashes.
 pub fn roles(installation: &Installation, login: &Login<'_>) -> Cmd {
     login

@@ -26,6 +26,37 @@ pub fn script(installation: &Installation, archive: &Path, list: &Path) -> Cmd {
     plain(installation).arg("--file=-").arg(format!("--use-list={}", list.display())).arg(archive)
 }
 
+/// A part of an archive, in the order in which a restore runs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Definitions that rows need.
+    PreData,
+    /// Rows, sequences, and large objects.
+    Data,
+    /// Definitions that need rows.
+    PostData,
+}
+
+impl Section {
+    /// Its name, as `--section` takes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::PreData => "pre-data",
+            Self::Data => "data",
+            Self::PostData => "post-data",
+        }
+    }
+}
+
+/// The command that prints the listed entries of a section as SQL.
+pub fn section(installation: &Installation, archive: &Path, list: &Path, section: Section) -> Cmd {
+    plain(installation)
+        .args(["--file=-", "--no-tablespaces"])
+        .arg(format!("--section={}", section.word()))
+        .arg(format!("--use-list={}", list.display()))
+        .arg(archive)
+}
+
 /// Takes the setting that servers before 17 do not know out of the script's header, which ends with
 /// the encoding; neither a definition nor a row comes before that line
 /// (`src/bin/pg_dump/pg_backup_archiver.c`, `_doSetFixedOutputState`).

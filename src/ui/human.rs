@@ -113,6 +113,8 @@ impl Human {
             | Event::Delegating { .. }
             | Event::Delegated { .. }
             | Event::PushSettled { .. }
+            | Event::RollingBack { .. }
+            | Event::RolledBack { .. }
             | Event::DelegateBackend { .. }
             | Event::DelegatePid { .. } => {}
         }

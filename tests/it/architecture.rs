@@ -140,7 +140,7 @@ fn only_delegate_and_rehearse_push() {
 
 /// Every other session is read-only.
 #[test]
-fn only_scratches_are_opened_for_writing() {
+fn only_scratches_and_rollbacks_are_opened_for_writing() {
     only_in(
         r"\bwritable\(",
         &[
@@ -148,6 +148,7 @@ fn only_scratches_are_opened_for_writing() {
             "src/scratch.rs",
             "src/scratch/",
             "src/rehearse/",
+            "src/rollback/run.rs",
             "src/demo.rs",
             "src/demo/",
         ],

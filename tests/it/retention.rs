@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use supa_safe::disk;
+use supa_safe::manifest::storage::{Line, State};
+use supa_safe::postgres::storage::Row;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -34,8 +36,7 @@ fn aged(world: &World, days: u16, objects: &[String]) -> String {
     manifest["id"] = json!(id);
     manifest["taken"]["local_clock"] = json!(taken);
     if !objects.is_empty() {
-        let lines: Vec<String> = objects.iter().map(|sha256| format!("{}\n", line(sha256))).collect();
-        let index = [&lines.concat(), "{\"bucket\":\"b\"}\n"].concat();
+        let index = index(objects);
         fs::create_dir_all(dir.join("storage")).unwrap();
         disk::write(&dir.join("storage/index.jsonl"), index.as_bytes()).unwrap();
         let digest = json!({"path": "storage/index.jsonl", "sha256": disk::sha256(index.as_bytes()), "bytes": index.len()});
@@ -45,9 +46,21 @@ fn aged(world: &World, days: u16, objects: &[String]) -> String {
     id
 }
 
-/// A line of an index.
-fn line(sha256: &str) -> Value {
-    json!({ "object": { "state": "ok", "id": "1", "key": "k", "sha256": sha256 } })
+/// An index of Storage with these objects.
+fn index(objects: &[String]) -> String {
+    let object = |sha256: &String| {
+        let row = json!({
+            "bucket_id": "b", "name": "k", "id": "00000000-0000-0000-0000-000000000000",
+            "metadata": {"size": 8}, "version": "v",
+        });
+        let row: Row = serde_json::from_value(row).unwrap();
+        let mut object = row.record(State::Ok, Some(8));
+        object.sha256 = Some(sha256.clone());
+        serde_json::to_string(&Line::Object(Box::new(object))).unwrap()
+    };
+    let bucket = r#"{"bucket":{"id":"b"}}"#.to_owned();
+    let lines: Vec<String> = [bucket].into_iter().chain(objects.iter().map(object)).collect();
+    lines.join("\n") + "\n"
 }
 
 /// An object file of that age; returns its digest.
@@ -163,15 +176,23 @@ fn objects_go_when_no_index_names_them() {
     let draft = world.store().join("snapshots/20261122T000000Z-aaaaaa.partial/storage");
     fs::create_dir_all(&draft).unwrap();
     let drafted = object(&world, 5, DAY * 3);
-    disk::write(&draft.join("index.jsonl"), format!("{}\n", line(&drafted)).as_bytes()).unwrap();
+    disk::write(&draft.join("index.jsonl"), index(std::slice::from_ref(&drafted)).as_bytes()).unwrap();
     drop(world.run(["prune"]).exits(0));
     assert!(there(&drafted));
 
+    // What a rollback saved is nowhere else.
+    let salvage = world.store().join("rollbacks/20261122T000000Z-aaaaaa/salvage");
+    fs::create_dir_all(&salvage).unwrap();
+    let saved = object(&world, 7, DAY * 3);
+    disk::write(&salvage.join("index.jsonl"), index(std::slice::from_ref(&saved)).as_bytes()).unwrap();
+    drop(world.run(["prune"]).exits(0));
+    assert!(there(&saved));
+
     // An index that was cut short, or that cannot be read, names nobody knows what.
-    let index = world.store().join("snapshots").join(&young).join("storage/index.jsonl");
+    let path = world.store().join("snapshots").join(&young).join("storage/index.jsonl");
     for text in ["", "{\"object\":"] {
         let stray = object(&world, 6, DAY * 2);
-        disk::write(&index, text.as_bytes()).unwrap();
+        disk::write(&path, text.as_bytes()).unwrap();
         let ran = world.run(["prune", "--json"]).exits(0);
         assert_eq!(ran.events_of("warning").len(), 1, "{ran}");
         assert!(there(&stray) && there(&shared), "{text}");
@@ -217,8 +238,10 @@ fn assert_whole(world: &World) {
 }
 
 fn named(index: &str) -> BTreeSet<String> {
-    let line =
-        |line| serde_json::from_str::<Value>(line).unwrap()["object"]["sha256"].as_str().map(str::to_owned);
+    let line = |line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["object"]["sha256"].as_str().map(str::to_owned)
+    };
     index.lines().filter_map(line).collect()
 }
 

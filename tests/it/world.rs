@@ -2,6 +2,7 @@
 //! program. Nothing of the developer's machine gets in but the programs that `tests/run` names.
 
 mod bucket;
+mod evidence;
 mod linked;
 mod platform;
 mod ran;
@@ -244,7 +245,12 @@ impl World {
 
     /// Like [`World::hosted`], on a server of its own: roles belong to a whole server.
     pub(crate) fn own_server(migrations: &[(&str, &str)]) -> Self {
-        let mut world = Self::new(Major::Pg17, Cli::V3);
+        Self::own_server_of(Major::Pg17, migrations)
+    }
+
+    /// The same, of a major version.
+    pub(crate) fn own_server_of(major: Major, migrations: &[(&str, &str)]) -> Self {
+        let mut world = Self::new(major, Cli::V3);
         let dir = world.path("server");
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711)).unwrap();

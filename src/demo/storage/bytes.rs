@@ -1,7 +1,7 @@
 //! Bytes by bucket, key, and version, as the server's backend has them: a row that is renamed by
 //! SQL has lost its bytes, and finds them again when it is renamed back.
 
-use super::State;
+use super::{State, lock};
 use crate::disk;
 use fs_err as fs;
 use md5::{Digest as _, Md5};
@@ -22,13 +22,24 @@ pub fn put_etag(bytes: &[u8]) -> String {
 
 impl State {
     /// The file of a version. Keys are foreign text, so it is named by a digest.
-    fn file(&self, bucket: &str, key: &str, version: &str) -> PathBuf {
+    pub(super) fn file(&self, bucket: &str, key: &str, version: &str) -> PathBuf {
         self.folder.join(disk::sha256(format!("{bucket}\0{key}\0{version}").as_bytes()))
     }
 
     /// Keeps bytes.
     pub(super) fn keep(&self, bucket: &str, key: &str, version: &str, bytes: &[u8]) -> io::Result<()> {
         disk::write(&self.file(bucket, key, version), bytes)
+    }
+
+    /// The etag that the backend has for bytes: of an upload in parts it is that of the parts.
+    pub(super) fn etag(&self, bucket: &str, key: &str, version: &str, bytes: &[u8]) -> String {
+        let of_parts = lock(&self.etags).get(&self.file(bucket, key, version)).cloned();
+        of_parts.unwrap_or_else(|| put_etag(bytes))
+    }
+
+    /// Keeps the etag of an upload in parts.
+    pub(super) fn keep_etag(&self, bucket: &str, key: &str, version: &str, etag: &str) {
+        lock(&self.etags).insert(self.file(bucket, key, version), etag.to_owned());
     }
 
     /// The bytes of a version; `None` when there are none.

@@ -1,14 +1,33 @@
 //! The REST half: what a restore writes with, since it keeps every kind of metadata.
 
+use super::faults::{Kind, Operation};
 use super::reply::{Body, Sending, json, reply, rest_error, send, set};
 use super::routes::{header, is_valid_key, unknown};
-use super::rows::{self, Upload};
+use super::rows::{self, Removed, Upload};
 use super::{Error, State, base64, lock};
 use bytes::Bytes;
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+
+/// Why a request is not let in.
+fn refused(state: &State, parts: &Parts) -> Option<Response<Body>> {
+    let token = header(parts, "authorization").and_then(|value| value.strip_prefix("Bearer "));
+    let Some(role) = token.and_then(|token| state.keys.role(token)) else {
+        return Some(rest_error(403, "Unauthorized", "Invalid Compact JWS"));
+    };
+    (role != "service_role")
+        .then(|| rest_error(403, "Unauthorized", "new row violates row-level security policy"))
+}
+
+/// Answers a request for the list of buckets.
+pub(super) async fn buckets(state: &State, parts: &Parts) -> Result<Response<Body>, Error> {
+    if let Some(refused) = refused(state, parts) {
+        return Ok(refused);
+    }
+    Ok(json(200, &Value::Array(rows::bucket_list(state).await?)))
+}
 
 /// Answers a request below `/object`.
 pub(super) async fn object(
@@ -17,12 +36,13 @@ pub(super) async fn object(
     path: &str,
     body: &Bytes,
 ) -> Result<Response<Body>, Error> {
-    let token = header(parts, "authorization").and_then(|value| value.strip_prefix("Bearer "));
-    let Some(role) = token.and_then(|token| state.keys.role(token)) else {
-        return Ok(rest_error(403, "Unauthorized", "Invalid Compact JWS"));
-    };
-    if role != "service_role" {
-        return Ok(rest_error(403, "Unauthorized", "new row violates row-level security policy"));
+    if let Some(refused) = refused(state, parts) {
+        return Ok(refused);
+    }
+    if parts.method != Method::GET
+        && let Some(Kind::Status(status)) = state.fault(Operation::Write)
+    {
+        return Ok(rest_error(status, "Error", "the double was told to fail"));
     }
     let path = path.strip_prefix('/').unwrap_or(path);
     if path == "move" && parts.method == Method::POST {
@@ -40,11 +60,11 @@ pub(super) async fn object(
         Method::GET if is_info => info(state, bucket, key).await,
         Method::GET => read(state, bucket, key).await,
         Method::POST | Method::PUT if !is_info => write(state, parts, (bucket, key), body).await,
-        Method::DELETE if !is_info => {
-            let gone = rows::remove(state, bucket, key).await?;
-            let done = || json(200, &json!({ "message": "Successfully deleted" }));
-            Ok(if gone { done() } else { not_found() })
-        }
+        Method::DELETE if !is_info => Ok(match rows::remove(state, bucket, key).await? {
+            Removed::Gone => json(200, &json!({ "message": "Successfully deleted" })),
+            Removed::NotThere => not_found(),
+            Removed::Referenced(message) => rest_error(409, "ResourceReferenced", &message),
+        }),
         _ => Ok(unknown(state, parts)),
     }
 }
@@ -59,16 +79,12 @@ async fn write(
     (bucket, key): (&str, &str),
     body: &Bytes,
 ) -> Result<Response<Body>, Error> {
-    if !rows::has_bucket(state, bucket).await? {
-        return Ok(rest_error(404, "Bucket not found", "Bucket not found"));
-    }
     let upsert = parts.method == Method::PUT || header(parts, "x-upsert") == Some("true");
     if !upsert && rows::find(state, bucket, key).await?.is_some() {
         return Ok(rest_error(409, "Duplicate", "The resource already exists"));
     }
     let metadata = header(parts, "x-metadata").and_then(base64::decode);
     let metadata = metadata.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    lock(&state.served).puts += 1;
     let upload = Upload {
         bucket,
         key,
@@ -76,7 +92,12 @@ async fn write(
         cache_control: header(parts, "cache-control"),
         robots: header(parts, "x-robots-tag"),
         user_metadata: metadata.as_deref(),
+        etag: None,
     };
+    if let Some((status, code, message)) = rows::refused(state, &upload, body.len()).await? {
+        return Ok(rest_error(status, code, &message));
+    }
+    lock(&state.served).puts += 1;
     rows::store(state, &upload, body).await?;
     let id = rows::find(state, bucket, key).await?.map(|row| row.id);
     Ok(json(200, &json!({ "Id": id, "Key": format!("{bucket}/{key}") })))

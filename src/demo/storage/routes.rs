@@ -1,11 +1,10 @@
 //! Which request means what, and the S3 half of them.
 
-use super::bytes::put_etag;
 use super::faults::{Kind, Operation};
 use super::reply::{Body, Sending, document, full, reply, s3_error, send, set};
-use super::rows::{self, Row, Upload};
+use super::rows::{self, Removed, Row, Upload};
 use super::sigv4::{self, Right};
-use super::{BASE, Error, State, base64, lock, rest, xml};
+use super::{BASE, Error, State, base64, lock, multipart, rest, xml};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -26,6 +25,8 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Respons
         s3(state, &parts, rest, &body).await
     } else if let Some(rest) = below(&path, "/object") {
         rest::object(state, &parts, rest, &body).await
+    } else if below(&path, "/bucket") == Some("") && parts.method == Method::GET {
+        rest::buckets(state, &parts).await
     } else {
         Ok(unknown(state, &parts))
     };
@@ -77,13 +78,21 @@ async fn s3(state: &State, parts: &Parts, path: &str, body: &Bytes) -> Result<Re
             Ok(s3_error(400, "InvalidKey", &format!("Invalid key: {key}"), &key))
         }
         (&Method::GET | &Method::HEAD, false, false) => read(state, parts, &bucket, &key).await,
+        _ if multipart::is_meant(parts) => multipart::answer(state, parts, (&bucket, &key), body).await,
         (&Method::PUT, false, false) => write(state, parts, (&bucket, &key), body).await,
-        (&Method::DELETE, false, false) => {
-            rows::remove(state, &bucket, &key).await?;
-            Ok(reply(204, "application/xml", ""))
-        }
+        (&Method::DELETE, false, false) => remove(state, &bucket, &key).await,
         _ => Ok(unknown(state, parts)),
     }
+}
+
+async fn remove(state: &State, bucket: &str, key: &str) -> Result<Response<Body>, Error> {
+    if let Some(failed) = failed(state.fault(Operation::Write), key).await {
+        return Ok(failed);
+    }
+    Ok(match rows::remove(state, bucket, key).await? {
+        Removed::Gone | Removed::NotThere => reply(204, "application/xml", ""),
+        Removed::Referenced(message) => s3_error(409, "ResourceReferenced", &message, key),
+    })
 }
 
 async fn of_bucket(
@@ -142,7 +151,7 @@ async fn list(
 }
 
 /// The answer of a request that a fault makes fail; a slow one only waits.
-async fn failed(fault: Option<Kind>, resource: &str) -> Option<Response<Body>> {
+pub(super) async fn failed(fault: Option<Kind>, resource: &str) -> Option<Response<Body>> {
     match fault? {
         Kind::Slow(time) => tokio::time::sleep(time).await,
         Kind::Status(status) => {
@@ -177,7 +186,7 @@ async fn read(state: &State, parts: &Parts, bucket: &str, key: &str) -> Result<R
     let Some(bytes) = state.bytes(bucket, key, row.version.as_deref().unwrap_or_default())? else {
         return Ok(s3_error(404, "S3Error", "The specified key does not exist.", key));
     };
-    let etag = put_etag(&bytes);
+    let etag = state.etag(bucket, key, row.version.as_deref().unwrap_or_default(), &bytes);
     let mut response = reply(200, row.content_type.as_deref().unwrap_or("application/octet-stream"), "");
     set(&mut response, "etag", &etag);
     set(&mut response, "cache-control", row.cache_control.as_deref().unwrap_or("no-cache"));
@@ -216,16 +225,9 @@ async fn write(
 ) -> Result<Response<Body>, Error> {
     let streamed =
         header(parts, "x-amz-content-sha256").is_some_and(|sha256| sha256.starts_with("STREAMING-"));
-    if streamed
-        || parts.uri.query().is_some_and(|query| query.contains("uploadId"))
-        || parts.headers.contains_key("x-amz-copy-source")
-    {
+    if streamed || parts.headers.contains_key("x-amz-copy-source") {
         return Ok(unknown(state, parts));
     }
-    if !rows::has_bucket(state, bucket).await? {
-        return Ok(s3_error(404, "NoSuchBucket", "Bucket not found", bucket));
-    }
-    lock(&state.served).puts += 1;
     if let Some(failed) = failed(state.fault(Operation::Write), key).await {
         return Ok(failed);
     }
@@ -236,6 +238,10 @@ async fn write(
         cache_control: header(parts, "cache-control"),
         ..Upload::default()
     };
+    if let Some((status, code, message)) = rows::refused(state, &upload, body.len()).await? {
+        return Ok(s3_error(status, code, &message, key));
+    }
+    lock(&state.served).puts += 1;
     let etag = rows::store(state, &upload, body).await?;
     let mut response = reply(200, "application/xml", "");
     set(&mut response, "etag", &etag);

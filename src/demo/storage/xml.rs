@@ -73,6 +73,27 @@ pub(super) fn buckets(names: &[String]) -> String {
     document("ListAllMyBucketsResult", &format!("<Buckets>{}</Buckets>", buckets.concat()))
 }
 
+/// The answer to `CreateMultipartUpload`.
+pub(super) fn begun(bucket: &str, key: &str, id: &str) -> String {
+    document(
+        "InitiateMultipartUploadResult",
+        &format!("<Bucket>{}</Bucket><Key>{}</Key><UploadId>{id}</UploadId>", escaped(bucket), escaped(key)),
+    )
+}
+
+/// The answer to `CompleteMultipartUpload`.
+pub(super) fn completed(bucket: &str, key: &str, etag: &str) -> String {
+    document(
+        "CompleteMultipartUploadResult",
+        &format!(
+            "<Bucket>{}</Bucket><Key>{}</Key><ETag>{}</ETag>",
+            escaped(bucket),
+            escaped(key),
+            escaped(etag)
+        ),
+    )
+}
+
 /// The answer to `GetBucketLocation`.
 pub(super) fn location(region: &str) -> String {
     document("LocationConstraint", &escaped(region))

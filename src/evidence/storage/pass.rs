@@ -7,11 +7,10 @@ use crate::disk;
 use crate::event::{Event, Stage};
 use crate::manifest::storage::{Counts, Line, Object, State};
 use crate::objects::{self, Client, EtagCheck, Received};
+use crate::postgres::storage::{Row, Told};
 use crate::store::{Incoming, Objects};
 use fs_err as fs;
 use futures_util::{Stream, StreamExt as _, stream};
-use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::path::PathBuf;
@@ -31,81 +30,6 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 const LOOKS: u32 = 3;
 /// The pause between two of them.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// A row of `storage.objects`; columns that are not known here are left aside.
-#[derive(Debug, Deserialize)]
-struct Row {
-    bucket_id: Option<String>,
-    name: Option<String>,
-    id: String,
-    #[serde(default)]
-    version: Option<String>,
-    #[serde(default)]
-    metadata: Option<Box<RawValue>>,
-    #[serde(default)]
-    user_metadata: Option<Box<RawValue>>,
-    #[serde(default)]
-    owner: Option<String>,
-    #[serde(default)]
-    owner_id: Option<String>,
-    #[serde(default)]
-    created_at: Option<String>,
-    #[serde(default)]
-    updated_at: Option<String>,
-    #[serde(default)]
-    last_accessed_at: Option<String>,
-}
-
-/// What the row's metadata says of its bytes.
-#[derive(Debug, Default)]
-struct Told {
-    etag: Option<String>,
-    size: Option<u64>,
-}
-
-impl Row {
-    fn told(&self) -> Told {
-        let metadata: Option<Value> =
-            self.metadata.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok());
-        let Some(metadata) = metadata else { return Told::default() };
-        let etag =
-            metadata["eTag"].as_str().map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-        let size = metadata["size"].as_u64().or_else(|| metadata["size"].as_str()?.parse().ok());
-        Told { etag, size }
-    }
-
-    /// Bucket and key, when a request can name them. One with a step out of a folder is never sent:
-    /// whatever is between here and the server may follow the step.
-    fn address(&self) -> Option<(&str, &str)> {
-        let (bucket, key) = (self.bucket_id.as_deref()?, self.name.as_deref()?);
-        let steps = |text: &str| text.split('/').any(|part| matches!(part, "." | ".."));
-        let can_be_named = !bucket.is_empty() && !key.is_empty() && !bucket.contains('/');
-        (can_be_named && !steps(bucket) && !steps(key)).then_some((bucket, key))
-    }
-
-    fn record(self, state: State, size: Option<u64>) -> Object {
-        Object {
-            state,
-            bucket: self.bucket_id,
-            key: self.name,
-            id: self.id,
-            version: self.version,
-            size,
-            sha256: None,
-            md5: None,
-            etag: None,
-            content_type: None,
-            cache_control: None,
-            metadata: self.metadata,
-            user_metadata: self.user_metadata,
-            owner: self.owner,
-            owner_id: self.owner_id,
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-            last_accessed_at: self.last_accessed_at,
-        }
-    }
-}
 
 /// A pass.
 pub(super) struct Pass<'a> {
@@ -302,7 +226,7 @@ impl Pass<'_> {
             && is_row
             && received.check != EtagCheck::Agrees
         {
-            let doing = format!("read {}", row_in_words(&row));
+            let doing = format!("read {}", row.in_words());
             return Err(objects::Error::Length { doing, announced, received: received.size }.into());
         }
         let (objects, sha256, size) = (self.objects.clone(), received.sha256.clone(), received.size);
@@ -319,11 +243,6 @@ impl Pass<'_> {
         object.state = placeholder(object.state, &object);
         Ok(Done { fetched: true, unproved, ..Done::of(object) })
     }
-}
-
-fn row_in_words(row: &Row) -> String {
-    let part = |text: &Option<String>| text.as_deref().unwrap_or_default().escape_debug().to_string();
-    format!("`{}/{}`", part(&row.bucket_id), part(&row.name))
 }
 
 /// The row with bytes that the store has.

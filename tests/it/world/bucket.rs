@@ -40,7 +40,8 @@ impl Bucket {
 
     /// The double's endpoint with these keys.
     pub(crate) fn access(&self, keys: Keys) -> Access {
-        Access { endpoint: Endpoint::parse(&self.double.endpoint()).unwrap(), region: None, keys: Some(keys) }
+        let endpoint = Endpoint::parse(&self.double.endpoint()).unwrap();
+        Access { endpoint, region: None, keys: Some(keys), service_role: None }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sessions of a test on a server.
 
+use supa_safe::rollback::{self, Proved, Task};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -57,5 +58,10 @@ impl Session {
             _ => None,
         });
         Ok(rows.collect())
+    }
+
+    /// Takes the session's database back, in a transaction that is left open.
+    pub(crate) fn bring_back(&self, task: &Task<'_>) -> Result<Proved, rollback::Error> {
+        self.runtime.block_on(rollback::bring_back(&self.client, task))
     }
 }

@@ -57,7 +57,7 @@ impl LeftOut {
 
     /// Drops the extension, its comment, its members' rows and privileges, and the privileges of
     /// the schemas that it makes. Subscriptions go too: a copy must not talk to other servers.
-    fn keeps(&self, entry: &Entry) -> bool {
+    pub fn keeps(&self, entry: &Entry) -> bool {
         entry.kind != "SUBSCRIPTION" && !self.extensions.iter().any(|extension| belongs(extension, entry))
     }
 

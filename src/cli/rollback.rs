@@ -1,0 +1,383 @@
+//! `supa-safe rollback`: choose the snapshot, confirm, take the database back, prove it, commit.
+
+use super::done::{Broken, Done};
+use super::fail::{self, failed};
+use super::open::{self, Opened, pick};
+use super::signals::Signals;
+use super::{RUN, Setting, TargetArgs, confirm, snapshot_id};
+use crate::delegate::TargetLock;
+use crate::event::{Event, Stage};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::left_out::LeftOut;
+use crate::manifest::SnapshotId;
+use crate::policy::in_words;
+use crate::postgres::history;
+use crate::rehearse::record::Record;
+use crate::rehearse::rollback::written_tables;
+use crate::resolve;
+use crate::rollback::choice::{self, Choice, Past, Refusal};
+use crate::rollback::run::{self, Fate, NotDone};
+use crate::rollback::{self, Mode, Task, Translation};
+use crate::tools::installs;
+use crate::ui::{RolledBack, Summary};
+use crate::verify::{self, Verified};
+use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
+
+/// Arguments of `rollback`.
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    /// The snapshot; without it the one that the last push leaned on
+    #[arg(value_parser = snapshot_id)]
+    id: Option<SnapshotId>,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// How much goes back; without it what the migration touched, where the rehearsal proved that
+    #[arg(long, value_name = "HOW", help_heading = RUN)]
+    mode: Option<How>,
+    /// Take back the rows of this table as well, with those of the migration
+    #[arg(long, value_name = "SCHEMA.NAME", help_heading = RUN)]
+    table: Vec<String>,
+    /// Take back this version of somebody else's too
+    #[arg(long, value_name = "VERSION", help_heading = RUN)]
+    also: Vec<String>,
+    /// Print what would be done, and change nothing
+    #[arg(long, help_heading = RUN)]
+    dry_run: bool,
+    /// Confirm the target by its name, for scripts
+    #[arg(long, value_name = "WORDS", help_heading = RUN)]
+    confirm: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum How {
+    Touched,
+    Whole,
+}
+
+/// What is to be done, as far as it is known before the target is locked.
+struct Plan {
+    choice: Choice,
+    base: Verified,
+    record: Option<Record>,
+    mode: Mode,
+    tables: Vec<String>,
+}
+
+pub(super) async fn run(setting: &Setting, args: RollbackArgs) -> Result<Exit, Failure> {
+    let mut signals = Signals::take()?;
+    let opened = open::open(setting, &args.target, None, &mut signals).await?;
+    let outcome = Box::pin(roll_back(setting, &opened, &args, &mut signals)).await;
+    opened.close(setting, outcome)
+}
+
+async fn roll_back(
+    setting: &Setting,
+    opened: &Opened,
+    args: &RollbackArgs,
+    signals: &mut Signals,
+) -> Result<Done, Broken> {
+    let past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
+    if let Some(done) = signals.guard(settle(opened, &past)).await? {
+        return Ok(done);
+    }
+    let plan = signals.guard(Box::pin(plan(opened, &past, args))).await?;
+    if args.dry_run {
+        return Ok(show(opened, &plan));
+    }
+    let question = confirm::Question {
+        target: opened.target.name(),
+        agent: setting.surroundings.agent().filter(|_| !setting.exempt),
+        flag: args.confirm.clone(),
+        to: confirm::Purpose::Rollback,
+        may_ask: setting.may_ask(),
+    };
+    confirm::foresee(&question)?;
+    let lines = lines(opened, &plan);
+    opened.context.tell(&Event::Confirmation { lines, is_asked: question.flag.is_none() });
+    drop(signals.guard(confirm::weigh(&question)).await?);
+    execute(opened, &plan, signals).await
+}
+
+/// What became of a rollback that was cut off; when it stands, nothing is left to do.
+async fn settle(opened: &Opened, past: &Past) -> Result<Option<Done>, Broken> {
+    let Some(unsettled) = &past.unsettled else { return Ok(None) };
+    let context = &opened.context;
+    context.warn(format!("run {} ended before it knew whether its rollback was committed", unsettled.run));
+    let fate = run::fate(&opened.target, &unsettled.transaction).await.map_err(|error| not_done(&error))?;
+    match fate {
+        Fate::Committed => {
+            context.tell(&Event::RolledBack { snapshot: unsettled.snapshot.clone() });
+            let summary = Summary { snapshot: Some(unsettled.snapshot.clone()), ..Summary::new() };
+            let closing = vec![format!(
+                "The rollback of run {} stands: {} is as in snapshot {}; nothing more was changed",
+                unsettled.run,
+                opened.target.name(),
+                unsettled.snapshot
+            )];
+            Ok(Some(Done { exit: Exit::Done, summary, closing }))
+        }
+        Fate::Aborted => {
+            context.note("nothing of it stands: beginning again");
+            Ok(None)
+        }
+        Fate::InProgress => Err(Failure::message(Exit::Locked, "that rollback is still being committed")
+            .hint("Wait a little, then run `supa-safe rollback` again")
+            .into()),
+        Fate::Unknown => {
+            context.warn("the server has forgotten that transaction; the history of migrations decides");
+            Ok(None)
+        }
+    }
+}
+
+async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> Result<Plan, Broken> {
+    let store = &opened.context.store;
+    let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
+    let live = history::read(&session.client).await.map_err(failed(Exit::Error))?;
+    session.close().await;
+    let live: Vec<String> = live.into_iter().map(|applied| applied.version).collect();
+    let with_history = |id: &SnapshotId| -> Result<(SnapshotId, Vec<String>), Broken> {
+        Ok((id.clone(), pick(store, Some(id))?.manifest.database.history))
+    };
+    let wanted = args.id.as_ref().map(with_history).transpose()?;
+    let newest = store.ids().map_err(failed(Exit::Error))?.into_iter().next();
+    let bound = past.pushed.as_ref().map(|pushed| pushed.snapshot.clone()).or(newest);
+    let bound = bound.filter(|_| wanted.is_none() && past.rolled_back.is_none());
+    let bound = bound.as_ref().map(with_history).transpose()?;
+    let choice = choice::choose(past, wanted, bound, &live, &args.also)
+        .map_err(|refusal| refused(&refusal))?
+        .ok_or_else(|| {
+            Failure::message(Exit::Refused, "there is no snapshot of this target to go back to")
+                .detail("the target was not touched")
+        })?;
+    let snapshot = opened.snapshot(Some(&choice.snapshot))?;
+    let differences = snapshot.manifest.identity.differences(&opened.target.identity);
+    if !differences.is_empty() {
+        return Err(Failure::message(
+            Exit::Refused,
+            "the snapshot is of another database; the target was not touched",
+        )
+        .detail(format!("[SS004] {}", differences.join("; ")))
+        .into());
+    }
+    let base =
+        verify::accept(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
+    let digest = &base.snapshot().manifest.database.owned_digest;
+    let record = Record::of_push(store, digest, &choice.files).map_err(failed(Exit::Error))?;
+    let (mode, tables) = scope(record.as_ref(), args)?;
+    Ok(Plan { choice, base, record, mode, tables })
+}
+
+/// How much goes back, and whose rows.
+fn scope(record: Option<&Record>, args: &RollbackArgs) -> Result<(Mode, Vec<String>), Failure> {
+    let mut tables = record.map(|record| written_tables(&record.effects)).unwrap_or_default();
+    tables.extend(args.table.iter().cloned());
+    let is_exact = |record: &Record| {
+        record.rollbacks.iter().any(|one| one.mode == Mode::Touched && one.failed.is_none())
+    };
+    let mode = match args.mode {
+        Some(How::Touched) if record.is_none() && args.table.is_empty() => {
+            return Err(Failure::message(
+                Exit::Refused,
+                "no rehearsal of this push is on record, so nobody knows which rows it wrote; the target was not touched",
+            )
+            .hint("Pass `--mode whole`, or name the tables with `--table`"));
+        }
+        Some(How::Touched) => Mode::Touched,
+        None if record.is_some_and(is_exact) || !args.table.is_empty() => Mode::Touched,
+        Some(How::Whole) | None => Mode::Whole,
+    };
+    Ok((mode, tables))
+}
+
+fn refused(refusal: &Refusal) -> Failure {
+    let failure = Failure::new(Exit::Refused, refusal).detail("the target was not touched");
+    match refusal {
+        Refusal::Already(snapshot) => {
+            failure.hint(format!("To go back to it once more, run `supa-safe rollback {snapshot}`"))
+        }
+        Refusal::TakenAfter { .. } => {
+            failure.hint("Name an older one of `supa-safe list`: `supa-safe rollback <id>`")
+        }
+        Refusal::Foreign(versions) => {
+            let also: Vec<String> = versions.iter().map(|version| format!("--also {version}")).collect();
+            failure.hint(format!("Ask who pushed them; to take them back too, pass {}", also.join(" ")))
+        }
+        Refusal::Lost(_) => {
+            failure.hint("Somebody changed the history; compare it with `supabase migration list`")
+        }
+    }
+}
+
+/// What a person confirms.
+fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
+    let manifest = &plan.base.snapshot().manifest;
+    let age = (opened.context.clock)().duration_since(manifest.taken.local_clock);
+    let mut lines = vec![
+        ("target", opened.target.name().to_owned()),
+        (
+            "back to",
+            format!("snapshot {} of {}, {} ago", manifest.id, manifest.taken.target_clock, in_words(age)),
+        ),
+    ];
+    lines.extend(plan.choice.versions.iter().map(|version| ("undoes", format!("migration {version}"))));
+    lines.push((
+        "mode",
+        match plan.mode {
+            Mode::Touched => {
+                "touched: what the migration touched goes back; what was written elsewhere stays"
+            }
+            Mode::Whole => "whole: everything of yours goes back to the snapshot",
+        }
+        .to_owned(),
+    ));
+    let of_mode = |record: &Record| record.rollbacks.iter().find(|one| one.mode == plan.mode).cloned();
+    match plan.record.as_ref().and_then(of_mode) {
+        Some(rehearsed) => match rehearsed.failed {
+            None => {
+                let time = SignedDuration::try_from_secs_f64(rehearsed.seconds.ceil()).unwrap_or_default();
+                lines.push(("rehearsed", format!("exact, in {} on the copy", in_words(time))));
+                lines.extend(rehearsed.tables.into_iter().map(|table| ("made again", table)));
+            }
+            Some(why) => lines.push(("WARNING", format!("not exact in the rehearsal: {why}"))),
+        },
+        None => {
+            lines.push(("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()));
+        }
+    }
+    lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
+    lines.push(("blocks", "nobody reads or writes these tables until it is over".to_owned()));
+    lines.extend(LIMITS.map(|limit| ("limit", limit.to_owned())));
+    lines
+}
+
+/// What no rollback of the database brings back.
+const LIMITS: [&str; 3] = [
+    "rows of managed schemas (auth, storage, vault, cron) stay as they are",
+    "objects of Storage, Functions, and secrets stay as they are",
+    "passwords of roles that were dropped",
+];
+
+fn show(opened: &Opened, plan: &Plan) -> Done {
+    let summary = Summary { snapshot: Some(plan.choice.snapshot.clone()), ..Summary::new() };
+    let done = Done { exit: Exit::Done, summary, closing: vec!["Plan (nothing was touched):".to_owned()] };
+    lines(opened, plan)
+        .into_iter()
+        .fold(done, |done, (title, text)| done.closing(format!("  {title:<10} {text}")))
+}
+
+async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<Done, Broken> {
+    let context = &opened.context;
+    let snapshot = plan.base.snapshot();
+    let clients = installs::client_for(snapshot.manifest.client_major(), &context.machine.installations)
+        .map_err(|error| fail::installs_failed(&error))?;
+    let held = signals
+        .guard(async {
+            TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error))
+        })
+        .await?;
+    let watch = context
+        .stage(Stage::Rollback, format!("take {} back to snapshot {}", opened.target.name(), snapshot.id()));
+    let ids = signals.guard(ids(opened, plan, clients)).await?;
+    let folder = context.store.saved_dir(&opened.run);
+    let left_out = LeftOut::default();
+    let task = Task {
+        snapshot,
+        mode: plan.mode,
+        tables: &plan.tables,
+        versions: &plan.choice.versions,
+        clients,
+        left_out: &left_out,
+        translation: &ids,
+        keep_in: Some(&folder),
+    };
+    let prove = async { run::prove(&opened.target, &task, context).await.map_err(|error| not_done(&error)) };
+    let ready = signals.guard(prove).await?;
+    let proved =
+        run::commit(&opened.target, &task, ready, context).await.map_err(|error| not_done(&error))?;
+    context.tell(&Event::RolledBack { snapshot: snapshot.id().clone() });
+    held.release().await;
+    watch.done(format!("{} tables made again, and everything is as in the snapshot", proved.tables.len()));
+    Ok(finish(opened, plan, proved, &folder.display().to_string()))
+}
+
+async fn ids(opened: &Opened, plan: &Plan, clients: &installs::Installation) -> Result<Translation, Failure> {
+    let scratch = tempfile::tempdir().map_err(failed(Exit::Error))?;
+    let not_read = |error: rollback::Error| not_done(&NotDone::Rollback(error));
+    resolve::refresh(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
+    let now =
+        rollback::contents(&opened.target.connection, clients, scratch.path()).await.map_err(not_read)?;
+    let recorded = rollback::recorded_contents(plan.base.snapshot()).map_err(not_read)?;
+    Ok(Translation::of_target(&recorded, &now))
+}
+
+fn finish(opened: &Opened, plan: &Plan, proved: rollback::Proved, folder: &str) -> Done {
+    let rows: u64 = proved.saved.iter().map(|saved| saved.rows).sum();
+    let snapshot = plan.choice.snapshot.clone();
+    let closing = vec![format!(
+        "Rolled {} back to snapshot {snapshot} ({}, {:.1} s)",
+        opened.target.name(),
+        proved.mode.as_str(),
+        proved.seconds
+    )];
+    let summary = Summary {
+        snapshot: Some(snapshot),
+        target_touched: true,
+        limits: LIMITS.map(str::to_owned).to_vec(),
+        rolled_back: Some(RolledBack {
+            mode: proved.mode,
+            versions: plan.choice.versions.clone(),
+            tables: proved.tables,
+            saved: proved.saved.clone(),
+            accounts: proved.accounts.clone(),
+            folder: folder.to_owned(),
+            seconds: proved.seconds,
+        }),
+        ..Summary::new()
+    };
+    let mut done = Done { exit: Exit::Done, summary, closing };
+    for version in &plan.choice.versions {
+        done = done.closing(format!("  migration {version} is pending again"));
+    }
+    for saved in &proved.saved {
+        done = done.closing(format!(
+            "  {} rows of {} were written since and are in {folder}/{}",
+            saved.rows, saved.table, saved.file
+        ));
+    }
+    for (changed, what) in [
+        (&proved.accounts.loaded, "of accounts that signed up since were loaded again"),
+        (&proved.accounts.removed, "of accounts that are gone were not brought back"),
+    ] {
+        for changed in changed {
+            done = done.closing(format!("  {} rows of {} {what}", changed.rows, changed.table));
+        }
+    }
+    if let Some(why) = &proved.accounts.failed {
+        opened.context.warn(format!(
+            "the rows of accounts that signed up since do not fit and were not loaded again: {why}"
+        ));
+    }
+    if rows > 0 {
+        done = done
+            .closing("To load them again where their keys are free:")
+            .closing(format!("  cd {} && psql <url> -f load.sql", crate::proc::shell_word(folder)));
+    }
+    done
+}
+
+/// A rollback that did not come to its end.
+fn not_done(error: &NotDone) -> Failure {
+    match error {
+        NotDone::Connect(error) => fail::connect_failed(error),
+        NotDone::Unsettled(_) => Failure::new(Exit::RollbackIncomplete, error)
+            .hint("Run `supa-safe rollback` again: it asks the server what became of it first"),
+        NotDone::Rollback(rollback::Error::Statement { .. }) => {
+            let failure = Failure::new(Exit::Error, error).detail("nothing was changed");
+            failure.hint("Run it again; with `--mode whole` when rows written since refer to what goes back")
+        }
+        NotDone::Rollback(_) => Failure::new(Exit::Error, error).detail("nothing was changed"),
+    }
+}

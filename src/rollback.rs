@@ -1,0 +1,444 @@
+//! Takes a database back to its snapshot, in one transaction of the caller's session that is proved
+//! before anybody commits it.
+//!
+//! One mechanism serves every scope. The fingerprint says which objects differ; what can be changed
+//! in place is, the rest goes with all that depends on it. What is gone then, whatever took it along,
+//! comes back from the archive, and the fingerprint says again whether anything differs. The copy of
+//! a rehearsal and the target run the same code.
+
+mod accounts;
+pub mod choice;
+mod closure;
+mod grants;
+mod inverse;
+mod keys;
+mod live;
+mod names;
+pub mod preflight;
+mod proof;
+pub mod run;
+mod script;
+mod selection;
+mod since;
+
+pub use accounts::Changed;
+pub use selection::Translation;
+pub use since::Saved;
+
+use crate::archive::{self, Contents};
+use crate::fingerprint::{self, Class, Difference, Fingerprint};
+use crate::left_out::LeftOut;
+use crate::postgres::{catalog, rows};
+use crate::proc;
+use crate::store::Snapshot;
+use crate::target::Connection;
+use crate::tools::installs::Installation;
+use crate::tools::pg_restore::{self, Section};
+use crate::tools::{Login, pg_dump};
+use inverse::Inverse;
+use script::Archive;
+use selection::{Known, Owned, Selection};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+use tokio_postgres::Client;
+
+/// Looks at what is left and changes it in place, at most so often: a privilege can depend on another.
+const PASSES: usize = 3;
+
+/// Why a database was not taken back. Nothing is committed then.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A statement failed.
+    #[error("the rollback failed in `{stage}`")]
+    Statement {
+        /// What was being done.
+        stage: &'static str,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// A query failed.
+    #[error("the server did not answer")]
+    Query(#[from] tokio_postgres::Error),
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    /// The archive could not be read.
+    #[error("the archive of the snapshot cannot be read")]
+    Archive(#[source] proc::Error),
+    /// The definitions of the database could not be dumped.
+    #[error("the definitions of the database cannot be read")]
+    Definitions(#[source] proc::Error),
+    /// The archive's table of contents was not understood.
+    #[error("the archive's table of contents cannot be read")]
+    Contents(#[from] archive::Error),
+    /// The archive ends within the rows of a table.
+    #[error("the archive ends within the rows of a table")]
+    Cut,
+    /// Output of a program or the server is not UTF-8.
+    #[error("a text of the database is not UTF-8")]
+    Encoding,
+    /// The fingerprint of the snapshot was not understood.
+    #[error("the fingerprint of the snapshot cannot be read")]
+    Fingerprint(#[from] fingerprint::Error),
+    /// A file could not be read or written.
+    #[error("cannot keep the files of the rollback")]
+    Io(#[from] io::Error),
+    /// Something would not be as in the snapshot.
+    #[error("the database would not be as in the snapshot: {}", .0.join("; "))]
+    NotExact(Vec<String>),
+    /// Something of the platform would be lost.
+    #[error("the platform would lose what is not ours: {}", .0.join("; "))]
+    Platform(Vec<String>),
+}
+
+impl Error {
+    /// Names the step of a failed statement.
+    fn at(stage: &'static str) -> impl Fn(tokio_postgres::Error) -> Self {
+        move |source| Self::Statement { stage, source }
+    }
+
+    /// What the server said, when it said something.
+    pub fn server(&self) -> Option<&tokio_postgres::error::DbError> {
+        match self {
+            Self::Statement { source, .. } | Self::Query(source) => source.as_db_error(),
+            _ => None,
+        }
+    }
+}
+
+/// How much goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// What the migration touched; what was written elsewhere stays.
+    Touched,
+    /// Everything that is the user's.
+    Whole,
+}
+
+impl Mode {
+    /// The word of the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Touched => "touched",
+            Self::Whole => "whole",
+        }
+    }
+}
+
+/// What is to be taken back, and by which means.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// The snapshot to go back to.
+    pub snapshot: &'a Snapshot,
+    /// How much.
+    pub mode: Mode,
+    /// Qualified names of tables whose rows go back although their shape is the same.
+    pub tables: &'a [String],
+    /// The versions in the history that go.
+    pub versions: &'a [String],
+    /// Programs that can read the archive.
+    pub clients: &'a Installation,
+    /// What the database at hand cannot hold of the snapshot; nothing on a target.
+    pub left_out: &'a LeftOut,
+    /// Ids of objects in the database at hand.
+    pub translation: &'a Translation,
+    /// Where rows written since are kept; none in a rehearsal.
+    pub keep_in: Option<&'a Path>,
+}
+
+/// What accounts that came and went since the snapshot leave behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounts {
+    /// Rows of new accounts that were loaded again.
+    pub loaded: Vec<Changed>,
+    /// Rows that were taken away or lost their reference, since their account is gone.
+    pub removed: Vec<Changed>,
+    /// Why the rows of new accounts could not be loaded again, if they could not.
+    pub failed: Option<String>,
+}
+
+impl Accounts {
+    /// Whether every row is as in the snapshot.
+    pub fn is_empty(&self) -> bool {
+        self.loaded.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// A database that is as in the snapshot, in a transaction that is still open.
+#[derive(Clone, Debug)]
+pub struct Proved {
+    /// How much goes back.
+    pub mode: Mode,
+    /// Tables that were made again.
+    pub tables: Vec<String>,
+    /// Rows written since that were kept.
+    pub saved: Vec<Saved>,
+    /// Rows that are not as in the snapshot, since accounts came and went.
+    pub accounts: Accounts,
+    /// The transaction's id, by which its end can be asked for.
+    pub transaction: String,
+    /// Seconds since the first lock.
+    pub seconds: f64,
+}
+
+/// The table of contents of a database as it is now, for a [`Translation`].
+pub async fn contents(
+    connection: &Connection,
+    clients: &Installation,
+    scratch: &Path,
+) -> Result<Contents, Error> {
+    let file = scratch.join("definitions.dump");
+    let dump = pg_dump::definitions(clients, &Login { connection }, &file);
+    dump.run().await.map_err(Error::Definitions)?;
+    let listed = pg_restore::list(clients, &file).run().await.map_err(Error::Definitions)?;
+    Ok(Contents::parse(&listed.stdout)?)
+}
+
+/// The table of contents of a snapshot.
+pub fn recorded_contents(snapshot: &Snapshot) -> Result<Contents, Error> {
+    Ok(Contents::parse(&fs_err::read_to_string(snapshot.database_file("contents.txt"))?)?)
+}
+
+/// Takes the database back in a transaction that it begins and leaves open; whoever calls it
+/// commits, or does not.
+pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Error> {
+    let started = Instant::now();
+    client.batch_execute("begin").await?;
+    client.batch_execute(rows::PINNED).await?;
+    let contents = recorded_contents(task.snapshot)?;
+    let scratch = tempfile::tempdir()?;
+    let work = Work::read(client, task, &contents, scratch.path()).await?;
+    let live = work.look().await?;
+    let closure = closure::find(&work, &live).await?;
+    let doomed: Vec<since::Doomed> =
+        closure.users_tables().map(|table| proof::doomed(&work, table)).collect();
+    let saved = work.save(&doomed).await?;
+    let kept = accounts::keep(&work, &doomed).await?;
+    closure::drop_all(client, &closure).await?;
+    let accounts = work.restore(&kept).await?;
+    work.forget().await?;
+    work.settle().await?;
+    proof::platform(&work, &live, &work.look().await?)?;
+    proof::sequences(&work, &accounts).await?;
+    let transaction: String =
+        client.query_one("select pg_catalog.pg_current_xact_id()::text", &[]).await?.get(0);
+    let seconds = started.elapsed().as_secs_f64();
+    let tables = closure.users_tables().map(live::Table::qualified).collect();
+    Ok(Proved { mode: task.mode, tables, saved, accounts, transaction, seconds })
+}
+
+/// What every step needs.
+struct Work<'a> {
+    client: &'a Client,
+    task: &'a Task<'a>,
+    archive: Archive<'a>,
+    contents: &'a Contents,
+    /// The fingerprint to go back to.
+    recorded: Fingerprint,
+    /// `roles.sql` and `settings.sql` of the snapshot.
+    settings: String,
+}
+
+impl<'a> Work<'a> {
+    async fn read(
+        client: &'a Client,
+        task: &'a Task<'a>,
+        contents: &'a Contents,
+        scratch: &'a Path,
+    ) -> Result<Self, Error> {
+        let snapshot = task.snapshot;
+        let read = |name: &str| fs_err::read_to_string(snapshot.database_file(name));
+        let recorded = Fingerprint::from_text(&read("fingerprint.tsv")?)?;
+        let version: i32 = client
+            .query_one("select pg_catalog.current_setting('server_version_num')::int4", &[])
+            .await?
+            .get(0);
+        let archive = Archive {
+            snapshot,
+            contents,
+            clients: task.clients,
+            scratch,
+            server: u32::try_from(version / 10_000).unwrap_or_default(),
+        };
+        Ok(Self {
+            client,
+            task,
+            archive,
+            contents,
+            recorded: task.left_out.comparable(&recorded),
+            settings: format!("{}\n{}", read("roles.sql")?, read("settings.sql")?),
+        })
+    }
+
+    fn known(&self) -> Known<'a> {
+        Known::new(self.contents, self.task.translation)
+    }
+
+    /// The fingerprint as it is now.
+    async fn look(&self) -> Result<Fingerprint, Error> {
+        Ok(self.task.left_out.comparable(&catalog::fingerprint(self.client).await?))
+    }
+
+    /// What is to be done to get from here to the snapshot. Large objects have no shape: the other
+    /// mode leaves them alone.
+    fn differences(&self, live: &Fingerprint) -> Vec<Difference> {
+        let mut differences = live.differences(&self.recorded, Class::Owned);
+        if self.task.mode == Mode::Touched {
+            differences.retain(|difference| difference.kind != "large object");
+        }
+        differences
+    }
+
+    async fn save(&self, doomed: &[since::Doomed]) -> Result<Vec<Saved>, Error> {
+        let Some(folder) = self.task.keep_in else { return Ok(Vec::new()) };
+        since::save(self.client, doomed, &self.archive, self.task.versions, folder).await
+    }
+
+    /// Brings back from the archive whatever is gone.
+    async fn restore(&self, kept: &[accounts::Kept]) -> Result<Accounts, Error> {
+        self.make_roles().await?;
+        let owned = Owned::of(&self.recorded, self.task.left_out);
+        let exists = live::existing(self.client, &self.known()).await?;
+        let selection = Selection::of_gone(&self.known(), &owned, &exists, self.task.mode == Mode::Whole);
+        if selection.is_empty() {
+            return Ok(Accounts::default());
+        }
+        let tables = proof::selected(self, &selection);
+        let run = async |stage: &'static str, sql: String| {
+            self.client.batch_execute(&sql).await.map_err(Error::at(stage))
+        };
+        let list = selection.list(|_| true);
+        run("bring back definitions", self.archive.definitions(&list, Section::PreData).await?).await?;
+        let is_empty = |kind: &str, rest: &archive::Entry| {
+            kind == "TABLE DATA"
+                && tables.iter().any(|table| table.count == 0 && rest.is_named(&table.schema, &table.name))
+        };
+        let filled = selection.list(|entry| !is_empty(&entry.kind, entry));
+        self.archive.rows(self.client, &filled).await?;
+        self.pin().await?;
+        proof::rows(self.client, &tables).await?;
+        let names = tables.iter().map(|table| table.qualified()).collect();
+        let removed = accounts::remove(self, &names).await?;
+        let definitions = self.archive.definitions(&list, Section::PostData).await?;
+        let (loaded, failed) = self.bind(&definitions, kept).await?;
+        self.pin().await?;
+        let accounts = Accounts { loaded, removed, failed };
+        // A materialized view shows rows that came or went since.
+        if accounts.is_empty() {
+            proof::views(self, &selection).await?;
+        }
+        Ok(accounts)
+    }
+
+    /// Brings back keys, indexes, and rules over the rows of new accounts; when these do not fit, without
+    /// them.
+    async fn bind(
+        &self,
+        definitions: &str,
+        kept: &[accounts::Kept],
+    ) -> Result<(Vec<Changed>, Option<String>), Error> {
+        let run = async || {
+            let stage = "bring back keys, indexes, and rules";
+            self.client.batch_execute(definitions).await.map_err(Error::at(stage))
+        };
+        if kept.is_empty() {
+            run().await?;
+            return Ok((Vec::new(), None));
+        }
+        self.client.batch_execute("savepoint supa_safe_accounts").await?;
+        let outcome = match accounts::load(self.client, kept).await {
+            Ok(loaded) => run().await.map(|()| loaded),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(loaded) => Ok((loaded, None)),
+            Err(error) if error.server().is_some() => {
+                self.client.batch_execute("rollback to savepoint supa_safe_accounts").await?;
+                run().await?;
+                Ok((Vec::new(), Some(crate::failure::chain(&error).join(": "))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A script of `pg_restore` sets what it needs; the proof needs other settings.
+    async fn pin(&self) -> Result<(), Error> {
+        self.client.batch_execute(rows::PINNED).await?;
+        Ok(self.client.batch_execute("set check_function_bodies = off").await?)
+    }
+
+    /// Roles come first: definitions name them.
+    async fn make_roles(&self) -> Result<(), Error> {
+        for difference in self.differences(&self.look().await?) {
+            if difference.kind == "role"
+                && difference.before.is_none()
+                && let Inverse::Change(statements) = inverse::of(&difference, &self.settings)
+            {
+                let sql = statements.join(";\n");
+                self.client.batch_execute(&sql).await.map_err(Error::at("make roles"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the versions out of the history, which stays otherwise.
+    async fn forget(&self) -> Result<(), Error> {
+        if self.task.versions.is_empty() {
+            return Ok(());
+        }
+        let table = "supabase_migrations.schema_migrations";
+        let there = format!("select pg_catalog.to_regclass('{table}') is not null");
+        if self.client.query_one(&there, &[]).await?.get(0) {
+            let sql = format!("delete from {table} where version = any($1)");
+            self.client
+                .execute(&sql, &[&self.task.versions])
+                .await
+                .map_err(Error::at("correct the history"))?;
+        }
+        Ok(())
+    }
+
+    /// Changes in place what still differs, until nothing does.
+    async fn settle(&self) -> Result<(), Error> {
+        self.pin().await?;
+        for _ in 0..PASSES {
+            let differences = self.differences(&self.look().await?);
+            if differences.is_empty() {
+                return Ok(());
+            }
+            let mut statements: Vec<(u8, String)> = Vec::new();
+            for difference in &differences {
+                let rank = rank(difference);
+                let change = match inverse::of(difference, &self.settings) {
+                    Inverse::Change(change) => change,
+                    Inverse::Archive => inverse::constraint(difference).into_iter().collect(),
+                    Inverse::Replace(_) => Vec::new(),
+                };
+                statements.extend(change.into_iter().map(|statement| (rank, statement)));
+            }
+            statements.sort_by_key(|(rank, _)| *rank);
+            let sql: Vec<String> = statements.into_iter().map(|(_, statement)| statement).collect();
+            let sql = sql.join(";\n");
+            self.client.batch_execute(&sql).await.map_err(Error::at("change in place what differs"))?;
+        }
+        let left = self.differences(&self.look().await?);
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        if left.is_empty() { Ok(()) } else { Err(Error::NotExact(left)) }
+    }
+}
+
+/// The order of changes: a role goes when nothing names it any more.
+fn rank(difference: &Difference) -> u8 {
+    match difference.kind.as_str() {
+        "role" if difference.after.is_none() => 9,
+        "role" => 0,
+        "column" => 1,
+        "constraint" => 2,
+        "membership" => 8,
+        _ => 5,
+    }
+}

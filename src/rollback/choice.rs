@@ -1,0 +1,213 @@
+//! Which snapshot to go back to, and whose migrations go.
+
+use crate::manifest::SnapshotId;
+use serde_json::Value;
+
+/// A push on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// The run that pushed.
+    pub run: String,
+    /// The snapshot that its clearance was bound to.
+    pub snapshot: SnapshotId,
+    /// Its files.
+    pub files: Vec<String>,
+    /// Versions in the history before it.
+    pub history: Vec<String>,
+}
+
+/// A transaction of a rollback whose end is not on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// The run that began it.
+    pub run: String,
+    /// The snapshot that it went back to.
+    pub snapshot: SnapshotId,
+    /// The transaction's id.
+    pub transaction: String,
+}
+
+/// What the records of the runs say, the newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// The last push that no rollback took back.
+    pub pushed: Option<Pushed>,
+    /// A rollback that was cut off.
+    pub unsettled: Option<Unsettled>,
+    /// The snapshot that the last rollback went back to, when no push came after it.
+    pub rolled_back: Option<SnapshotId>,
+}
+
+impl Past {
+    /// Reads the records of runs, the newest first.
+    pub fn read(runs: impl IntoIterator<Item = (String, Vec<Value>)>) -> Self {
+        let mut past = Self::default();
+        for (run, events) in runs {
+            let of_type = |name: &str| events.iter().rfind(|event| event["type"] == name);
+            let snapshot = |event: &Value| event["snapshot"].as_str()?.parse::<SnapshotId>().ok();
+            if let Some(event) = of_type("rolled-back") {
+                past.rolled_back = past.rolled_back.or_else(|| snapshot(event));
+                return past;
+            }
+            if past.unsettled.is_none()
+                && let Some(event) = of_type("rolling-back")
+            {
+                let transaction = event["transaction"].as_str().unwrap_or_default().to_owned();
+                past.unsettled =
+                    snapshot(event).map(|snapshot| Unsettled { run: run.clone(), snapshot, transaction });
+            }
+            if let Some(event) = of_type("delegating") {
+                past.pushed = snapshot(event).map(|snapshot| Pushed {
+                    run,
+                    snapshot,
+                    files: texts(event, "files"),
+                    history: texts(event, "history"),
+                });
+                return past;
+            }
+        }
+        past
+    }
+}
+
+fn texts(event: &Value, name: &str) -> Vec<String> {
+    let list = event.get(name).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+/// What goes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The versions that go from the history.
+    pub versions: Vec<String>,
+    /// The files of the push that is taken back, when one is on record.
+    pub files: Vec<String>,
+}
+
+/// Why nothing is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The last push is taken back already.
+    #[error("the last push was taken back already, to snapshot {0}")]
+    Already(SnapshotId),
+    /// The snapshot has what is to be taken back.
+    #[error("snapshot {snapshot} already holds {}: it was taken after the push", .versions.join(", "))]
+    TakenAfter {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The versions.
+        versions: Vec<String>,
+    },
+    /// Somebody else pushed since.
+    #[error("the target's history holds {}, which neither the snapshot nor the push on record knows", .0.join(", "))]
+    Foreign(Vec<String>),
+    /// The history lacks what the snapshot has.
+    #[error("the target's history lacks {}, which the snapshot has", .0.join(", "))]
+    Lost(Vec<String>),
+}
+
+/// Chooses; `history` tells the versions that a snapshot holds, `live` those of the target now.
+pub fn choose(
+    past: &Past,
+    wanted: Option<(SnapshotId, Vec<String>)>,
+    bound: Option<(SnapshotId, Vec<String>)>,
+    live: &[String],
+    also: &[String],
+) -> Result<Option<Choice>, Refusal> {
+    let is_default = wanted.is_none();
+    if is_default && let Some(snapshot) = &past.rolled_back {
+        return Err(Refusal::Already(snapshot.clone()));
+    }
+    let Some((snapshot, recorded)) = wanted.or(bound) else { return Ok(None) };
+    let pushed = past.pushed.as_ref();
+    let own: Vec<String> =
+        pushed.into_iter().flat_map(|pushed| &pushed.files).map(|file| version(file)).collect();
+    let held: Vec<String> = own.iter().filter(|version| recorded.contains(version)).cloned().collect();
+    if is_default && !held.is_empty() {
+        return Err(Refusal::TakenAfter { snapshot, versions: held });
+    }
+    let lost: Vec<String> = recorded.iter().filter(|version| !live.contains(version)).cloned().collect();
+    if !lost.is_empty() {
+        return Err(Refusal::Lost(lost));
+    }
+    let versions: Vec<String> = live.iter().filter(|version| !recorded.contains(version)).cloned().collect();
+    let foreign: Vec<String> = versions
+        .iter()
+        .filter(|version| !own.contains(version) && !also.contains(version))
+        .cloned()
+        .collect();
+    if !foreign.is_empty() {
+        return Err(Refusal::Foreign(foreign));
+    }
+    let files = pushed.map(|pushed| pushed.files.clone()).unwrap_or_default();
+    Ok(Some(Choice { snapshot, versions, files }))
+}
+
+/// The version of a file, which its name begins with.
+fn version(file: &str) -> String {
+    file.split('_').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn id(day: u32) -> SnapshotId {
+        format!("202611{day:02}T000000Z-000000").parse().unwrap()
+    }
+
+    fn push(run: &str, day: u32, file: &str) -> (String, Vec<Value>) {
+        let event = json!({ "type": "delegating", "snapshot": id(day), "files": [file], "history": ["1"] });
+        (run.to_owned(), vec![event])
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_last_push_is_taken_back_and_once() {
+        let past =
+            Past::read([("c".to_owned(), vec![]), push("b", 2, "2_two.sql"), push("a", 1, "1_one.sql")]);
+        assert_eq!(past.pushed.as_ref().unwrap().run, "b");
+        let bound = Some((id(2), words("1")));
+        let choice = choose(&past, None, bound.clone(), &words("1 2"), &[]).unwrap().unwrap();
+        assert_eq!((choice.snapshot, choice.versions), (id(2), words("2")));
+        // Nothing of it stands, but something else may.
+        let choice = choose(&past, None, bound, &words("1"), &[]).unwrap().unwrap();
+        assert_eq!(choice.versions, words(""));
+
+        let done = json!({ "type": "rolled-back", "snapshot": id(2) });
+        let past = Past::read([("c".to_owned(), vec![done]), push("b", 2, "2_two.sql")]);
+        assert_eq!(choose(&past, None, None, &words("1"), &[]), Err(Refusal::Already(id(2))));
+        let choice = choose(&past, Some((id(2), words("1"))), None, &words("1"), &[]).unwrap().unwrap();
+        assert_eq!(choice.snapshot, id(2));
+    }
+
+    #[test]
+    fn what_somebody_else_pushed_is_named() {
+        let past = Past::read([push("b", 2, "2_two.sql")]);
+        let bound = || Some((id(2), words("1")));
+        assert_eq!(choose(&past, None, bound(), &words("1 2 3"), &[]), Err(Refusal::Foreign(words("3"))));
+        let choice = choose(&past, None, bound(), &words("1 2 3"), &words("3")).unwrap().unwrap();
+        assert_eq!(choice.versions, words("2 3"));
+        assert_eq!(choose(&past, None, bound(), &words("2"), &[]), Err(Refusal::Lost(words("1"))));
+        let after = Some((id(3), words("1 2")));
+        assert_eq!(
+            choose(&past, None, after, &words("1 2"), &[]),
+            Err(Refusal::TakenAfter { snapshot: id(3), versions: words("2") })
+        );
+    }
+
+    #[test]
+    fn a_rollback_that_was_cut_off_is_found() {
+        let begun = json!({ "type": "rolling-back", "snapshot": id(2), "transaction": "77" });
+        let past = Past::read([("c".to_owned(), vec![begun]), push("b", 2, "2_two.sql")]);
+        let unsettled = Unsettled { run: "c".to_owned(), snapshot: id(2), transaction: "77".to_owned() };
+        assert_eq!(past.unsettled, Some(unsettled));
+        assert!(past.pushed.is_some());
+    }
+}

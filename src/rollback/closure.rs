@@ -1,0 +1,179 @@
+//! What must go: what differs, and everything that cannot stay when that goes.
+
+use super::inverse::{self, Inverse, RELATIONS, Unit};
+use super::live::{self, Table};
+use super::{Error, Mode, Work, names};
+use crate::fingerprint::{Class, Fingerprint};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::Client;
+
+/// Rounds of looking for what else must go; each adds something, or ends it.
+const ROUNDS: usize = 8;
+/// Objects that one statement drops.
+const AT_ONCE: usize = 100;
+
+/// What goes, and the tables among it, in a fixed order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Closure {
+    pub(super) units: BTreeSet<Unit>,
+    pub(super) tables: Vec<Table>,
+}
+
+impl Closure {
+    /// The tables that hold rows of users.
+    pub(super) fn users_tables(&self) -> impl Iterator<Item = &Table> {
+        self.tables.iter().filter(|table| table.has_rows && !table.is_history())
+    }
+}
+
+/// Finds what must go, and locks its tables.
+pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure, Error> {
+    let tables = live::tables(work.client).await?;
+    let mut closure = Closure { units: differing(work, live), tables: Vec::new() };
+    if work.task.mode == Mode::Whole {
+        closure.units.extend(everything(live));
+        closure.tables = tables;
+        lock(work.client, &closure.tables).await?;
+        return Ok(closure);
+    }
+    for table in tables.iter().filter(|table| is_named(work.task.tables, table)) {
+        closure.units.insert(Unit { kind: "table".to_owned(), identity: table.sql() });
+    }
+    for _ in 0..ROUNDS {
+        work.client.batch_execute("savepoint supa_safe_closure").await?;
+        drop_all(work.client, &closure).await?;
+        let left = work.look().await?;
+        let standing: BTreeSet<u32> =
+            live::tables(work.client).await?.iter().map(|table| table.oid).collect();
+        work.client.batch_execute("rollback to savepoint supa_safe_closure").await?;
+        closure.tables = tables.iter().filter(|table| !standing.contains(&table.oid)).cloned().collect();
+        let mut more = differing(work, &left);
+        more.extend(parents(&work.recorded, &closure.units));
+        more.retain(|unit| !closure.units.contains(unit));
+        if more.is_empty() {
+            break;
+        }
+        closure.units.extend(more);
+    }
+    lock(work.client, &closure.tables).await?;
+    Ok(closure)
+}
+
+/// Whether a table is one of those named.
+fn is_named(qualified: &[String], table: &Table) -> bool {
+    let own = (table.schema.clone(), table.name.clone());
+    qualified.iter().filter_map(|name| names::qualified(name)).any(|named| named == own)
+}
+
+/// What differs and cannot be changed in place.
+fn differing(work: &Work<'_>, live: &Fingerprint) -> BTreeSet<Unit> {
+    let relations: BTreeMap<&str, &str> = live
+        .lines()
+        .iter()
+        .filter(|line| RELATIONS.contains(&line.kind.as_str()) || line.kind == "type")
+        .map(|line| (line.identity.as_str(), line.kind.as_str()))
+        .collect();
+    let of_constraints = indexes_of_constraints(live);
+    let units = work.differences(live).into_iter().filter_map(|difference| {
+        let is_of_constraint = difference.kind == "index" && of_constraints.contains(&difference.identity);
+        if is_of_constraint || inverse::is_inherited(&difference) {
+            return None;
+        }
+        let Inverse::Replace(unit) = inverse::of(&difference, &work.settings) else { return None };
+        if unit.kind != "relation" {
+            return Some(unit);
+        }
+        let kind = (*relations.get(unit.identity.as_str())?).to_owned();
+        Some(Unit { kind, identity: unit.identity })
+    });
+    units.collect()
+}
+
+/// The indexes that constraints made, which go with these alone.
+fn indexes_of_constraints(live: &Fingerprint) -> BTreeSet<String> {
+    let constraints = live.lines().iter().filter(|line| line.kind == "constraint");
+    let indexes = constraints.filter_map(|line| {
+        let (name, table) = names::on(&line.identity)?;
+        let schema = names::parts(table)?.first().copied()?;
+        Some(format!("{schema}.{name}"))
+    });
+    indexes.collect()
+}
+
+/// Everything of the user's that a dump defines and that stands in a schema; schemas, extensions, and
+/// publications only go when they differ.
+fn everything(live: &Fingerprint) -> impl Iterator<Item = Unit> {
+    const STAYING: [&str; 5] = ["schema", "extension", "publication", "role", "database"];
+    let owned = live.lines().iter().filter(|line| line.class == Class::Owned);
+    owned.filter_map(|line| {
+        let unit = Unit { kind: line.kind.clone(), identity: line.identity.clone() };
+        let goes_along = inverse::carrier(&unit).is_some()
+            || ["index", "invalid index", "statistics", "publication schema"].contains(&line.kind.as_str());
+        let can_go = inverse::drop_statement(&unit).is_some() && !STAYING.contains(&line.kind.as_str());
+        (can_go && !goes_along).then_some(unit)
+    })
+}
+
+/// The tables of which these are partitions in the snapshot. A partition that comes again under a table
+/// that stayed would get its keys twice.
+fn parents(recorded: &Fingerprint, units: &BTreeSet<Unit>) -> BTreeSet<Unit> {
+    let tables: BTreeSet<_> = units.iter().filter_map(|unit| names::qualified(&unit.identity)).collect();
+    let partitions = recorded.lines().iter().filter(|line| {
+        line.kind == "table" && names::qualified(&line.identity).is_some_and(|name| tables.contains(&name))
+    });
+    let fields = partitions.filter_map(|line| serde_json::from_str::<Value>(&line.definition).ok());
+    fields
+        .filter(|fields| fields.get("partition bound").is_some())
+        .filter_map(|fields| fields.get("inherits")?.as_array()?.first()?.as_str().map(str::to_owned))
+        .map(|identity| Unit { kind: "table".to_owned(), identity })
+        .collect()
+}
+
+/// Keeps everybody from the tables, in the order of their names so that two of us never wait for
+/// each other.
+async fn lock(client: &Client, tables: &[Table]) -> Result<(), Error> {
+    for some in tables.chunks(AT_ONCE) {
+        let names: Vec<String> = some.iter().map(Table::sql).collect();
+        let sql = format!("lock table only {} in access exclusive mode", names.join(", only "));
+        client.batch_execute(&sql).await.map_err(Error::at("lock the tables"))?;
+    }
+    Ok(())
+}
+
+/// The order in which kinds go: what hangs on tables that stay, before the tables take the rest along.
+fn rank(kind: &str) -> u8 {
+    match kind {
+        "event trigger" => 0,
+        "policy" | "trigger" | "rule" | "publication table" | "publication schema" => 1,
+        "constraint" | "index" | "invalid index" | "statistics" => 2,
+        "materialized view" | "view" => 3,
+        "table" | "foreign table" => 4,
+        "sequence" => 5,
+        "schema" => 8,
+        "extension" => 9,
+        _ => 6,
+    }
+}
+
+/// Drops what must go.
+pub(super) async fn drop_all(client: &Client, closure: &Closure) -> Result<(), Error> {
+    let tables: BTreeSet<&str> = closure
+        .units
+        .iter()
+        .filter(|unit| ["table", "foreign table"].contains(&unit.kind.as_str()))
+        .map(|unit| unit.identity.as_str())
+        .collect();
+    let mut units: Vec<&Unit> = closure
+        .units
+        .iter()
+        // It goes with its table, and cannot be named once that is gone.
+        .filter(|unit| inverse::carrier(unit).is_none_or(|table| !tables.contains(table)))
+        .collect();
+    units.sort_by_key(|unit| rank(&unit.kind));
+    let statements: Vec<String> = units.into_iter().filter_map(inverse::drop_statement).collect();
+    for some in statements.chunks(AT_ONCE) {
+        client.batch_execute(&some.join(";\n")).await.map_err(Error::at("drop what must go"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Privileges of fingerprint lines, and the statements that turn one list of them into another.
+//!
+//! A dump writes privileges relative to what Postgres gives by itself, and `GRANT` only adds: where
+//! default privileges exist, an object that is made again comes back wider than it was. So the
+//! statements here are worked out from what an object has and what it had.
+
+use super::names;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Privileges by grantee; true where the grantee may grant them on.
+type Granted = BTreeMap<(String, String), bool>;
+
+/// What stands behind `ON` in a `GRANT` for a line of this kind, and the columns; none for kinds
+/// without privileges of their own.
+fn object(kind: &str, identity: &str) -> Option<(String, Option<String>)> {
+    let word = match kind {
+        "table" | "view" | "materialized view" | "foreign table" => "table",
+        "sequence" => "sequence",
+        "function" | "procedure" | "aggregate" => "routine",
+        "schema" => "schema",
+        "type" | "domain" => "type",
+        "language" => "language",
+        "foreign data wrapper" => "foreign data wrapper",
+        "foreign server" => "foreign server",
+        "large object" => "large object",
+        "column" => {
+            let (relation, column) = names::column(identity)?;
+            return Some((format!("table {relation}"), Some(column.to_owned())));
+        }
+        _ => return None,
+    };
+    Some((format!("{word} {identity}"), None))
+}
+
+/// Statements that give an object the privileges of `wanted` instead of those of `found`.
+pub(super) fn statements(
+    (kind, identity): (&str, &str),
+    found: &Map<String, Value>,
+    wanted: &Map<String, Value>,
+) -> Option<Vec<String>> {
+    if kind == "default privileges" {
+        return default_privileges(identity, found.get("acl"), wanted.get("acl"));
+    }
+    let (object, column) = object(kind, identity)?;
+    let say = |privilege: &str| match &column {
+        None => privilege.to_owned(),
+        Some(column) => format!("{privilege} ({column})"),
+    };
+    let (found, wanted) = (read(found.get("acl")), read(wanted.get("acl")));
+    let change = Change::between(&found, &wanted);
+    Some(change.statements(&object, say))
+}
+
+/// `of role [in schema] on tables` as `ALTER DEFAULT PRIVILEGES` wants it. Where no line stands, the
+/// privileges are those that Postgres gives by itself.
+fn default_privileges(identity: &str, found: Option<&Value>, wanted: Option<&Value>) -> Option<Vec<String>> {
+    let (who, objects) = identity.rsplit_once(" on ")?;
+    let who = who.strip_prefix("of ")?;
+    let (role, schema) = who.split_once(" in ").map_or((who, None), |(role, schema)| (role, Some(schema)));
+    let base = if schema.is_some() { Granted::new() } else { built_in(role, objects) };
+    let list = |acl: Option<&Value>| acl.map_or_else(|| base.clone(), |acl| read(Some(acl)));
+    let place = schema.map(|schema| format!(" in schema {schema}")).unwrap_or_default();
+    let head = format!("alter default privileges for role {role}{place} ");
+    let (found, wanted) = (list(found), list(wanted));
+    let change = Change::between(&found, &wanted);
+    Some(change.statements(objects, str::to_owned).into_iter().map(|text| head.clone() + &text).collect())
+}
+
+/// What Postgres gives on a new object (PostgreSQL documentation, section 5.8, table 5.2).
+fn built_in(role: &str, objects: &str) -> Granted {
+    let (own, public): (&[&str], Option<&str>) = match objects {
+        "tables" => (&["DELETE", "INSERT", "REFERENCES", "SELECT", "TRIGGER", "TRUNCATE", "UPDATE"], None),
+        "sequences" => (&["SELECT", "UPDATE", "USAGE"], None),
+        "functions" => (&["EXECUTE"], Some("EXECUTE")),
+        "types" => (&["USAGE"], Some("USAGE")),
+        "schemas" => (&["CREATE", "USAGE"], None),
+        _ => (&[], None),
+    };
+    let own = own.iter().map(|privilege| ((role.to_owned(), (*privilege).to_owned()), false));
+    let public = public.map(|privilege| (("PUBLIC".to_owned(), privilege.to_owned()), false));
+    own.chain(public).collect()
+}
+
+/// Reads `["anon=SELECT*,INSERT", …]`.
+fn read(acl: Option<&Value>) -> Granted {
+    let entries = acl.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    entries
+        .filter_map(|entry| entry.rsplit_once('='))
+        .flat_map(|(grantee, privileges)| {
+            privileges.split(',').map(move |privilege| {
+                let name = privilege.trim_end_matches('*');
+                ((grantee.to_owned(), name.to_owned()), name != privilege)
+            })
+        })
+        .collect()
+}
+
+struct Change<'a> {
+    revoked: Vec<(&'a str, &'a str)>,
+    granted: Vec<(&'a str, &'a str, bool)>,
+}
+
+impl<'a> Change<'a> {
+    fn between(found: &'a Granted, wanted: &'a Granted) -> Self {
+        let is_less = |key: &(String, String), may_grant: bool| match wanted.get(key) {
+            None => true,
+            Some(wanted) => may_grant && !wanted,
+        };
+        let revoked = found
+            .iter()
+            .filter(|(key, may_grant)| is_less(key, **may_grant))
+            .map(|((grantee, privilege), _)| (grantee.as_str(), privilege.as_str()))
+            .collect();
+        let granted = wanted
+            .iter()
+            .filter(|(key, may_grant)| found.get(*key) != Some(may_grant))
+            .map(|((grantee, privilege), may_grant)| (grantee.as_str(), privilege.as_str(), *may_grant))
+            .collect();
+        Self { revoked, granted }
+    }
+
+    fn statements(&self, object: &str, say: impl Fn(&str) -> String) -> Vec<String> {
+        let mut statements = Vec::new();
+        let mut taken: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (grantee, privilege) in &self.revoked {
+            taken.entry(grantee).or_default().push(say(privilege));
+        }
+        for (grantee, privileges) in taken {
+            statements.push(format!("revoke {} on {object} from {grantee}", privileges.join(", ")));
+        }
+        let mut given: BTreeMap<(&str, bool), Vec<String>> = BTreeMap::new();
+        for (grantee, privilege, may_grant) in &self.granted {
+            given.entry((grantee, *may_grant)).or_default().push(say(privilege));
+        }
+        for ((grantee, may_grant), privileges) in given {
+            let option = if may_grant { " with grant option" } else { "" };
+            statements.push(format!("grant {} on {object} to {grantee}{option}", privileges.join(", ")));
+        }
+        statements
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn between(kind: &str, identity: &str, found: &str, wanted: &str) -> Vec<String> {
+        let parse = |text: &str| serde_json::from_str(text).unwrap();
+        statements((kind, identity), &parse(found), &parse(wanted)).unwrap()
+    }
+
+    #[test]
+    fn privileges_are_given_back_and_taken_away() {
+        assert_eq!(
+            between(
+                "table",
+                "public.a",
+                r#"{"acl": ["PUBLIC=SELECT", "anon=INSERT,SELECT*", "postgres=SELECT"]}"#,
+                r#"{"acl": ["anon=SELECT", "authenticated=SELECT*,UPDATE", "postgres=SELECT"]}"#
+            ),
+            [
+                "revoke SELECT on table public.a from PUBLIC",
+                "revoke INSERT, SELECT on table public.a from anon",
+                "grant SELECT on table public.a to anon",
+                "grant UPDATE on table public.a to authenticated",
+                "grant SELECT on table public.a to authenticated with grant option",
+            ]
+        );
+        assert_eq!(
+            between("column", "public.a.\"b c\"", r#"{"acl": ["anon=UPDATE"]}"#, "{}"),
+            ["revoke UPDATE (\"b c\") on table public.a from anon"]
+        );
+        assert_eq!(between("function", "public.f(integer)", "{}", "{}"), [""; 0]);
+    }
+
+    #[test]
+    fn default_privileges_begin_with_what_postgres_gives() {
+        assert_eq!(
+            between(
+                "default privileges",
+                "of postgres on functions",
+                r#"{"acl": ["postgres=EXECUTE"]}"#,
+                "{}"
+            ),
+            ["alter default privileges for role postgres grant EXECUTE on functions to PUBLIC"]
+        );
+        assert_eq!(
+            between(
+                "default privileges",
+                "of postgres in public on tables",
+                "{}",
+                r#"{"acl": ["anon=SELECT"]}"#
+            ),
+            ["alter default privileges for role postgres in schema public grant SELECT on tables to anon"]
+        );
+    }
+}

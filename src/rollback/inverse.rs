@@ -1,0 +1,538 @@
+//! What takes one difference of a fingerprint back: a change in place, or the object goes and comes
+//! again from the archive.
+
+use super::{grants, names};
+use crate::fingerprint::Difference;
+use serde_json::{Map, Value};
+
+/// An object that goes as a whole, by the kind and the identity of its line.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Unit {
+    pub(super) kind: String,
+    pub(super) identity: String,
+}
+
+/// What takes a difference back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Inverse {
+    /// These statements do, and what was written to the object stays.
+    Change(Vec<String>),
+    /// The object goes; if it was there, the archive has it.
+    Replace(Unit),
+    /// Nothing has to go: the archive has it, or it follows from another line.
+    Archive,
+}
+
+/// Kinds of relations that have columns.
+pub(super) const RELATIONS: [&str; 5] =
+    ["table", "foreign table", "view", "materialized view", "composite type"];
+
+type Fields = Map<String, Value>;
+
+/// Works out what takes a difference back; `before` of it is the live side.
+///
+/// `settings` is the text of the dump's `roles.sql` and `settings.sql`, which have the values of
+/// settings as they must be written.
+pub(super) fn of(difference: &Difference, settings: &str) -> Inverse {
+    let [live, wanted] = [&difference.before, &difference.after].map(|text| fields(text.as_deref()));
+    let change = match (&live, &wanted) {
+        (Some(live), Some(wanted)) => in_place(difference, live, wanted, settings),
+        (live, wanted) => added_or_removed(difference, live.as_ref(), wanted.as_ref(), settings),
+    };
+    match change {
+        Some(statements) => Inverse::Change(statements),
+        None => unit(&difference.kind, &difference.identity, live.is_some()),
+    }
+}
+
+fn fields(text: Option<&str>) -> Option<Fields> {
+    serde_json::from_str(text?).ok()
+}
+
+/// The object that goes for a line, when it stands on the live side.
+fn unit(kind: &str, identity: &str, is_live: bool) -> Inverse {
+    let relation =
+        |name: &str| Inverse::Replace(Unit { kind: "relation".to_owned(), identity: name.to_owned() });
+    match kind {
+        // A column that is gone changes its table, which is still there.
+        "column" => names::column(identity).map_or(Inverse::Archive, |(name, _)| relation(name)),
+        "column order" => relation(identity),
+        _ if is_live => Inverse::Replace(Unit { kind: kind.to_owned(), identity: identity.to_owned() }),
+        _ => Inverse::Archive,
+    }
+}
+
+/// Objects that stand on one side only and need no archive.
+fn added_or_removed(
+    difference: &Difference,
+    live: Option<&Fields>,
+    wanted: Option<&Fields>,
+    settings: &str,
+) -> Option<Vec<String>> {
+    let none = Fields::new();
+    match difference.kind.as_str() {
+        "comment" => comment(&difference.identity, wanted).map(|text| vec![text]),
+        "default privileges" => grants::statements(
+            (&difference.kind, &difference.identity),
+            live.unwrap_or(&none),
+            wanted.unwrap_or(&none),
+        ),
+        "setting" => setting(&difference.identity, wanted.is_some(), settings).map(|text| vec![text]),
+        "membership" => membership(&difference.identity, live.is_some(), wanted),
+        "role" => role(&difference.identity, live, wanted),
+        _ => None,
+    }
+}
+
+/// Statements for the fields that differ, when every one of them can be changed in place.
+fn in_place(difference: &Difference, live: &Fields, wanted: &Fields, settings: &str) -> Option<Vec<String>> {
+    let (kind, identity) = (difference.kind.as_str(), difference.identity.as_str());
+    match kind {
+        "comment" | "setting" => return added_or_removed(difference, Some(live), Some(wanted), settings),
+        "membership" => return membership(identity, true, Some(wanted)),
+        "role" => return role(identity, Some(live), Some(wanted)),
+        "default privileges" => return grants::statements((kind, identity), live, wanted),
+        _ => {}
+    }
+    let mut statements = Vec::new();
+    let names: std::collections::BTreeSet<&String> = live.keys().chain(wanted.keys()).collect();
+    let differing = names.into_iter().filter(|name| live.get(*name) != wanted.get(*name));
+    for name in differing {
+        let value = wanted.get(name);
+        statements.extend(match (kind, name.as_str()) {
+            (_, "acl") => grants::statements((kind, identity), live, wanted)?,
+            (_, "owner") => vec![format!("alter {} {identity} owner to {}", word(kind)?, value?.as_str()?)],
+            ("table", "row security" | "force row security") => vec![row_security(identity, name, value)],
+            ("table" | "materialized view", "replica identity") => {
+                let how = value?.as_str().filter(|how| *how != "index")?;
+                vec![format!("alter {kind} {identity} replica identity {how}")]
+            }
+            ("column", "not null") => vec![alter_column(identity, verb(value), "not null")?],
+            ("column", "default") => match value.and_then(Value::as_str) {
+                Some(default) => vec![alter_column(identity, "set", &format!("default {default}"))?],
+                None => vec![alter_column(identity, "drop", "default")?],
+            },
+            ("trigger", "enabled") => vec![enabled(identity, value?.as_str()?)?],
+            ("function" | "procedure", "definition") => vec![same_head(live, wanted)?],
+            // It follows from the definition.
+            ("function" | "procedure", "security definer") => Vec::new(),
+            ("constraint", "not validated") if value.is_none() => {
+                let (name, table) = names::on(identity)?;
+                vec![format!("alter table {table} validate constraint {name}")]
+            }
+            _ => return None,
+        });
+    }
+    Some(statements)
+}
+
+fn verb(value: Option<&Value>) -> &'static str {
+    if value == Some(&Value::Bool(true)) { "set" } else { "drop" }
+}
+
+fn row_security(table: &str, field: &str, value: Option<&Value>) -> String {
+    let is_on = value == Some(&Value::Bool(true));
+    let how = match (field, is_on) {
+        ("row security", true) => "enable",
+        ("row security", false) => "disable",
+        (_, true) => "force",
+        (_, false) => "no force",
+    };
+    format!("alter table {table} {how} row level security")
+}
+
+fn alter_column(identity: &str, verb: &str, what: &str) -> Option<String> {
+    let (relation, column) = names::column(identity)?;
+    Some(format!("alter table {relation} alter column {column} {verb} {what}"))
+}
+
+fn enabled(identity: &str, how: &str) -> Option<String> {
+    let (name, table) = names::on(identity)?;
+    let how = match how {
+        "yes" => "enable",
+        "no" => "disable",
+        "replica" => "enable replica",
+        _ => "enable always",
+    };
+    Some(format!("alter table {table} {how} trigger {name}"))
+}
+
+/// The definition, when `CREATE OR REPLACE` takes it: arguments and result are the same.
+fn same_head(live: &Fields, wanted: &Fields) -> Option<String> {
+    let text = |fields: &Fields| Some(fields.get("definition")?.as_str()?.to_owned());
+    let (live, wanted) = (text(live)?, text(wanted)?);
+    let head = |text: &str| text.split_once("\n LANGUAGE ").map(|(head, _)| head.to_owned());
+    (head(&live)? == head(&wanted)?).then_some(wanted)
+}
+
+/// What stands behind `ALTER` and `DROP` for a line of this kind.
+fn word(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "table" => "table",
+        "view" => "view",
+        "materialized view" => "materialized view",
+        "foreign table" => "foreign table",
+        "sequence" => "sequence",
+        "index" | "invalid index" => "index",
+        "function" | "procedure" | "aggregate" => "routine",
+        "type" | "composite type" => "type",
+        "domain" => "domain",
+        "schema" => "schema",
+        "extension" => "extension",
+        "publication" => "publication",
+        "event trigger" => "event trigger",
+        "foreign data wrapper" => "foreign data wrapper",
+        "foreign server" => "server",
+        "language" => "language",
+        "operator" => "operator",
+        "operator class" => "operator class",
+        "operator family" => "operator family",
+        "access method" => "access method",
+        "collation" => "collation",
+        "conversion" => "conversion",
+        "statistics" => "statistics",
+        "text search configuration" => "text search configuration",
+        "text search dictionary" => "text search dictionary",
+        "text search parser" => "text search parser",
+        "text search template" => "text search template",
+        "cast" => "cast",
+        "transform" => "transform",
+        "policy" => "policy",
+        "trigger" => "trigger",
+        "rule" => "rule",
+        _ => return None,
+    })
+}
+
+/// The statement that drops an object with all that depends on it.
+pub(super) fn drop_statement(unit: &Unit) -> Option<String> {
+    let identity = &unit.identity;
+    Some(match unit.kind.as_str() {
+        "constraint" => {
+            let (name, owner) = names::on(identity)?;
+            match owner.strip_prefix("domain ") {
+                Some(domain) => format!("alter domain {domain} drop constraint if exists {name} cascade"),
+                None => format!("alter table {owner} drop constraint if exists {name} cascade"),
+            }
+        }
+        "policy" => format!("drop policy if exists {identity}"),
+        "statistics" => format!("drop statistics if exists {identity}"),
+        "user mapping" => {
+            let (role, server) = names::on(identity)?;
+            format!("drop user mapping if exists for {role} server {server}")
+        }
+        "publication table" => {
+            let (publication, table) = names::member(identity)?;
+            format!("alter publication {publication} drop table {table}")
+        }
+        "publication schema" => {
+            let (publication, schema) = names::member(identity)?;
+            format!("alter publication {publication} drop tables in schema {schema}")
+        }
+        "large object" => format!("select pg_catalog.lo_unlink({identity})"),
+        kind => format!("drop {} if exists {identity} cascade", word(kind)?),
+    })
+}
+
+/// Whether the object follows from that of a parent table, and cannot go by itself.
+pub(super) fn is_inherited(difference: &Difference) -> bool {
+    let live = fields(difference.before.as_deref()).unwrap_or_default();
+    match difference.kind.as_str() {
+        "index" => live.get("parent").is_some(),
+        "constraint" => live.get("inheritance").and_then(Value::as_str) == Some("inherited"),
+        _ => false,
+    }
+}
+
+/// The table that an object hangs on, as it is written.
+pub(super) fn carrier(unit: &Unit) -> Option<&str> {
+    match unit.kind.as_str() {
+        "constraint" | "policy" | "trigger" | "rule" => names::on(&unit.identity).map(|(_, table)| table),
+        "publication table" => names::member(&unit.identity).map(|(_, table)| table),
+        _ => None,
+    }
+}
+
+/// A constraint that is missing on a table that stayed: one that the table was made with is no entry of
+/// the archive.
+pub(super) fn constraint(difference: &Difference) -> Option<String> {
+    if difference.kind != "constraint" || difference.before.is_some() {
+        return None;
+    }
+    let wanted = fields(difference.after.as_deref())?;
+    let (name, owner) = names::on(&difference.identity)?;
+    let definition = wanted.get("definition")?.as_str()?;
+    Some(match owner.strip_prefix("domain ") {
+        Some(domain) => format!("alter domain {domain} add constraint {name} {definition}"),
+        None => format!("alter table {owner} add constraint {name} {definition}"),
+    })
+}
+
+/// Types of objects that carry a comment, by `pg_identify_object`, and what `COMMENT ON` calls them.
+const COMMENTED: [(&str, &str); 9] = [
+    ("materialized view column ", "column "),
+    ("foreign table column ", "column "),
+    ("composite type column ", "column "),
+    ("table column ", "column "),
+    ("view column ", "column "),
+    ("table constraint ", "constraint "),
+    ("composite type ", "type "),
+    ("foreign-data wrapper ", "foreign data wrapper "),
+    ("statistics object ", "statistics "),
+];
+
+fn comment(identity: &str, wanted: Option<&Fields>) -> Option<String> {
+    let object = match identity.strip_prefix("domain constraint ") {
+        Some(rest) => {
+            let (name, domain) = names::on(rest)?;
+            format!("constraint {name} on domain {domain}")
+        }
+        None if identity == "database current" => return None,
+        None => COMMENTED
+            .iter()
+            .find_map(|(found, word)| Some(format!("{word}{}", identity.strip_prefix(found)?)))
+            .unwrap_or_else(|| identity.to_owned()),
+    };
+    let text = match wanted.and_then(|wanted| wanted.get("text")?.as_str()) {
+        Some(text) => quote_literal(text),
+        None => "null".to_owned(),
+    };
+    Some(format!("comment on {object} is {text}"))
+}
+
+/// A text in single quotes, under `standard_conforming_strings`.
+pub(super) fn quote_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Takes a setting from the dump, which has it as it must be written, or resets it.
+fn setting(identity: &str, is_wanted: bool, dumped: &str) -> Option<String> {
+    let (whose, name) = identity.split_once(": ")?;
+    let (head, in_database) = match whose.strip_suffix(" in database") {
+        Some(role) => (role.strip_prefix("role ")?.to_owned(), true),
+        None if whose == "database" => (String::new(), true),
+        None if whose == "all roles" => ("all".to_owned(), false),
+        None => (whose.strip_prefix("role ")?.to_owned(), false),
+    };
+    if is_wanted {
+        let bare = |text: &str| text.replace('"', "").to_lowercase();
+        let (role, name) = (bare(&head), bare(name));
+        let found = dumped.lines().find(|line| {
+            let line = bare(line);
+            let is_role = head.is_empty() || line.contains(&format!("alter role {role} "));
+            is_role && line.contains(&format!(" set {name} to ")) && in_database == line.contains("database ")
+        });
+        return found.map(|line| line.trim_end_matches(';').to_owned());
+    }
+    let name = names::parts(name).map_or_else(
+        || name.to_owned(),
+        |parts| {
+            parts
+                .iter()
+                .map(|part| crate::manifest::quote_identifier(&names::plain(part)))
+                .collect::<Vec<_>>()
+                .join(".")
+        },
+    );
+    Some(if head.is_empty() {
+        in_this_database("alter database ", &format!(" reset {name}"))
+    } else if in_database {
+        in_this_database(&format!("alter role {head} in database "), &format!(" reset {name}"))
+    } else {
+        format!("alter role {head} reset {name}")
+    })
+}
+
+/// A statement around the name of the database that it runs in.
+fn in_this_database(before: &str, after: &str) -> String {
+    let body = format!(
+        "begin execute {} || pg_catalog.quote_ident(pg_catalog.current_database()) || {}; end",
+        quote_literal(before),
+        quote_literal(after)
+    );
+    format!("do {}", quote_literal(&body))
+}
+
+fn membership(identity: &str, is_live: bool, wanted: Option<&Fields>) -> Option<Vec<String>> {
+    let (member, role) = identity.split_once(" in ")?;
+    let mut statements = Vec::new();
+    if is_live {
+        statements.push(format!("revoke {role} from {member}"));
+    }
+    if let Some(wanted) = wanted {
+        let options = ["admin", "inherit", "set"].into_iter().filter_map(|name| {
+            let is_on = wanted.get(name)?.as_bool()?;
+            Some(format!("{name} {is_on}"))
+        });
+        let options: Vec<String> = options.collect();
+        // Before 16 the only option is a word of its own.
+        let with = match wanted.get("inherit").and_then(Value::as_bool) {
+            None if wanted.get("admin").is_some() => " with admin option".to_owned(),
+            None => String::new(),
+            Some(_) => format!(" with {}", options.join(", ")),
+        };
+        statements.push(format!("grant {role} to {member}{with}"));
+    }
+    Some(statements)
+}
+
+/// Attributes of a role and how they are written, switched on and off.
+const ATTRIBUTES: [(&str, &str, &str); 6] = [
+    ("inherit", "inherit", "noinherit"),
+    ("create role", "createrole", "nocreaterole"),
+    ("create db", "createdb", "nocreatedb"),
+    ("login", "login", "nologin"),
+    ("replication", "replication", "noreplication"),
+    ("bypass rls", "bypassrls", "nobypassrls"),
+];
+
+fn role(identity: &str, live: Option<&Fields>, wanted: Option<&Fields>) -> Option<Vec<String>> {
+    let Some(wanted) = wanted else { return Some(vec![format!("drop role if exists {identity}")]) };
+    let mut statements = Vec::new();
+    let created: Fields = [("inherit".to_owned(), Value::Bool(true))].into_iter().collect();
+    if live.is_none() {
+        statements.push(format!("create role {identity}"));
+    }
+    let live = live.unwrap_or(&created);
+    let is_on = |fields: &Fields, name: &str| fields.get(name) == Some(&Value::Bool(true));
+    if is_on(live, "superuser") != is_on(wanted, "superuser") {
+        return None;
+    }
+    let mut attributes: Vec<String> = ATTRIBUTES
+        .iter()
+        .filter(|(name, ..)| is_on(live, name) != is_on(wanted, name))
+        .map(|(name, on, off)| if is_on(wanted, name) { *on } else { *off }.to_owned())
+        .collect();
+    if live.get("connection limit") != wanted.get("connection limit") {
+        let limit = wanted.get("connection limit").and_then(Value::as_i64).unwrap_or(-1);
+        attributes.push(format!("connection limit {limit}"));
+    }
+    if live.get("valid until") != wanted.get("valid until") {
+        let until = wanted.get("valid until").and_then(Value::as_str);
+        let until = until.map_or_else(|| "infinity".to_owned(), |until| format!("{until} UTC"));
+        attributes.push(format!("valid until {}", quote_literal(&until)));
+    }
+    if !attributes.is_empty() {
+        statements.push(format!("alter role {identity} with {}", attributes.join(" ")));
+    }
+    Some(statements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inverse(kind: &str, identity: &str, live: Option<&str>, wanted: Option<&str>) -> Inverse {
+        let difference = Difference {
+            kind: kind.to_owned(),
+            identity: identity.to_owned(),
+            before: live.map(str::to_owned),
+            after: wanted.map(str::to_owned),
+        };
+        let dumped =
+            "ALTER ROLE anon SET statement_timeout TO '3s';\nALTER ROLE anon SET \"app.x\" TO 'y';\n";
+        of(&difference, dumped)
+    }
+
+    fn changes(kind: &str, identity: &str, live: Option<&str>, wanted: Option<&str>) -> Vec<String> {
+        match inverse(kind, identity, live, wanted) {
+            Inverse::Change(statements) => statements,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn replaced(kind: &str, identity: &str, live: Option<&str>, wanted: Option<&str>) -> (String, String) {
+        match inverse(kind, identity, live, wanted) {
+            Inverse::Replace(unit) => (unit.kind, unit.identity),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_can_be_is_changed_in_place() {
+        let on = Some(r#"{"row security": true}"#);
+        assert_eq!(
+            changes("table", "public.a", Some("{}"), on),
+            ["alter table public.a enable row level security"]
+        );
+        assert_eq!(
+            changes(
+                "column",
+                "public.a.b",
+                Some(r#"{"type": "int"}"#),
+                Some(r#"{"type": "int", "not null": true, "default": "0"}"#)
+            ),
+            [
+                "alter table public.a alter column b set default 0",
+                "alter table public.a alter column b set not null"
+            ]
+        );
+        assert_eq!(
+            changes(
+                "comment",
+                "table column public.a.b",
+                Some(r#"{"text": "x"}"#),
+                Some(r#"{"text": "it's"}"#)
+            ),
+            ["comment on column public.a.b is 'it''s'"]
+        );
+        assert_eq!(
+            changes("setting", "role anon: app.x", None, Some("{}")),
+            ["ALTER ROLE anon SET \"app.x\" TO 'y'"]
+        );
+        assert_eq!(
+            changes("setting", "role anon: work_mem", Some("{}"), None),
+            ["alter role anon reset \"work_mem\""]
+        );
+        assert_eq!(
+            changes("membership", "anon in app", Some(r#"{"inherit": true, "set": true}"#), None),
+            ["revoke app from anon"]
+        );
+        assert_eq!(
+            changes("role", "app", None, Some(r#"{"inherit": false, "login": true}"#)),
+            ["create role app", "alter role app with noinherit login"]
+        );
+    }
+
+    #[test]
+    fn the_rest_goes_and_comes_again() {
+        let pair = |kind: &str, identity: &str| (kind.to_owned(), identity.to_owned());
+        let int = Some(r#"{"type": "int"}"#);
+        assert_eq!(replaced("column", "public.a.b", None, int), pair("relation", "public.a"));
+        assert_eq!(
+            replaced("column", "public.a.b", int, Some(r#"{"type": "text"}"#)),
+            pair("relation", "public.a")
+        );
+        assert_eq!(replaced("view", "public.v", Some("{}"), None), pair("view", "public.v"));
+        assert_eq!(inverse("policy", "p on public.a", None, Some("{}")), Inverse::Archive);
+        let text = |body: &str, result: &str| {
+            format!(
+                "{{\"definition\": \"CREATE OR REPLACE FUNCTION public.f()\\n RETURNS {result}\\n LANGUAGE sql\\nAS {body}\"}}"
+            )
+        };
+        let was = text("one", "integer");
+        assert_eq!(changes("function", "public.f()", Some(&text("two", "integer")), Some(&was)).len(), 1);
+        assert_eq!(
+            replaced("function", "public.f()", Some(&text("two", "text")), Some(&was)),
+            pair("function", "public.f()")
+        );
+    }
+
+    #[test]
+    fn drops_are_written_as_their_kind_wants() {
+        let sql = |kind: &str, identity: &str| {
+            drop_statement(&Unit { kind: kind.to_owned(), identity: identity.to_owned() }).unwrap()
+        };
+        assert_eq!(sql("aggregate", "public.a(integer)"), "drop routine if exists public.a(integer) cascade");
+        assert_eq!(
+            sql("policy", "\"p q\" on storage.objects"),
+            "drop policy if exists \"p q\" on storage.objects"
+        );
+        assert_eq!(
+            sql("constraint", "c on public.t"),
+            "alter table public.t drop constraint if exists c cascade"
+        );
+        assert_eq!(sql("publication table", "p: public.t"), "alter publication p drop table public.t");
+        assert_eq!(sql("user mapping", "PUBLIC on s"), "drop user mapping if exists for PUBLIC server s");
+    }
+}

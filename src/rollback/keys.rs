@@ -1,0 +1,95 @@
+//! Foreign keys, as the lines of a fingerprint define them.
+
+use super::names;
+use crate::fingerprint::Fingerprint;
+use serde_json::Value;
+
+/// What happens to a row when the one that it refers to goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDelete {
+    /// It goes too. It cannot stand without the other in any case, so every other action counts as this.
+    Remove,
+    /// Its reference becomes null.
+    Forget,
+}
+
+/// A foreign key; names are as SQL wants them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ForeignKey {
+    pub(super) table: String,
+    pub(super) columns: Vec<String>,
+    pub(super) refers_to: String,
+    pub(super) key: Vec<String>,
+    pub(super) on_delete: OnDelete,
+}
+
+impl ForeignKey {
+    /// All that a fingerprint has.
+    pub(super) fn all(fingerprint: &Fingerprint) -> Vec<Self> {
+        let constraints = fingerprint.lines().iter().filter(|line| line.kind == "constraint");
+        let keys = constraints.filter_map(|line| {
+            let (_, table) = names::on(&line.identity)?;
+            let fields: Value = serde_json::from_str(&line.definition).ok()?;
+            Self::parse(table, fields.get("definition")?.as_str()?)
+        });
+        keys.collect()
+    }
+
+    /// Reads what `pg_get_constraintdef` writes.
+    fn parse(table: &str, definition: &str) -> Option<Self> {
+        let (columns, rest) = list(definition.strip_prefix("FOREIGN KEY (")?)?;
+        let rest = rest.strip_prefix(" REFERENCES ")?;
+        let (refers_to, rest) = rest.split_once('(')?;
+        let (key, rest) = list(rest)?;
+        let on_delete = if rest.contains("ON DELETE SET NULL") { OnDelete::Forget } else { OnDelete::Remove };
+        Some(Self { table: table.to_owned(), columns, refers_to: refers_to.to_owned(), key, on_delete })
+    }
+
+    /// A condition on `t`, a row of the table, that it refers to a row that is not there.
+    pub(super) fn dangles(&self) -> String {
+        let filled = self.columns.iter().map(|column| format!("t.{column} is not null"));
+        let equal = self.columns.iter().zip(&self.key).map(|(column, key)| format!("r.{key} = t.{column}"));
+        format!(
+            "{} and not exists (select from {} r where {})",
+            filled.collect::<Vec<_>>().join(" and "),
+            self.refers_to,
+            equal.collect::<Vec<_>>().join(" and ")
+        )
+    }
+}
+
+/// A list of names up to its closing parenthesis, and what follows.
+fn list(text: &str) -> Option<(Vec<String>, &str)> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    loop {
+        let (name, more) = names::identifier(rest)?;
+        found.push(name.to_owned());
+        rest = match more.strip_prefix(", ") {
+            Some(more) => more,
+            None => return Some((found, more.strip_prefix(')')?)),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_read() {
+        let key = ForeignKey::parse(
+            "public.\"Orders\"",
+            "FOREIGN KEY (\"user, id\", kind) REFERENCES auth.users(id, kind) ON UPDATE CASCADE ON DELETE SET NULL",
+        )
+        .unwrap();
+        assert_eq!(key.columns, ["\"user, id\"", "kind"]);
+        assert_eq!((key.refers_to.as_str(), key.on_delete), ("auth.users", OnDelete::Forget));
+        assert_eq!(
+            key.dangles(),
+            "t.\"user, id\" is not null and t.kind is not null and not exists \
+             (select from auth.users r where r.id = t.\"user, id\" and r.kind = t.kind)"
+        );
+        assert_eq!(ForeignKey::parse("t", "CHECK ((a > 0))"), None);
+    }
+}

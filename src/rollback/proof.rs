@@ -1,0 +1,142 @@
+//! What must hold before anybody commits.
+
+use super::live::Table;
+use super::selection::Selection;
+use super::since::Doomed;
+use super::{Accounts, Error, Mode, Work, names};
+use crate::fingerprint::{Class, Difference, Fingerprint, Line};
+use crate::manifest::{Content, TableRows};
+use crate::postgres::rows;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+/// Names that an error lists.
+const NAMED: usize = 20;
+
+/// The tables among what comes back, with what the snapshot says of their rows.
+pub(super) fn selected<'a>(work: &Work<'a>, selection: &Selection<'_>) -> Vec<&'a TableRows> {
+    of_kind(work, selection, "TABLE DATA")
+}
+
+fn of_kind<'a>(work: &Work<'a>, selection: &Selection<'_>, kind: &str) -> Vec<&'a TableRows> {
+    let entries: Vec<_> = selection.entries().filter(|entry| entry.kind == kind).collect();
+    let tables = work.task.snapshot.manifest.database.tables.iter();
+    tables.filter(|table| entries.iter().any(|entry| entry.is_named(&table.schema, &table.name))).collect()
+}
+
+/// Demands that tables have the rows of the snapshot.
+pub(super) async fn rows(client: &Client, tables: &[&TableRows]) -> Result<(), Error> {
+    let names: Vec<(&str, &str)> =
+        tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).collect();
+    let measured = rows::measure_all(client, &names).await?;
+    let mut different = Vec::new();
+    for (table, found) in tables.iter().zip(&measured) {
+        let name = table.qualified();
+        match (&table.content, &found.content) {
+            _ if found.count != table.count => {
+                different.push(format!("{name} has {} rows instead of {}", found.count, table.count));
+            }
+            (Content::Sum(recorded), Content::Sum(restored)) if recorded != restored => {
+                different.push(format!("{name} has other content"));
+            }
+            (Content::Sum(_), Content::Unhashed(why)) => {
+                different.push(format!("{name} cannot be hashed: {why}"));
+            }
+            _ => {}
+        }
+    }
+    different.truncate(NAMED);
+    if different.is_empty() { Ok(()) } else { Err(Error::NotExact(different)) }
+}
+
+/// The same for materialized views, which are filled last.
+pub(super) async fn views(work: &Work<'_>, selection: &Selection<'_>) -> Result<(), Error> {
+    rows(work.client, &of_kind(work, selection, "MATERIALIZED VIEW DATA")).await
+}
+
+/// Demands that nothing of the platform went or changed while we were at work. What an extension
+/// brought that was not there goes with it.
+pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprint) -> Result<(), Error> {
+    let had = |identity: &str| {
+        work.recorded.lines().iter().any(|line| line.kind == "extension" && line.identity == identity)
+    };
+    let is_brought = |difference: &Difference| match difference.kind.as_str() {
+        "extension version" => !had(&difference.identity),
+        "member privileges" => !had(difference.identity.split(" in ").next().unwrap_or_default()),
+        _ => false,
+    };
+    let lost: Vec<String> = before
+        .differences(after, Class::Platform)
+        .iter()
+        .filter(|difference| difference.before.is_some() && !is_brought(difference))
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
+    if lost.is_empty() { Ok(()) } else { Err(Error::Platform(lost)) }
+}
+
+/// Demands that sequences are where they were. Where only a part goes back, the others move on.
+pub(super) async fn sequences(work: &Work<'_>, accounts: &Accounts) -> Result<(), Error> {
+    if work.task.mode != Mode::Whole {
+        return Ok(());
+    }
+    let owned = work.task.snapshot.manifest.database.sequences.iter().filter(|sequence| {
+        !work.task.left_out.is_sequence_left_out(&sequence.name)
+            && names::qualified(&sequence.name)
+                .is_some_and(|(schema, name)| Class::of_rows(&schema, &name) == Class::Owned)
+    });
+    let owned: Vec<_> = owned.collect();
+    if owned.is_empty() {
+        return Ok(());
+    }
+    let selects: Vec<String> = owned
+        .iter()
+        .enumerate()
+        .map(|(rank, sequence)| format!("select {rank}, last_value, is_called from {}", sequence.name))
+        .collect();
+    let found = work.client.query(&format!("{} order by 1", selects.join(" union all ")), &[]).await?;
+    let different = owned.iter().zip(&found).filter_map(|(sequence, row)| {
+        let (value, is_called): (i64, bool) = (row.get(1), row.get(2));
+        // Those of tables with rows of new accounts are past these.
+        let may_be_ahead = !accounts.loaded.is_empty() && value >= sequence.value;
+        ((value, is_called) != (sequence.value, sequence.is_called) && !may_be_ahead)
+            .then(|| format!("sequence {} is at {value} instead of {}", sequence.name, sequence.value))
+    });
+    let different: Vec<String> = different.take(NAMED).collect();
+    if different.is_empty() { Ok(()) } else { Err(Error::NotExact(different)) }
+}
+
+/// A table that goes, with what the snapshot has of it under whatever name.
+pub(super) fn doomed(work: &Work<'_>, table: &Table) -> Doomed {
+    let recorded = work.known().table(table.oid).and_then(|entry| {
+        let tables = work.task.snapshot.manifest.database.tables.iter();
+        let rows = tables.into_iter().find(|rows| entry.is_named(&rows.schema, &rows.name))?;
+        Some((rows.schema.clone(), rows.name.clone(), columns(&work.recorded, &rows.schema, &rows.name)))
+    });
+    Doomed {
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        columns: table.columns.clone(),
+        recorded,
+    }
+}
+
+/// The columns that the snapshot has of a table, but the generated ones, which no dump holds.
+fn columns(recorded: &Fingerprint, schema: &str, name: &str) -> Vec<String> {
+    let wanted = Some((schema.to_owned(), name.to_owned()));
+    let lines = || recorded.lines().iter();
+    let fields = |line: &Line| serde_json::from_str::<Value>(&line.definition).ok();
+    let order =
+        lines().find(|line| line.kind == "column order" && names::qualified(&line.identity) == wanted);
+    let fields_of_order = order.and_then(fields);
+    let names = fields_of_order.as_ref().and_then(|fields| fields.get("columns")?.as_array());
+    let generated: Vec<String> = lines()
+        .filter(|line| line.kind == "column")
+        .filter_map(|line| Some((names::column(&line.identity)?, line)))
+        .filter(|((relation, _), _)| names::qualified(relation) == wanted)
+        .filter(|(_, line)| fields(line).is_some_and(|fields| fields.get("generated").is_some()))
+        .map(|((_, column), _)| names::plain(column))
+        .collect();
+    let all = names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    all.filter(|name| !generated.contains(name)).collect()
+}

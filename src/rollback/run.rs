@@ -1,0 +1,128 @@
+//! Runs a rollback on a target: tries again when a lock does not come, and settles its commit.
+
+use super::{Error, Proved, Task, bring_back};
+use crate::context::Context;
+use crate::event::Event;
+use crate::postgres::connect::{self, Session};
+use crate::target::Target;
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
+
+/// How often the locks are tried for; between two attempts others get their turn.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stands.
+    Committed,
+    /// Nothing of it stands.
+    Aborted,
+    /// The server is still at it.
+    InProgress,
+    /// The server has forgotten it.
+    Unknown,
+}
+
+/// A rollback that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDone {
+    /// There is no session.
+    #[error(transparent)]
+    Connect(#[from] connect::Error),
+    /// It was not proved, and nothing was committed.
+    #[error(transparent)]
+    Rollback(#[from] Error),
+    /// It was proved, and whether it was committed is not known.
+    #[error(
+        "the connection was lost while the rollback was committed, and the server does not say whether it was"
+    )]
+    Unsettled(#[source] tokio_postgres::Error),
+}
+
+/// A target that is taken back in a transaction that is still open. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct Ready {
+    session: Session,
+    /// What was proved.
+    pub proved: Proved,
+}
+
+/// Takes the target back, and leaves the transaction open.
+pub async fn prove(target: &Target, task: &Task<'_>, context: &Context) -> Result<Ready, NotDone> {
+    let mut attempt = 1;
+    loop {
+        let session = connect::writable(&target.connection).await?;
+        match bring_back(&session.client, task).await {
+            Ok(proved) => return Ok(Ready { session, proved }),
+            Err(error) if attempt < ATTEMPTS && is_passing(&error) => {
+                session.close().await;
+                context.note(format!(
+                    "a lock did not come, attempt {attempt} of {ATTEMPTS}: nothing was changed"
+                ));
+                attempt += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => {
+                session.close().await;
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+/// Commits. Whether a commit that was cut off stands is asked of the server.
+pub async fn commit(
+    target: &Target,
+    task: &Task<'_>,
+    ready: Ready,
+    context: &Context,
+) -> Result<Proved, NotDone> {
+    let Ready { session, proved } = ready;
+    let snapshot = task.snapshot.id().clone();
+    context.tell(&Event::RollingBack { snapshot, transaction: proved.transaction.clone() });
+    // PostgREST reads the schema anew (PostgREST documentation, Schema Cache).
+    let sql = "notify pgrst, 'reload schema'; notify pgrst, 'reload config'; commit";
+    let Err(lost) = session.client.batch_execute(sql).await else {
+        session.close().await;
+        return Ok(proved);
+    };
+    if lost.as_db_error().is_some() {
+        return Err(Error::Statement { stage: "commit", source: lost }.into());
+    }
+    match fate(target, &proved.transaction).await {
+        Ok(Fate::Committed) => Ok(proved),
+        Ok(Fate::Aborted) => Err(Error::Statement { stage: "commit", source: lost }.into()),
+        Ok(Fate::InProgress | Fate::Unknown) | Err(_) => Err(NotDone::Unsettled(lost)),
+    }
+}
+
+/// Asks the server what became of a transaction; one that is still going is waited for.
+pub async fn fate(target: &Target, transaction: &str) -> Result<Fate, NotDone> {
+    let session = connect::read_only(&target.connection).await?;
+    let sql = "select pg_catalog.pg_xact_status($1::text::pg_catalog.xid8)";
+    let mut fate = Fate::InProgress;
+    for _ in 0..ATTEMPTS {
+        let row = session.client.query_one(sql, &[&transaction]).await.map_err(Error::Query)?;
+        fate = match row.get::<_, Option<String>>(0).as_deref() {
+            Some("committed") => Fate::Committed,
+            Some("aborted") => Fate::Aborted,
+            Some(_) => Fate::InProgress,
+            None => Fate::Unknown,
+        };
+        if fate != Fate::InProgress {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    session.close().await;
+    Ok(fate)
+}
+
+/// A lock that did not come, and being the one whom the server picks to end a deadlock.
+fn is_passing(error: &Error) -> bool {
+    error.server().is_some_and(|said| {
+        [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(said.code())
+    })
+}

@@ -1,0 +1,295 @@
+//! Which entries of an archive bring back what is gone.
+//!
+//! An entry carries the object id that its object had when the dump was taken, and an object keeps
+//! its id until it is dropped: what has the id no more is gone, whatever took it along. The few
+//! entries without an id belong to one that has it. Privileges, comments, and default privileges
+//! are not taken from the archive: [`super::inverse`] works them out.
+
+use super::names;
+use crate::archive::{Contents, Entry};
+use crate::fingerprint::{Class, Fingerprint, is_platform_schema};
+use crate::left_out::LeftOut;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// `pg_class` (`src/include/catalog/pg_class.h`).
+const PG_CLASS: u32 = 1259;
+/// Entries that are worked out instead.
+const IN_PLACE: [&str; 5] = ["ACL", "COMMENT", "DEFAULT ACL", "SECURITY LABEL", "SUBSCRIPTION"];
+/// Entries of large objects.
+const LARGE: [&str; 4] = ["BLOB", "BLOBS", "BLOB METADATA", "LARGE OBJECT"];
+
+/// An object by its catalog and its row there.
+pub(super) type Object = (u32, u32);
+
+/// Object ids of the database at hand by those of the database that the archive was made of.
+#[derive(Clone, Debug, Default)]
+pub struct Translation {
+    pairs: BTreeMap<Object, Object>,
+    /// Whether what has no pair has kept its id, if it is there at all.
+    keeps_ids: bool,
+}
+
+impl Translation {
+    /// Pairs the entries of an archive with those of a dump of its copy: the same types and names in
+    /// the same order. What the copy lacks has no pair.
+    pub fn of_copy(archive: &Contents, copy: &Contents) -> Self {
+        Self { pairs: pairs(archive, copy, &BTreeSet::new()), keeps_ids: false }
+    }
+
+    /// Pairs the entries of an archive with those of a dump of the same database now. An object that
+    /// was made again meanwhile, as an earlier rollback does, is known by its name.
+    pub fn of_target(archive: &Contents, now: &Contents) -> Self {
+        let objects = |contents: &Contents| -> BTreeSet<Object> {
+            contents.entries.iter().map(|entry| (entry.catalog_oid, entry.oid)).collect()
+        };
+        let kept = objects(archive).intersection(&objects(now)).copied().collect();
+        Self { pairs: pairs(archive, now, &kept), keeps_ids: true }
+    }
+
+    fn of(&self, object: Object) -> Option<Object> {
+        self.pairs.get(&object).copied().or_else(|| self.keeps_ids.then_some(object))
+    }
+}
+
+fn pairs(archive: &Contents, now: &Contents, kept: &BTreeSet<Object>) -> BTreeMap<Object, Object> {
+    let with_id = |contents: &'_ Contents| -> Vec<(String, Object)> {
+        let entries = contents.entries.iter().filter(|entry| entry.catalog_oid != 0);
+        let named =
+            entries.map(|entry| (format!("{} {}", entry.kind, entry.rest), (entry.catalog_oid, entry.oid)));
+        named.filter(|(_, object)| !kept.contains(object)).collect()
+    };
+    let mut found: BTreeMap<String, Vec<Object>> = BTreeMap::new();
+    for (name, object) in with_id(now).into_iter().rev() {
+        found.entry(name).or_default().push(object);
+    }
+    let pair = |(name, object): (String, Object)| Some((object, found.get_mut(&name)?.pop()?));
+    with_id(archive).into_iter().filter_map(pair).collect()
+}
+
+/// The objects of an archive by the ids that they have in the database at hand.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    contents: &'a Contents,
+    translation: &'a Translation,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn new(contents: &'a Contents, translation: &'a Translation) -> Self {
+        Self { contents, translation }
+    }
+
+    /// The object of an entry; none for entries without one.
+    fn object(&self, entry: &Entry) -> Option<Object> {
+        if entry.catalog_oid == 0 { None } else { self.translation.of((entry.catalog_oid, entry.oid)) }
+    }
+
+    /// The entry of a table.
+    pub(super) fn table(&self, oid: u32) -> Option<&'a Entry> {
+        let mut entries = self.contents.entries.iter();
+        entries.find(|entry| entry.kind == "TABLE" && self.object(entry) == Some((PG_CLASS, oid)))
+    }
+
+    /// All objects, by catalog.
+    pub(super) fn by_catalog(&self) -> BTreeMap<u32, Vec<u32>> {
+        let mut catalogs: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (catalog, oid) in self.contents.entries.iter().filter_map(|entry| self.object(entry)) {
+            catalogs.entry(catalog).or_default().push(oid);
+        }
+        catalogs
+    }
+}
+
+/// What is to come back.
+#[derive(Debug)]
+pub(super) struct Selection<'a> {
+    contents: &'a Contents,
+    kept: BTreeSet<u32>,
+}
+
+/// What decides whether an entry is the user's.
+pub(super) struct Owned<'a> {
+    schemas: Vec<String>,
+    /// Schema and name as the archive prints them, of policies and triggers on managed tables.
+    attached: Vec<(String, String)>,
+    /// Kind and name of what has no schema.
+    global: Vec<(String, String)>,
+    left_out: &'a LeftOut,
+}
+
+impl<'a> Owned<'a> {
+    pub(super) fn of(recorded: &Fingerprint, left_out: &'a LeftOut) -> Self {
+        let owned = || recorded.lines().iter().filter(|line| line.class == Class::Owned);
+        let schemas = owned().filter(|line| line.kind == "schema").map(|line| names::plain(&line.identity));
+        let attached =
+            owned().filter(|line| ["policy", "trigger"].contains(&line.kind.as_str())).filter_map(|line| {
+                let (name, table) = names::on(&line.identity)?;
+                let (schema, table) = names::qualified(table)?;
+                is_platform_schema(&schema).then(|| (schema, format!("{table} {}", names::plain(name))))
+            });
+        let global = ["event trigger", "publication", "extension"];
+        let global = owned()
+            .filter(|line| global.contains(&line.kind.as_str()))
+            .map(|line| (line.kind.to_uppercase(), names::plain(&line.identity)));
+        Self { schemas: schemas.collect(), attached: attached.collect(), global: global.collect(), left_out }
+    }
+
+    fn has(&self, entry: &Entry) -> bool {
+        if !self.left_out.keeps(entry) || IN_PLACE.contains(&entry.kind.as_str()) {
+            return false;
+        }
+        if self.schemas.iter().any(|schema| entry.is_in(schema)) {
+            return true;
+        }
+        if !entry.is_in("-") {
+            return self.attached.iter().any(|(schema, name)| entry.is_named(schema, name));
+        }
+        match entry.kind.as_str() {
+            "SCHEMA" => self.schemas.iter().any(|schema| entry.is_named("-", schema)),
+            kind @ ("EVENT TRIGGER" | "PUBLICATION" | "EXTENSION") => {
+                self.global.iter().any(|(owned, name)| owned == kind && entry.is_named("-", name))
+            }
+            _ => true,
+        }
+    }
+}
+
+impl<'a> Selection<'a> {
+    /// Selects what is gone; `exists` says whether an object is there. Large objects come back
+    /// together or not at all.
+    pub(super) fn of_gone(
+        known: &Known<'a>,
+        owned: &Owned<'_>,
+        exists: &BTreeSet<Object>,
+        with_large_objects: bool,
+    ) -> Self {
+        let entries = &known.contents.entries;
+        let is_large = |entry: &Entry| LARGE.contains(&entry.kind.as_str());
+        let by_id: Vec<&Entry> = entries
+            .iter()
+            .filter(|entry| !is_large(entry) && owned.has(entry))
+            .filter(|entry| known.object(entry).is_some_and(|object| !exists.contains(&object)))
+            .collect();
+        let tables: BTreeSet<u32> =
+            by_id.iter().filter(|entry| entry.catalog_oid == PG_CLASS).map(|entry| entry.oid).collect();
+        let rests = |kind: &str| -> BTreeSet<&str> {
+            by_id.iter().filter(|entry| entry.kind == kind).map(|entry| entry.rest.as_str()).collect()
+        };
+        let (sequences, plain_tables) = (rests("SEQUENCE"), rests("TABLE"));
+        let indexes: Vec<&&Entry> =
+            by_id.iter().filter(|entry| ["INDEX", "CONSTRAINT"].contains(&entry.kind.as_str())).collect();
+        let belongs = |entry: &Entry| match entry.kind.as_str() {
+            _ if is_large(entry) => with_large_objects,
+            _ if entry.catalog_oid != 0 => false,
+            "TABLE DATA" | "ROW SECURITY" | "MATERIALIZED VIEW DATA" => tables.contains(&entry.oid),
+            "SEQUENCE SET" | "SEQUENCE OWNED BY" => sequences.contains(entry.rest.as_str()),
+            "TABLE ATTACH" => plain_tables.contains(entry.rest.as_str()),
+            "INDEX ATTACH" => indexes.iter().any(|index| attaches(entry, index)),
+            _ => false,
+        };
+        let kept = by_id.iter().map(|entry| entry.dump_id);
+        let belonging = entries.iter().filter(|entry| belongs(entry)).map(|entry| entry.dump_id);
+        Self { contents: known.contents, kept: kept.chain(belonging).collect() }
+    }
+
+    /// The selected entries, in the order in which they are restored.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &'a Entry> {
+        self.contents.entries.iter().filter(|entry| self.kept.contains(&entry.dump_id))
+    }
+
+    /// Whether nothing is selected.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// The list for `pg_restore`, of the entries that satisfy the condition.
+    pub(super) fn list(&self, keep: impl Fn(&Entry) -> bool) -> String {
+        self.contents.list(|entry| self.kept.contains(&entry.dump_id) && keep(entry))
+    }
+}
+
+/// Whether an `INDEX ATTACH` is of this index, or of the index of this constraint, which have the
+/// name of the index behind that of the table.
+fn attaches(attach: &Entry, index: &Entry) -> bool {
+    let attached = attach.rest.trim_end();
+    let Some((schema, name)) = attached.split_once(' ') else { return false };
+    index.is_in(schema) && format!(" {} ", index.rest).contains(&format!(" {name} "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::Line;
+
+    const LIST: &str = "\
+        6; 2615 2200 SCHEMA - public pg_database_owner\n\
+        7; 2615 16400 SCHEMA - app postgres\n\
+        8; 2615 16401 SCHEMA - auth supabase_admin\n\
+        215; 1259 16386 TABLE public orders postgres\n\
+        216; 1259 16387 SEQUENCE public orders_id_seq postgres\n\
+        217; 1259 16388 TABLE auth users supabase_auth_admin\n\
+        218; 0 0 SEQUENCE OWNED BY public orders_id_seq postgres\n\
+        300; 0 0 ACL public TABLE orders postgres\n\
+        344; 0 16386 TABLE DATA public orders postgres\n\
+        345; 0 0 SEQUENCE SET public orders_id_seq postgres\n\
+        350; 2606 16390 CONSTRAINT public orders orders_pkey postgres\n\
+        351; 0 0 INDEX ATTACH public orders_pkey \n\
+        352; 2620 16391 TRIGGER auth users on_sign_up supabase_auth_admin\n\
+        353; 2620 16392 TRIGGER auth users platform_trigger supabase_auth_admin\n\
+        354; 3256 16393 POLICY public orders own_orders postgres\n";
+
+    fn recorded() -> Fingerprint {
+        let line = |kind: &str, identity: &str| Line {
+            class: Class::Owned,
+            kind: kind.to_owned(),
+            identity: identity.to_owned(),
+            definition: "{}".to_owned(),
+        };
+        Fingerprint::new([
+            line("schema", "public"),
+            line("schema", "app"),
+            line("trigger", "on_sign_up on auth.users"),
+        ])
+    }
+
+    fn selected(exists: &[Object], translation: &Translation) -> Vec<u32> {
+        let contents = Contents::parse(LIST).unwrap();
+        let left_out = LeftOut::default();
+        let known = Known::new(&contents, translation);
+        let owned = Owned::of(&recorded(), &left_out);
+        let exists = exists.iter().copied().collect();
+        Selection::of_gone(&known, &owned, &exists, false).entries().map(|entry| entry.dump_id).collect()
+    }
+
+    #[test]
+    fn what_has_its_id_no_more_is_selected_with_what_belongs_to_it() {
+        let all = [
+            (2615, 2200),
+            (2615, 16400),
+            (1259, 16386),
+            (1259, 16387),
+            (2606, 16390),
+            (2620, 16391),
+            (3256, 16393),
+        ];
+        let contents = Contents::parse(LIST).unwrap();
+        let same = Translation::of_target(&contents, &contents);
+        assert_eq!(selected(&all, &same), [0; 0]);
+        assert_eq!(selected(&all[..2], &same), [215, 216, 218, 344, 345, 350, 351, 352, 354]);
+        assert_eq!(selected(&[&all[..2], &all[3..]].concat(), &same), [215, 344]);
+    }
+
+    #[test]
+    fn a_copy_has_other_ids() {
+        let contents = Contents::parse(LIST).unwrap();
+        let copy = Contents::parse(&LIST.replace(" 1638", " 9938").replace(" 1639", " 9939")).unwrap();
+        let found = [(2615, 2200), (2615, 16400), (1259, 99386), (1259, 99387), (2606, 99390), (2620, 99391)];
+        assert_eq!(selected(&found, &Translation::of_copy(&contents, &copy)), [354]);
+        assert_eq!(selected(&found, &Translation::of_target(&contents, &copy)), [354]);
+        // What a copy lacks is not missed; what a target lacks is gone, unless it has another name now.
+        let fewer = LIST.replace("216; 1259 16387 SEQUENCE public orders_id_seq postgres\n", "");
+        let fewer = Contents::parse(&fewer).unwrap();
+        let all = [(2615, 2200), (2615, 16400), (1259, 16386), (2606, 16390), (2620, 16391), (3256, 16393)];
+        assert_eq!(selected(&all, &Translation::of_copy(&contents, &fewer)), [0; 0]);
+        assert_eq!(selected(&all, &Translation::of_target(&contents, &fewer)), [216, 218, 345]);
+    }
+}

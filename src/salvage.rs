@@ -1,0 +1,87 @@
+//! Brings the objects of Storage back, and saves what is in their place before.
+//!
+//! After rows were restored, listings and HEAD answer from them as if nothing had happened, while
+//! the bytes of whatever the API touched are gone. So the difference is taken from rows *before*
+//! anything is restored, and afterwards only a conditional GET counts.
+//!
+//! The stages, each a call, and each may be called again after a crash:
+//!
+//! 1. [`classify`] reads both sides and makes the [`Plan`]; nothing changes.
+//! 2. [`save`] fetches the bytes of every live object that will be overwritten or deleted into the
+//!    content store, and writes down what was saved and the plan itself; nothing changes yet.
+//! 3. [`rows`] does what SQL alone can do, inside the caller's transaction. Every id of the snapshot
+//!    exists afterwards, so that foreign keys hold.
+//! 4. [`bytes`], after COMMIT, moves, uploads, and removes through the API, and gives the rows what
+//!    an upload does not keep. It looks at the live rows and bytes anew, so it finishes what another
+//!    one began; [`resume`] reads the plan back.
+//! 5. [`compare`] says in words what is not as it was.
+
+mod bytes;
+mod classify;
+mod compare;
+mod live;
+mod place;
+mod plan;
+mod rows;
+mod save;
+
+pub use bytes::{Removal, Restored, bytes};
+pub use classify::{Probing, classify};
+pub use compare::compare;
+pub use plan::{Bucket, Change, Item, Left, Plan, Scope, Touched, Why};
+pub use rows::{Rows, rows};
+pub use save::{Saved, Way, resume, save};
+
+use crate::objects::{self, Access, Client, Rest};
+use crate::postgres::storage;
+use crate::store::Objects;
+use std::io;
+
+/// Objects that are read, probed, or written at once.
+const TRANSFERS: usize = 8;
+
+/// Why Storage could not be brought back.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The rows could not be read or written.
+    #[error(transparent)]
+    Rows(#[from] storage::Error),
+    /// A statement failed.
+    #[error("the database refused a statement on the rows of Storage")]
+    Query(#[from] tokio_postgres::Error),
+    /// The endpoint failed.
+    #[error(transparent)]
+    Objects(#[from] objects::Error),
+    /// A line of an index or of the plan is not what this program writes.
+    #[error("a record of Storage's objects cannot be read")]
+    Record(#[source] serde_json::Error),
+    /// The bytes of an object are not in the store.
+    #[error("the bytes of object {object} are not in the store, and it has to be uploaded")]
+    Lost {
+        /// Bucket and key, in words.
+        object: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot keep what is saved of Storage")]
+    Io(#[from] io::Error),
+}
+
+/// How Storage is reached, and where bytes are kept.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    s3: Client,
+    rest: Option<Rest>,
+    objects: Objects,
+}
+
+impl Reach {
+    /// Signs in. Without the service role's key everything goes through the S3 protocol.
+    pub async fn open(access: &Access, objects: Objects) -> Result<Self, Error> {
+        let s3 = Client::new(access).await?;
+        let rest = access.service_role.as_ref().and_then(|key| Rest::new(&access.endpoint, key));
+        if let Some(rest) = &rest {
+            rest.sign_in().await?;
+        }
+        Ok(Self { s3, rest, objects })
+    }
+}

@@ -1,0 +1,252 @@
+//! The way back: what a migration did is undone, exactly, and what users did since is kept.
+
+use crate::world::{ADMIN, Major, OWNER, Session, World};
+use serde_json::json;
+use snapbox::{assert_data_eq, str};
+use supa_safe::failure::chain;
+use supa_safe::left_out::LeftOut;
+use supa_safe::rollback::{Changed, Error, Mode, Proved, Task, Translation};
+use supa_safe::store::Snapshot;
+use supa_safe::tools::installs::Installation;
+
+const BEFORE: &str = include_str!("rollback/before.sql");
+
+/// What the platform's own library lets its role do.
+const AS_HOSTED: &str =
+    "grant supabase_auth_admin, supabase_storage_admin, supabase_realtime_admin to postgres;
+    grant set on parameter session_replication_role to postgres";
+
+/// What a migration can do, and the tables in which it writes rows.
+const DAMAGES: &[(&str, &str, &[&str])] = &[
+    ("rows changed", "update public.products set price = 0", &["public.products"]),
+    ("rows deleted", "delete from public.items; delete from public.orders where id % 2 = 0", &["public.items", "public.orders"]),
+    ("column dropped", "alter table public.orders drop column note cascade", &[]),
+    ("column renamed", "alter table public.orders rename column placed to placed_at", &[]),
+    ("type changed", "alter table public.audit alter column what type varchar(100)", &[]),
+    ("column added", "alter table public.audit add column who text default current_user", &[]),
+    ("default changed", "alter table public.orders alter column note set default 'x', alter column placed drop not null", &[]),
+    ("check dropped", "alter table public.orders drop constraint orders_note_check", &[]),
+    ("key dropped", "alter table public.products drop constraint products_pkey cascade", &[]),
+    ("table dropped", "drop table public.products cascade", &[]),
+    ("table renamed", "alter table public.audit rename to journal", &[]),
+    ("table added", "create table public.reviews (id int primary key, product_id bigint references public.products, body text);
+        insert into public.reviews values (1, 1, 'x')", &[]),
+    ("view added", "create view public.names as select sku from public.products", &[]),
+    ("materialized view added", "create materialized view public.m as select id, note from public.orders", &[]),
+    ("view replaced", "create or replace view public.order_notes as select id, note from public.orders where id > 5", &[]),
+    ("enum value added", "alter type public.mood add value 'great'", &[]),
+    ("policy opened", "create policy everything on public.orders for all to anon using (true); drop policy own on public.orders", &[]),
+    ("policy on storage opened", "drop policy photos on storage.objects; create policy all_photos on storage.objects for select to anon using (true)", &[]),
+    ("row security off", "alter table public.orders disable row level security; alter table public.audit no force row level security", &[]),
+    ("grant widened", "grant all on public.audit to anon; grant execute on function public.secret_count() to public; grant update (price) on public.products to anon", &[]),
+    ("grant narrowed", "revoke all on public.products from authenticated, service_role; revoke usage on schema app from authenticated", &[]),
+    ("default privileges changed", "alter default privileges in schema public grant all on tables to pg_monitor; alter default privileges revoke execute on functions from public; alter default privileges in schema app revoke select on tables from authenticated", &[]),
+    ("function replaced", "create or replace function public.total(o bigint) returns bigint language sql security definer as 'select 1::bigint'", &[]),
+    ("function with another result", "drop function public.total(bigint); create function public.total(o bigint) returns text language sql as 'select null::text'", &[]),
+    ("function dropped", "drop function public.log_order() cascade", &[]),
+    ("trigger on auth.users added", "create function public.spy() returns trigger language plpgsql security definer as 'begin return new; end'; create trigger spy after insert on auth.users for each row execute function public.spy()", &[]),
+    ("trigger on auth.users dropped", "drop trigger on_sign_up on auth.users", &[]),
+    ("trigger disabled", "alter table public.orders disable trigger log_order", &[]),
+    ("schema added", "create schema extra; create table extra.t (id int); insert into extra.t values (1); grant usage on schema extra to anon", &[]),
+    ("schema dropped", "drop schema app cascade", &[]),
+    ("extension added", "create extension citext schema extensions; create table public.c (a extensions.citext)", &[]),
+    ("publication changed", "alter publication supabase_realtime drop table public.orders; alter publication supabase_realtime add table public.audit; create publication more for table public.items", &[]),
+    ("sequence changed", "alter sequence public.tickets increment by 7", &[]),
+    ("partition added", "create table public.events_3 partition of public.events for values from ('2026-03-01') to ('2026-04-01')", &[]),
+    ("partition detached", "alter table public.events detach partition public.events_1; delete from public.events_1", &["public.events_1"]),
+    ("index dropped", "drop index public.events_body; drop index public.prices_sku; create index more on public.orders (note)", &[]),
+    ("comment changed", "comment on table public.orders is 'theirs'; comment on column public.orders.note is null; comment on view public.order_notes is 'v'", &[]),
+    ("domain changed", "alter domain public.positive drop constraint positive_check", &[]),
+    ("role added", "create role reader login; grant select on public.products to reader; grant reader to anon; alter role reader set work_mem = '1MB'", &[]),
+    ("membership granted", "grant service_role to authenticated; grant pg_read_all_data to anon", &[]),
+    ("role setting changed", "alter role anon set statement_timeout = 0; alter role authenticated reset statement_timeout", &[]),
+    ("database setting changed", "do $$begin execute format('alter database %I set work_mem = 1234', current_database()); end$$", &[]),
+    ("function and view chain", "create function public.f(p public.products) returns text language sql as 'select (p).sku'; create view public.v as select public.f(p) from public.products p", &[]),
+];
+
+/// A snapshot of a database.
+struct Base {
+    world: World,
+    snapshot: Snapshot,
+    clients: Installation,
+}
+
+impl Base {
+    fn new(major: Major) -> Self {
+        let world = World::own_server_of(major, &[]);
+        world.sql(ADMIN, AS_HOSTED);
+        world.sql(OWNER, BEFORE);
+        drop(world.run(["snapshot"]).exits(0));
+        let (snapshot, clients) = (world.snapshot(), world.clients());
+        Self { world, snapshot, clients }
+    }
+
+    /// The ids that the snapshot's objects have now.
+    fn ids(&self) -> Translation {
+        self.world.translation(&self.snapshot, &self.clients)
+    }
+
+    /// Takes the session's database back in a transaction that is left open.
+    fn bring_back(
+        &self,
+        session: &Session,
+        mode: Mode,
+        tables: &[&str],
+        ids: &Translation,
+    ) -> Result<Proved, Error> {
+        let tables: Vec<String> = tables.iter().map(|table| (*table).to_owned()).collect();
+        let task = Task {
+            snapshot: &self.snapshot,
+            mode,
+            tables: &tables,
+            versions: &[],
+            clients: &self.clients,
+            left_out: &LeftOut::default(),
+            translation: ids,
+            keep_in: None,
+        };
+        session.bring_back(&task)
+    }
+}
+
+fn each_damage_alone(major: Major) {
+    let base = Base::new(major);
+    let mut wrong = Vec::new();
+    for (name, sql, tables) in DAMAGES {
+        // Each damage on the same database; the last step takes it back for good.
+        base.world.sql(OWNER, sql);
+        let (session, ids) = (base.world.session(OWNER), base.ids());
+        if let Err(error) = base.bring_back(&session, Mode::Touched, tables, &ids) {
+            wrong.push(format!("{name}, touched: {:?}", chain(&error)));
+        }
+        session.run("rollback");
+        if let Err(error) = base.bring_back(&session, Mode::Whole, &[], &ids) {
+            wrong.push(format!("{name}, whole: {:?}", chain(&error)));
+            break;
+        }
+        session.run("commit");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_damage_alone_on_15() {
+    each_damage_alone(Major::Pg15);
+}
+
+#[test]
+fn each_damage_alone_on_17() {
+    each_damage_alone(Major::Pg17);
+}
+
+/// Two tables of old, of which the migration touches one.
+const NOTES: &str = "create table public.notes (id int primary key, body text);
+    create table public.others (id int primary key, note int references public.notes);
+    insert into public.notes select n, 'note ' || n from generate_series(1, 50) n;
+    insert into public.others select n, n from generate_series(1, 50) n;";
+const WRONG: &str = "update public.notes set body = 'lost';
+    alter table public.notes add column more text;
+    create table public.extra (id int primary key, note int references public.notes);";
+
+fn pushed() -> World {
+    let world = World::hosted(&[("20260101000000_wrong", WRONG)]);
+    world.sql(OWNER, NOTES);
+    drop(world.migrate(&[]).exits(0));
+    assert_eq!(world.history(), ["20260101000000"]);
+    world
+}
+
+#[test]
+fn the_last_push_is_taken_back_and_what_came_since_is_kept() {
+    let world = pushed();
+    world.sql(
+        OWNER,
+        "insert into public.notes values (51, 'new', 'x'); update public.notes set more = 'mine' where id = 7;
+        insert into public.others values (51, 1), (52, 2); insert into public.extra values (1, 1)",
+    );
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    let summary = ran.summary();
+    let done = &summary["rolled_back"];
+    assert_eq!((&done["mode"], &done["versions"]), (&json!("touched"), &json!(["20260101000000"])));
+    assert_eq!(done["tables"], json!(["public.extra", "public.notes"]));
+    assert_eq!(world.history(), [""; 0]);
+    assert_eq!(
+        world.sql(OWNER, "select count(*), min(body), max(body) from public.notes"),
+        ["50|note 1|note 9"]
+    );
+    assert_eq!(world.sql(OWNER, "select to_regclass('public.extra')"), ["~"]);
+    assert_eq!(world.sql(OWNER, "select count(*) from public.others"), ["52"]);
+    let foreign_key =
+        world.sql(OWNER, "select convalidated from pg_constraint where conname = 'others_note_fkey'");
+    assert_eq!(foreign_key, ["t"]);
+    let folder = std::path::PathBuf::from(done["folder"].as_str().unwrap());
+    let saved = |table: &str| {
+        let all = done["saved"].as_array().unwrap();
+        let saved = all.iter().find(|saved| saved["table"] == table).unwrap();
+        fs_err::read_to_string(folder.join(saved["file"].as_str().unwrap())).unwrap()
+    };
+    assert_eq!(saved("public.extra"), "id,note\n1,1\n");
+    // The migration wrote every row, so every row differs from the snapshot's.
+    assert_eq!(saved("public.notes").lines().count(), 52);
+    assert!(saved("public.notes").lines().any(|line| line == "51,new,x"));
+
+    let ran = world.run(["rollback", "--confirm", &world.target()]).exits(3);
+    assert_data_eq!(
+        ran.failure(),
+        str![[r#"
+error: the last push was taken back already, to snapshot [SNAPSHOT]
+  the target was not touched
+hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT]`
+
+"#]]
+    );
+    // The file is pending again, and the way goes on.
+    drop(world.migrate(&[]).exits(0));
+    assert_eq!(world.history(), ["20260101000000"]);
+    let ran = world.run(["rollback", "--mode", "whole", "--confirm", &world.target(), "--json"]).exits(0);
+    assert_eq!(world.history(), [""; 0]);
+    // The push leaned on the first snapshot, which was young enough.
+    assert_eq!(world.sql(OWNER, "select count(*) from public.others"), ["50"]);
+    let saved = &ran.summary()["rolled_back"]["saved"];
+    assert!(saved.as_array().unwrap().iter().any(|one| one["table"] == "public.others" && one["rows"] == 2));
+}
+
+#[test]
+fn accounts_that_came_stay_and_those_that_went_stay_away() {
+    let base = Base::new(Major::Pg17);
+    let (new, gone) = ("99999999-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000001");
+    let items = format!(
+        "select count(*) from public.items i join public.orders o on o.id = i.order_id where o.user_id = '{gone}'"
+    );
+    let items = base.world.sql(OWNER, &items).remove(0);
+    base.world.sql(
+        OWNER,
+        &format!(
+            "update public.products set price = 0; alter table public.orders add column more text;
+            insert into auth.users (id, email) values ('{new}', 'new@x.y'); delete from auth.users where id = '{gone}'"
+        ),
+    );
+    let orders = "select count(*) from public.orders where user_id =";
+    assert_eq!(base.world.sql(OWNER, &format!("{orders} '{new}'")), ["1"]);
+    for (mode, tables) in [(Mode::Touched, &["public.products", "public.orders"][..]), (Mode::Whole, &[])] {
+        let session = base.world.session(OWNER);
+        let proved = base.bring_back(&session, mode, tables, &base.ids()).unwrap();
+        let names = |changed: &[Changed]| -> Vec<String> {
+            changed.iter().map(|one| format!("{} {}", one.rows, one.table)).collect()
+        };
+        assert_eq!(names(&proved.accounts.loaded), ["1 public.orders"]);
+        // The orders of the account, and the items of these, which stayed where only a part goes back.
+        let items = format!("{items} public.items");
+        let removed =
+            if mode == Mode::Whole { vec!["16 public.orders", &items] } else { vec!["16 public.orders"] };
+        assert_eq!(names(&proved.accounts.removed), removed);
+        assert_eq!(proved.accounts.failed, None);
+        assert_eq!(session.run(&format!("{orders} '{new}'")), ["1"]);
+        assert_eq!(session.run(&format!("{orders} '{gone}'")), ["0"]);
+        assert_eq!(session.run("select count(*) from public.orders"), ["305"]);
+        assert_eq!(session.run("select min(price) from public.products"), ["1"]);
+        // The next number is free.
+        session.run("insert into public.orders (note) values ('next')");
+        session.run("rollback");
+    }
+}
