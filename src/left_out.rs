@@ -33,6 +33,12 @@ impl LeftOut {
         }
     }
 
+    /// What a target itself cannot be taken back to: tables that the dump could not read. They are left
+    /// alone.
+    pub fn unread(gaps: &[Gap]) -> Self {
+        Self::new(Vec::new(), &[], gaps)
+    }
+
     /// Names of the extensions that the scratch cannot have.
     pub fn names(&self) -> Vec<&str> {
         self.extensions.iter().map(|extension| extension.name.as_str()).collect()

@@ -4,8 +4,10 @@
 //! of each rule is `templates/explain/SSnnn.md`.
 
 mod rule;
+mod way_back;
 
 pub use rule::{Rule, UnknownRule};
+pub use way_back::WayBack;
 
 use crate::inventory::Standing;
 use crate::manifest::{ComponentName, Gap, SnapshotId, Strength};
@@ -142,15 +144,6 @@ pub struct PushFacts {
     pub rehearsal: Rehearsal,
     /// The way back.
     pub way_back: WayBack,
-}
-
-/// What is known of the way back from a push.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WayBack {
-    /// Why no rollback was exact in the rehearsal, if none was.
-    pub not_exact: Option<String>,
-    /// What stands in the way of a rollback on the target, in words.
-    pub blocked: Vec<String>,
 }
 
 /// What is known of the rehearsal of a push.
@@ -330,7 +323,7 @@ fn judge_push(policy: &Policy, push: &PushFacts, findings: &mut Vec<Finding>) {
             refuses: false,
         });
     }
-    judge_way_back(policy, &push.way_back, findings);
+    way_back::judge(policy, &push.way_back, findings);
     let fix = "run `supa-safe migrate`, which rehearses, or `supa-safe rehearse`";
     match &push.rehearsal {
         Rehearsal::Off if !policy.allow_unrehearsed => findings.push(refusal(
@@ -366,25 +359,6 @@ fn judge_push(policy: &Policy, push: &PushFacts, findings: &mut Vec<Finding>) {
             ));
         }
         Rehearsal::Passed { .. } | Rehearsal::Off | Rehearsal::NotYet => {}
-    }
-}
-
-fn judge_way_back(policy: &Policy, way_back: &WayBack, findings: &mut Vec<Finding>) {
-    let finding =
-        |rule, fact, fix: &str| Finding { refuses: !policy.allow_no_rollback, ..refusal(rule, fact, fix) };
-    if let Some(why) = &way_back.not_exact {
-        findings.push(finding(
-            Rule::RollbackNotExact,
-            format!("no rollback gives the snapshot back: {why}"),
-            "change what cannot be undone, or set `allow_no_rollback = true` for this target",
-        ));
-    }
-    for blocked in &way_back.blocked {
-        findings.push(finding(
-            Rule::RollbackImpossible,
-            format!("a rollback is not possible on the target: {blocked}"),
-            "give the role of the connection that right, or set `allow_no_rollback = true` for this target",
-        ));
     }
 }
 

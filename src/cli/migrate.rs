@@ -184,7 +184,9 @@ async fn way_back(
     base: &Verified,
     rehearsed: &Rehearsed,
 ) -> Result<WayBack, Broken> {
-    let blocked = preflight::look(&opened.target, base.snapshot()).await.map_err(failed(Exit::Error))?;
+    let blocked = preflight::look(&opened.target, base.snapshot(), &rehearsed.record().fingerprint)
+        .await
+        .map_err(failed(Exit::Error))?;
     let way_back = WayBack { not_exact: rehearsed.record().not_exact(), blocked };
     let push = PushFacts { way_back: way_back.clone(), ..push_facts(prepared, Rehearsal::NotYet) };
     let facts = Facts { push: Some(push), ..opened.no_facts() };

@@ -282,7 +282,7 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
         .stage(Stage::Rollback, format!("take {} back to snapshot {}", opened.target.name(), snapshot.id()));
     let ids = signals.guard(ids(opened, plan, clients)).await?;
     let folder = context.store.saved_dir(&opened.run);
-    let left_out = LeftOut::default();
+    let left_out = LeftOut::unread(&snapshot.manifest.database.gaps);
     let task = Task {
         snapshot,
         mode: plan.mode,

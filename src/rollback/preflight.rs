@@ -2,7 +2,7 @@
 
 use super::run::NotDone;
 use super::{Error, names};
-use crate::fingerprint::{Class, Fingerprint, is_platform_schema};
+use crate::fingerprint::{Class, Fingerprint, Line, is_platform_schema};
 use crate::postgres::connect;
 use crate::postgres::rows;
 use crate::store::Snapshot;
@@ -38,18 +38,44 @@ const LOCKS: &str = "
     left join pg_catalog.pg_namespace h on h.oid = t.relnamespace
     where coalesce(h.nspname, n.nspname) = any($1)";
 
+/// Policies that go with an object of the user's, by the words of the fingerprint.
+const DEPENDENT: &str = "
+    select distinct pg_catalog.quote_ident(p.polname) || ' on ' || p.polrelid::pg_catalog.regclass
+    from pg_catalog.pg_policy p
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+    left join pg_catalog.pg_proc f on d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and f.oid = d.refobjid
+    left join pg_catalog.pg_class c on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and c.oid = d.refobjid
+    join pg_catalog.pg_namespace n on n.oid = coalesce(f.pronamespace, c.relnamespace)
+    where n.nspname = any($1)";
+
 /// What stands in the way of a rollback to this snapshot, in words. Steps that need more than the owner's
 /// rights are tried in a transaction that is rolled back.
-pub async fn look(target: &Target, snapshot: &Snapshot) -> Result<Vec<String>, NotDone> {
+///
+/// `after` is the fingerprint that the push leaves: what differs in it must be made again.
+pub async fn look(target: &Target, snapshot: &Snapshot, after: &str) -> Result<Vec<String>, NotDone> {
+    let after = Fingerprint::from_text(after).map_err(Error::Fingerprint)?;
     let recorded = fs_err::read_to_string(snapshot.database_file("fingerprint.tsv")).map_err(Error::Io)?;
     let recorded = Fingerprint::from_text(&recorded).map_err(Error::Fingerprint)?;
     let session = connect::writable(&target.connection).await?;
-    let found = look_at(&session.client, &recorded).await;
+    let changed: Vec<String> = recorded
+        .differences(&after, Class::Owned)
+        .into_iter()
+        .filter(|difference| difference.kind == "policy")
+        .map(|difference| difference.identity)
+        .collect();
+    let gaps = &snapshot.manifest.database.gaps;
+    let unread: Vec<_> = gaps.iter().map(|gap| (gap.schema.clone(), gap.name.clone())).collect();
+    let found = look_at(&session.client, &recorded, changed, &unread).await;
     session.close().await;
     Ok(found?)
 }
 
-async fn look_at(client: &Client, recorded: &Fingerprint) -> Result<Vec<String>, Error> {
+async fn look_at(
+    client: &Client,
+    recorded: &Fingerprint,
+    mut policies: Vec<String>,
+    unread: &[(String, String)],
+) -> Result<Vec<String>, Error> {
     let schemas: Vec<String> = recorded
         .lines()
         .iter()
@@ -63,8 +89,10 @@ async fn look_at(client: &Client, recorded: &Fingerprint) -> Result<Vec<String>,
         .query(FOREIGN, &[&schemas])
         .await?
         .iter()
-        .map(|row| {
-            let (owner, name): (String, String) = (row.get(0), row.get(1));
+        .map(|row| (row.get::<_, String>(0), row.get::<_, String>(1)))
+        // What the dump could not read is left alone.
+        .filter(|(_, name)| names::qualified(name).is_none_or(|name| !unread.contains(&name)))
+        .map(|(owner, name)| {
             format!("{name} belongs to role {owner}, for whom this role cannot make it again")
         })
         .collect();
@@ -75,7 +103,9 @@ async fn look_at(client: &Client, recorded: &Fingerprint) -> Result<Vec<String>,
             "a rollback of everything takes about {needed} locks, and the server has room for {room}: raise `max_locks_per_transaction`"
         ));
     }
-    for (what, sql) in tries(recorded) {
+    let dependent = client.query(DEPENDENT, &[&schemas]).await?;
+    policies.extend(dependent.iter().map(|row| row.get::<_, String>(0)));
+    for (what, sql) in tries(recorded, &policies) {
         client.batch_execute("savepoint supa_safe_canary").await?;
         let outcome = client.batch_execute(&sql).await;
         client.batch_execute("rollback to savepoint supa_safe_canary").await?;
@@ -93,10 +123,12 @@ async fn look_at(client: &Client, recorded: &Fingerprint) -> Result<Vec<String>,
 }
 
 /// Steps that need more than the owner's rights, and what they are.
-fn tries(recorded: &Fingerprint) -> Vec<(String, String)> {
+fn tries(recorded: &Fingerprint, policies: &[String]) -> Vec<(String, String)> {
     let owned = || recorded.lines().iter().filter(|line| line.class == Class::Owned);
     let on_managed = |kind: &'static str| {
-        let tables = owned().filter(move |line| line.kind == kind).filter_map(|line| {
+        let is_meant =
+            move |line: &&Line| line.kind == kind && (kind != "policy" || policies.contains(&line.identity));
+        let tables = owned().filter(is_meant).filter_map(|line| {
             let (name, table) = names::on(&line.identity)?;
             is_platform_schema(&names::qualified(table)?.0).then_some((name.to_owned(), table.to_owned()))
         });

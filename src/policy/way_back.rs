@@ -1,0 +1,31 @@
+//! Whether what is pushed can be taken back.
+
+use super::{Finding, Policy, Rule, refusal};
+
+/// What is known of the way back from a push.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WayBack {
+    /// Why no rollback was exact in the rehearsal, if none was.
+    pub not_exact: Option<String>,
+    /// What stands in the way of a rollback on the target, in words.
+    pub blocked: Vec<String>,
+}
+
+pub(super) fn judge(policy: &Policy, way_back: &WayBack, findings: &mut Vec<Finding>) {
+    let finding =
+        |rule, fact, fix: &str| Finding { refuses: !policy.allow_no_rollback, ..refusal(rule, fact, fix) };
+    if let Some(why) = &way_back.not_exact {
+        findings.push(finding(
+            Rule::RollbackNotExact,
+            format!("no rollback gives the snapshot back: {why}"),
+            "change what cannot be undone, or set `allow_no_rollback = true` for this target",
+        ));
+    }
+    for blocked in &way_back.blocked {
+        findings.push(finding(
+            Rule::RollbackImpossible,
+            format!("a rollback is not possible on the target: {blocked}"),
+            "give the role of the connection that right, or set `allow_no_rollback = true` for this target",
+        ));
+    }
+}
