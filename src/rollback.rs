@@ -20,6 +20,7 @@ pub mod run;
 mod script;
 mod selection;
 mod since;
+pub mod storage;
 
 pub use accounts::Changed;
 pub use selection::Translation;
@@ -30,6 +31,7 @@ use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
 use crate::postgres::{catalog, rows};
 use crate::proc;
+use crate::salvage;
 use crate::store::Snapshot;
 use crate::target::Connection;
 use crate::tools::installs::Installation;
@@ -44,6 +46,12 @@ use std::path::Path;
 use std::time::Instant;
 use tokio_postgres::Client;
 
+/// What no rollback brings back, for people.
+pub const LIMITS: [&str; 3] = [
+    "rows of managed schemas (auth, vault, cron) stay as they are",
+    "Functions and secrets stay as they are",
+    "passwords of roles that were dropped",
+];
 /// Looks at what is left and changes it in place, at most so often: a privilege can depend on another.
 const PASSES: usize = 3;
 
@@ -86,6 +94,9 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot keep the files of the rollback")]
     Io(#[from] io::Error),
+    /// The rows of Storage could not be taken back.
+    #[error(transparent)]
+    Storage(#[from] salvage::Error),
     /// Something would not be as in the snapshot.
     #[error("the database would not be as in the snapshot: {}", .0.join("; "))]
     NotExact(Vec<String>),
@@ -146,6 +157,8 @@ pub struct Task<'a> {
     pub left_out: &'a LeftOut,
     /// Ids of objects in the database at hand.
     pub translation: &'a Translation,
+    /// The objects of Storage whose rows go back as well.
+    pub storage: Option<&'a salvage::Saved>,
     /// Where rows written since are kept; none in a rehearsal.
     pub keep_in: Option<&'a Path>,
 }
@@ -219,16 +232,23 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let saved = work.save(&doomed).await?;
     let kept = accounts::keep(&work, &doomed).await?;
     closure::drop_all(client, &closure).await?;
+    if let Some(saved) = task.storage {
+        // Before the keys that refer to them.
+        salvage::rows(client, saved).await?;
+    }
     let accounts = work.restore(&kept).await?;
     work.forget().await?;
     work.settle().await?;
     proof::platform(&work, &live, &work.look().await?)?;
     proof::sequences(&work, &accounts).await?;
-    let transaction: String =
-        client.query_one("select pg_catalog.pg_current_xact_id()::text", &[]).await?.get(0);
+    let transaction = transaction(client).await?;
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
     Ok(Proved { mode: task.mode, tables, saved, accounts, transaction, seconds })
+}
+
+async fn transaction(client: &Client) -> Result<String, Error> {
+    Ok(client.query_one("select pg_catalog.pg_current_xact_id()::text", &[]).await?.get(0))
 }
 
 /// What every step needs.

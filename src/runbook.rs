@@ -7,6 +7,8 @@ use crate::manifest::{ComponentName, ComponentState, Manifest, SnapshotId};
 use crate::plan::restore_steps;
 use crate::proc::shell_word;
 use crate::rehearse::Rehearsed;
+use crate::rehearse::record::Record;
+use crate::rollback;
 use crate::store::Snapshot;
 use crate::tools::pg_restore::{self, Site};
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -15,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// The runbook's file name.
 pub const FILE: &str = "restore.md";
+/// The file that says how to take the target back.
+const ROLLBACK: &str = "rollback.md";
 /// What to restore of the archive, beside it.
 const LIST: &str = "restore.list";
 
@@ -102,5 +106,39 @@ pub fn write(snapshot: &Snapshot, rehearsed: Option<&Rehearsed>) -> Result<Writt
     )?;
     let path = snapshot.dir.join(FILE);
     disk::write(&path, text.as_bytes())?;
+    if let Some(rehearsed) = rehearsed {
+        disk::write(&snapshot.dir.join(ROLLBACK), rollback(manifest, rehearsed.record())?.as_bytes())?;
+    }
     Ok(Written { snapshot: manifest.id.clone(), path })
+}
+
+/// The page on the way back, from what the rehearsal of it found.
+fn rollback(manifest: &Manifest, record: &Record) -> Result<String, Error> {
+    let modes: Vec<_> = record
+        .rollbacks
+        .iter()
+        .map(|one| {
+            context! {
+                name => one.mode.as_str(),
+                failed => one.failed.as_deref(),
+                seconds => format!("{:.0}", one.seconds.ceil()),
+                tables => &one.tables,
+            }
+        })
+        .collect();
+    let files: Vec<String> = record.effects.iter().map(|effect| effect.file.clone()).collect();
+    let mut templates = Environment::new();
+    templates.set_undefined_behavior(UndefinedBehavior::Strict);
+    Ok(templates.render_str(
+        include_str!("../templates/rollback.md"),
+        context! {
+            id => manifest.id.as_str(),
+            target => manifest.identity.name.as_str(),
+            taken_at => manifest.taken.target_clock.to_string(),
+            command => format!("supa-safe rollback {}", manifest.id),
+            limits => rollback::LIMITS,
+            files,
+            modes,
+        },
+    )?)
 }

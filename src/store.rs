@@ -433,9 +433,9 @@ impl Store {
         names.map(|name| Ok((name.clone(), self.run_lines(&name)?))).collect()
     }
 
-    /// Where a rollback keeps the rows that were written since its snapshot.
-    pub fn saved_dir(&self, run: &str) -> PathBuf {
-        self.root.join("saved").join(run)
+    /// Where a rollback keeps what was written since its snapshot.
+    pub fn rollback_dir(&self, run: &str) -> PathBuf {
+        self.root.join("rollbacks").join(run)
     }
 
     /// The record of a run as lines of JSON. The last line of a run that died may be cut short, and

@@ -19,6 +19,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::policy::Finding;
+use crate::rollback::storage::Objects;
 use crate::rollback::{Accounts, Mode, Saved};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -85,6 +86,9 @@ pub struct RolledBack {
     pub accounts: Accounts,
     /// Where they are.
     pub folder: String,
+    /// What was done about Storage, when it went back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Objects>,
     /// Seconds from the first lock to the commit.
     pub seconds: f64,
 }

@@ -417,6 +417,7 @@ pub(super) fn push_failed(outcome: &Outcome, signal: Option<Exit>, summary: Summ
         failure = failure.detail(format!("the state before the push is in snapshot {id}"));
     }
     failure = failure.hint("Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand");
+    failure = failure.hint("Or take back what stands: `supa-safe rollback`");
     if let Some(runbook) = &summary.runbook {
         failure = failure
             .hint(format!("To restore the state before the push into a new database, follow {runbook}"));
@@ -447,8 +448,10 @@ pub(super) fn postcheck_differs(differences: &[String], summary: Summary) -> Bro
     for difference in differences {
         failure = failure.detail(difference.clone());
     }
+    failure = failure.hint("To take the push back, run `supa-safe rollback`");
     if let Some(runbook) = &summary.runbook {
-        failure = failure.hint(format!("Read {runbook} for how to get the state before the push"));
+        failure = failure
+            .hint(format!("To restore the state before the push into a new database, follow {runbook}"));
     }
     Broken::new(failure, summary)
 }

@@ -440,7 +440,9 @@ async fn finish(
         opened.context.note(pushed.clone());
     }
     done.closing.insert(0, pushed);
-    Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
+    Ok(done
+        .closing("To take this push back, run `supa-safe rollback`")
+        .closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
 }
 
 /// A snapshot that stood on another one's restore gets its own proof when the push is over. That may

@@ -17,13 +17,17 @@ use crate::rehearse::record::Record;
 use crate::rehearse::rollback::written_tables;
 use crate::resolve;
 use crate::rollback::choice::{self, Choice, Past, Refusal};
-use crate::rollback::run::{self, Fate, NotDone};
+use crate::rollback::run::{self, Fate, NotDone, Ready};
+use crate::rollback::storage::{self, Objects};
 use crate::rollback::{self, Mode, Task, Translation};
+use crate::salvage::{Reach, Saved};
+use crate::store::Snapshot;
 use crate::tools::installs;
 use crate::ui::{RolledBack, Summary};
 use crate::verify::{self, Verified};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
+use std::path::Path;
 
 /// Arguments of `rollback`.
 #[derive(Debug, Args)]
@@ -42,6 +46,9 @@ pub(super) struct RollbackArgs {
     /// Take back this version of somebody else's too
     #[arg(long, value_name = "VERSION", help_heading = RUN)]
     also: Vec<String>,
+    /// Take back this part alone; without it the database, and Storage where the migration wrote to it
+    #[arg(long, value_name = "PART", help_heading = RUN)]
+    only: Option<Part>,
     /// Print what would be done, and change nothing
     #[arg(long, help_heading = RUN)]
     dry_run: bool,
@@ -56,6 +63,12 @@ enum How {
     Whole,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Database,
+    Storage,
+}
+
 /// What is to be done, as far as it is known before the target is locked.
 struct Plan {
     choice: Choice,
@@ -63,6 +76,8 @@ struct Plan {
     record: Option<Record>,
     mode: Mode,
     tables: Vec<String>,
+    with_database: bool,
+    with_storage: bool,
 }
 
 pub(super) async fn run(setting: &Setting, args: RollbackArgs) -> Result<Exit, Failure> {
@@ -79,7 +94,7 @@ async fn roll_back(
     signals: &mut Signals,
 ) -> Result<Done, Broken> {
     let past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
-    if let Some(done) = signals.guard(settle(opened, &past)).await? {
+    if let Some(done) = signals.guard(Box::pin(settle(opened, &past))).await? {
         return Ok(done);
     }
     let plan = signals.guard(Box::pin(plan(opened, &past, args))).await?;
@@ -108,6 +123,12 @@ async fn settle(opened: &Opened, past: &Past) -> Result<Option<Done>, Broken> {
     let fate = run::fate(&opened.target, &unsettled.transaction).await.map_err(|error| not_done(&error))?;
     match fate {
         Fate::Committed => {
+            let folder = context.store.rollback_dir(&unsettled.run);
+            let resumed = storage::resume(context, &folder).await.map_err(|error| not_done(&error))?;
+            if let Some(resumed) = resumed {
+                let snapshot = opened.snapshot(Some(&unsettled.snapshot))?;
+                bring_bytes(opened, &snapshot, resumed).await?;
+            }
             context.tell(&Event::RolledBack { snapshot: unsettled.snapshot.clone() });
             let summary = Summary { snapshot: Some(unsettled.snapshot.clone()), ..Summary::new() };
             let closing = vec![format!(
@@ -167,7 +188,18 @@ async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> Result<Plan,
     let digest = &base.snapshot().manifest.database.owned_digest;
     let record = Record::of_push(store, digest, &choice.files).map_err(failed(Exit::Error))?;
     let (mode, tables) = scope(record.as_ref(), args)?;
-    Ok(Plan { choice, base, record, mode, tables })
+    let with_storage = match args.only {
+        Some(only) => only == Part::Storage,
+        None => record.as_ref().is_some_and(writes_storage),
+    };
+    let with_database = args.only != Some(Part::Storage);
+    Ok(Plan { choice, base, record, mode, tables, with_database, with_storage })
+}
+
+/// Whether the migration wrote to the rows of Storage.
+fn writes_storage(record: &Record) -> bool {
+    let tables = record.effects.iter().flat_map(|effect| &effect.tables);
+    tables.into_iter().any(|table| ["storage.objects", "storage.buckets"].contains(&table.table.as_str()))
 }
 
 /// How much goes back, and whose rows.
@@ -247,18 +279,18 @@ fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
             lines.push(("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()));
         }
     }
+    if plan.with_storage {
+        lines.push((
+            "storage",
+            "every object goes back, rows and bytes; what is written over is kept; what came since stays; not rehearsed"
+                .to_owned(),
+        ));
+    }
     lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
     lines.push(("blocks", "nobody reads or writes these tables until it is over".to_owned()));
-    lines.extend(LIMITS.map(|limit| ("limit", limit.to_owned())));
+    lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
     lines
 }
-
-/// What no rollback of the database brings back.
-const LIMITS: [&str; 3] = [
-    "rows of managed schemas (auth, storage, vault, cron) stay as they are",
-    "objects of Storage, Functions, and secrets stay as they are",
-    "passwords of roles that were dropped",
-];
 
 fn show(opened: &Opened, plan: &Plan) -> Done {
     let summary = Summary { snapshot: Some(plan.choice.snapshot.clone()), ..Summary::new() };
@@ -269,19 +301,60 @@ fn show(opened: &Opened, plan: &Plan) -> Done {
 }
 
 async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<Done, Broken> {
-    let context = &opened.context;
+    let (context, target) = (&opened.context, &opened.target);
     let snapshot = plan.base.snapshot();
+    let held = signals
+        .guard(async { TargetLock::take(target).await.map_err(|error| fail::delegate_failed(&error)) })
+        .await?;
+    let watch =
+        context.stage(Stage::Rollback, format!("take {} back to snapshot {}", target.name(), snapshot.id()));
+    let folder = context.store.rollback_dir(&opened.run);
+    let storage = if plan.with_storage {
+        let save = async {
+            storage::save(target, snapshot, context, &folder).await.map_err(|error| not_done(&error))
+        };
+        signals.guard(save).await?
+    } else {
+        None
+    };
+    if plan.with_storage && storage.is_none() {
+        context.warn("Storage stays as it is: the snapshot, or this run, has no way to it");
+    }
+    let ready = signals.guard(Box::pin(prove(opened, plan, storage.as_ref(), &folder))).await?;
+    let proved =
+        run::commit(target, snapshot.id(), ready, context).await.map_err(|error| not_done(&error))?;
+    let objects = match storage {
+        Some((reach, saved)) => Some(bring_bytes(opened, snapshot, (reach, saved)).await?),
+        None => None,
+    };
+    context.tell(&Event::RolledBack { snapshot: snapshot.id().clone() });
+    held.release().await;
+    watch.done(format!("{} tables made again, and everything is as in the snapshot", proved.tables.len()));
+    Ok(finish(opened, plan, (&proved, objects), &folder.display().to_string()))
+}
+
+/// The database, or the rows of Storage alone, in a transaction that is left open.
+async fn prove(
+    opened: &Opened,
+    plan: &Plan,
+    storage: Option<&(Reach, Saved)>,
+    folder: &Path,
+) -> Result<Ready, Failure> {
+    let (context, target, snapshot) = (&opened.context, &opened.target, plan.base.snapshot());
+    let saved = storage.map(|(_, saved)| saved);
+    if !plan.with_database {
+        let saved = saved.ok_or_else(|| {
+            Failure::message(
+                Exit::Refused,
+                "the snapshot holds no Storage, or nothing says where it is; nothing was changed",
+            )
+            .hint("Set the keys that `supa-safe snapshot` used")
+        })?;
+        return run::prove_storage(target, saved).await.map_err(|error| not_done(&error));
+    }
     let clients = installs::client_for(snapshot.manifest.client_major(), &context.machine.installations)
         .map_err(|error| fail::installs_failed(&error))?;
-    let held = signals
-        .guard(async {
-            TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error))
-        })
-        .await?;
-    let watch = context
-        .stage(Stage::Rollback, format!("take {} back to snapshot {}", opened.target.name(), snapshot.id()));
-    let ids = signals.guard(ids(opened, plan, clients)).await?;
-    let folder = context.store.saved_dir(&opened.run);
+    let ids = ids(opened, plan, clients).await?;
     let left_out = LeftOut::unread(&snapshot.manifest.database.gaps);
     let task = Task {
         snapshot,
@@ -291,16 +364,31 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
         clients,
         left_out: &left_out,
         translation: &ids,
-        keep_in: Some(&folder),
+        storage: saved,
+        keep_in: Some(folder),
     };
-    let prove = async { run::prove(&opened.target, &task, context).await.map_err(|error| not_done(&error)) };
-    let ready = signals.guard(prove).await?;
-    let proved =
-        run::commit(&opened.target, &task, ready, context).await.map_err(|error| not_done(&error))?;
-    context.tell(&Event::RolledBack { snapshot: snapshot.id().clone() });
-    held.release().await;
-    watch.done(format!("{} tables made again, and everything is as in the snapshot", proved.tables.len()));
-    Ok(finish(opened, plan, proved, &folder.display().to_string()))
+    run::prove(target, &task, context).await.map_err(|error| not_done(&error))
+}
+
+/// The bytes of Storage, after the commit.
+async fn bring_bytes(
+    opened: &Opened,
+    snapshot: &Snapshot,
+    (reach, mut saved): (Reach, Saved),
+) -> Result<Objects, Failure> {
+    let incomplete = |failure: Failure| {
+        failure
+            .detail("the database is as in the snapshot; Storage is not yet")
+            .hint("Run `supa-safe rollback` again: it goes on with Storage")
+    };
+    let objects = storage::bytes(&opened.target, snapshot, (&reach, &mut saved))
+        .await
+        .map_err(|error| incomplete(Failure::new(Exit::RollbackIncomplete, &error)))?;
+    if objects.left.is_empty() {
+        return Ok(objects);
+    }
+    let failure = Failure::message(Exit::RollbackIncomplete, "objects of Storage are not as in the snapshot");
+    Err(incomplete(objects.left.iter().take(20).fold(failure, |failure, left| failure.detail(left.clone()))))
 }
 
 async fn ids(opened: &Opened, plan: &Plan, clients: &installs::Installation) -> Result<Translation, Failure> {
@@ -313,7 +401,12 @@ async fn ids(opened: &Opened, plan: &Plan, clients: &installs::Installation) -> 
     Ok(Translation::of_target(&recorded, &now))
 }
 
-fn finish(opened: &Opened, plan: &Plan, proved: rollback::Proved, folder: &str) -> Done {
+fn finish(
+    opened: &Opened,
+    plan: &Plan,
+    (proved, objects): (&rollback::Proved, Option<Objects>),
+    folder: &str,
+) -> Done {
     let rows: u64 = proved.saved.iter().map(|saved| saved.rows).sum();
     let snapshot = plan.choice.snapshot.clone();
     let closing = vec![format!(
@@ -325,14 +418,15 @@ fn finish(opened: &Opened, plan: &Plan, proved: rollback::Proved, folder: &str) 
     let summary = Summary {
         snapshot: Some(snapshot),
         target_touched: true,
-        limits: LIMITS.map(str::to_owned).to_vec(),
+        limits: rollback::LIMITS.map(str::to_owned).to_vec(),
         rolled_back: Some(RolledBack {
             mode: proved.mode,
             versions: plan.choice.versions.clone(),
-            tables: proved.tables,
+            tables: proved.tables.clone(),
             saved: proved.saved.clone(),
             accounts: proved.accounts.clone(),
             folder: folder.to_owned(),
+            storage: objects.clone(),
             seconds: proved.seconds,
         }),
         ..Summary::new()
@@ -360,6 +454,12 @@ fn finish(opened: &Opened, plan: &Plan, proved: rollback::Proved, folder: &str) 
             "the rows of accounts that signed up since do not fit and were not loaded again: {why}"
         ));
     }
+    if let Some(objects) = &objects {
+        done = done.closing(format!(
+            "  Storage: {} objects moved back, {} uploaded, {} were there; {} were written over and kept; {} came since and stay",
+            objects.moved, objects.uploaded, objects.found, objects.saved, objects.added
+        ));
+    }
     if rows > 0 {
         done = done
             .closing("To load them again where their keys are free:")
@@ -377,6 +477,9 @@ fn not_done(error: &NotDone) -> Failure {
         NotDone::Rollback(rollback::Error::Statement { .. }) => {
             let failure = Failure::new(Exit::Error, error).detail("nothing was changed");
             failure.hint("Run it again; with `--mode whole` when rows written since refer to what goes back")
+        }
+        NotDone::Storage(_) | NotDone::Store(_) => {
+            Failure::new(Exit::Error, error).detail("nothing was changed")
         }
         NotDone::Rollback(_) => Failure::new(Exit::Error, error).detail("nothing was changed"),
     }

@@ -97,6 +97,7 @@ pub(super) async fn rehearse(
             clients,
             left_out: &restored.left_out,
             translation,
+            storage: None,
             keep_in: None,
         };
         let outcome = rollback::bring_back(&session.client, &task).await;

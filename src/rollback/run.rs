@@ -1,9 +1,11 @@
 //! Runs a rollback on a target: tries again when a lock does not come, and settles its commit.
 
-use super::{Error, Proved, Task, bring_back};
+use super::{Error, Proved, Task, bring_back, storage};
 use crate::context::Context;
 use crate::event::Event;
+use crate::manifest::SnapshotId;
 use crate::postgres::connect::{self, Session};
+use crate::salvage;
 use crate::target::Target;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
@@ -34,6 +36,12 @@ pub enum NotDone {
     /// It was not proved, and nothing was committed.
     #[error(transparent)]
     Rollback(#[from] Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// Storage could not be taken back.
+    #[error(transparent)]
+    Storage(#[from] salvage::Error),
     /// It was proved, and whether it was committed is not known.
     #[error(
         "the connection was lost while the rollback was committed, and the server does not say whether it was"
@@ -72,15 +80,22 @@ pub async fn prove(target: &Target, task: &Task<'_>, context: &Context) -> Resul
     }
 }
 
+/// Takes the rows of Storage back and nothing else, and leaves the transaction open.
+pub async fn prove_storage(target: &Target, saved: &salvage::Saved) -> Result<Ready, NotDone> {
+    let session = connect::writable(&target.connection).await?;
+    let proved = storage::rows(&session.client, saved).await?;
+    Ok(Ready { session, proved })
+}
+
 /// Commits. Whether a commit that was cut off stands is asked of the server.
 pub async fn commit(
     target: &Target,
-    task: &Task<'_>,
+    snapshot: &SnapshotId,
     ready: Ready,
     context: &Context,
 ) -> Result<Proved, NotDone> {
     let Ready { session, proved } = ready;
-    let snapshot = task.snapshot.id().clone();
+    let snapshot = snapshot.clone();
     context.tell(&Event::RollingBack { snapshot, transaction: proved.transaction.clone() });
     // PostgREST reads the schema anew (PostgREST documentation, Schema Cache).
     let sql = "notify pgrst, 'reload schema'; notify pgrst, 'reload config'; commit";

@@ -149,6 +149,7 @@ fn only_scratches_and_rollbacks_are_opened_for_writing() {
             "src/scratch/",
             "src/rehearse/",
             "src/rollback/run.rs",
+            "src/rollback/storage.rs",
             "src/rollback/preflight.rs",
             "src/demo.rs",
             "src/demo/",

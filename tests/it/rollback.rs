@@ -1,5 +1,7 @@
 //! The way back: what a migration did is undone, exactly, and what users did since is kept.
 
+mod objects;
+
 use crate::world::{ADMIN, Major, OWNER, Session, World};
 use serde_json::json;
 use snapbox::{assert_data_eq, str};
@@ -103,6 +105,7 @@ impl Base {
             clients: &self.clients,
             left_out: &LeftOut::default(),
             translation: ids,
+            storage: None,
             keep_in: None,
         };
         session.bring_back(&task)

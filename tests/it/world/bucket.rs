@@ -2,7 +2,7 @@
 
 use super::{ADMIN, World, told};
 use supa_safe::demo::storage::{Double, Fault, Kind, Operation, Settings};
-use supa_safe::objects::{Access, Endpoint, Keys};
+use supa_safe::objects::{Access, Client, Endpoint, Keys};
 use supa_safe::secret::Secret;
 use supa_safe::target::{Connection, Defaults};
 use tokio::runtime::Runtime;
@@ -19,6 +19,15 @@ impl Bucket {
     /// Stores an object as an upload does.
     pub(crate) fn put(&self, bucket: &str, key: &str, bytes: &[u8]) {
         self.runtime.block_on(self.double.put(bucket, key, bytes)).unwrap();
+    }
+
+    /// The bytes of an object, as the endpoint gives them out.
+    pub(crate) fn get(&self, bucket: &str, key: &str) -> Vec<u8> {
+        let read = async {
+            let client = Client::new(&self.access(self.pair())).await.unwrap();
+            client.get(bucket, key, || Ok(Vec::new())).await.unwrap().0
+        };
+        self.runtime.block_on(read)
     }
 
     /// Makes the next requests go wrong.
