@@ -42,6 +42,7 @@ const ROLES: &str = include_str!("demo/hosted/roles.sql");
 const PLATFORM: &str = include_str!("demo/hosted/platform.sql");
 /// The rows of the shop.
 const ROWS: &str = include_str!("demo/shop.sql");
+const CUSTOMERS: &str = include_str!("demo/customers.sql");
 /// Versions that are applied before the story begins.
 const APPLIED: &str = include_str!("demo/applied.txt");
 
@@ -166,6 +167,23 @@ impl Hosted {
         run(&self.connection, &[("the rows", ROWS)]).await?;
         lay_out(&self.project(), |_| true)?;
         Ok(())
+    }
+
+    /// What customers do while nobody has noticed yet: one signs up, another one orders.
+    pub async fn go_on(&self) -> Result<(), Error> {
+        run(&self.connection, &[("the customers of the shop", CUSTOMERS)]).await
+    }
+
+    /// How many accounts and orders there are, and how many orders have a shipping price.
+    pub async fn counts(&self) -> Result<String, Error> {
+        let session = connect::read_only(&self.connection).await?;
+        let sql = "select (select count(*) from auth.users) || ' accounts, ' || (select count(*) from public.orders) \
+            || ' orders' || case when exists (select from pg_attribute where attrelid = 'public.orders'::regclass \
+            and attname = 'shipping_cents' and not attisdropped) then ', with shipping prices' else '' end";
+        let counted = session.client.query_one(sql, &[]).await;
+        let row = counted.map_err(|source| Error::Setup { what: "the counts", source })?;
+        session.close().await;
+        Ok(row.get(0))
     }
 
     /// Starts what stands for the platform, with the project's functions, secrets, and objects.

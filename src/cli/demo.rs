@@ -2,7 +2,7 @@
 
 use super::fail::failed;
 use super::signals::Signals;
-use super::{Cli, Command, Global, Setting, look, migrate, open, secrets};
+use super::{Cli, Command, Global, Setting, look, migrate, open, rollback, secrets};
 use crate::config::{Config, Flags, Surroundings};
 use crate::demo::platform::{self, Platform};
 use crate::demo::{self, Hosted};
@@ -48,7 +48,7 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
     let mut signals = Signals::take()?;
     let story = Story { told: !setting.global.json && !setting.global.quiet };
     let props = signals.guard(props(setting)).await?;
-    story.act("1/6", "A project that looks like one of Supabase's platform");
+    story.act("1/7", "A project that looks like one of Supabase's platform");
     let hosted = signals
         .guard(async {
             Hosted::start(props.server.clone(), &props.machine).await.map_err(|error| broken(&error))
@@ -191,7 +191,7 @@ async fn set_up(
         platform.functions(),
         platform::SECRETS.len()
     ));
-    story.act("2/6", "Somebody has written new migrations");
+    story.act("2/7", "Somebody has written new migrations");
     for file in pending {
         story.line(file);
     }
@@ -227,7 +227,7 @@ async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<
     let name = stage.hosted.connection().name();
     let confirm = [("--confirm", name.as_str())];
 
-    story.act("3/6", "No snapshot can hold the values of secrets: somebody confirms to keep them");
+    story.act("3/7", "No snapshot can hold the values of secrets: somebody confirms to keep them");
     let Command::Secrets(args) = stage.command(story, &["secrets", "confirm"], &confirm)? else {
         return Err(lost());
     };
@@ -239,11 +239,11 @@ async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<
         signals.guard(secrets::confirm_silently(&stage.setting, args)).await?;
     }
 
-    story.act("4/6", "The migrations are pushed with supa-safe instead of `supabase db push`");
+    story.act("4/7", "The migrations are pushed with supa-safe instead of `supabase db push`");
     let Command::Migrate(args) = stage.command(story, &["migrate"], &confirm)? else { return Err(lost()) };
     let exit = Box::pin(migrate::run(&stage.setting, args)).await?;
     if exit == Exit::Done {
-        story.act("5/6", "What stands on disk now");
+        story.act("5/7", "What stands on disk now");
         if story.told {
             let Command::Show(args) = stage.command(story, &["show"], &[])? else { return Err(lost()) };
             look::show(&stage.setting, &args).await?;
@@ -251,9 +251,31 @@ async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<
         if let Some(snapshot) = newest(stage.hosted).map_err(failed(Exit::Error))? {
             story.snapshot(&snapshot).map_err(failed(Exit::Error))?;
         }
+        if story.told {
+            Box::pin(take_back(stage, story)).await?;
+        }
         story.own_project();
     }
     Ok(exit)
+}
+
+/// Finds the migration wrong, after customers went on, and takes it back.
+async fn take_back(stage: &Stage<'_>, story: Story) -> Result<(), Failure> {
+    let name = stage.hosted.connection().name();
+    story.act("6/7", "The shipping prices turn out to be wrong, and customers have gone on meanwhile");
+    stage.hosted.go_on().await.map_err(|error| broken(&error))?;
+    story.line("somebody has signed up, somebody has ordered, and a product got a new title");
+    story.line(&format!("now: {}", stage.hosted.counts().await.map_err(|error| broken(&error))?));
+    let command = stage.command(story, &["rollback"], &[("--confirm", name.as_str())])?;
+    let Command::Rollback(args) = command else {
+        return Err(Failure::message(Exit::Error, "the demo has lost its command"));
+    };
+    rollback::run(&stage.setting, args).await?;
+    story.line(&format!("now: {}", stage.hosted.counts().await.map_err(|error| broken(&error))?));
+    story.line(
+        "the new account stays, the new order is in the files above, and the new title was never touched",
+    );
+    Ok(())
 }
 
 fn newest(hosted: &Hosted) -> Result<Option<Snapshot>, store::Error> {
@@ -340,7 +362,7 @@ impl Story {
     }
 
     fn own_project(self) {
-        self.act("6/6", "The same on a project of yours, from the folder that holds `supabase/`");
+        self.act("7/7", "The same on a project of yours, from the folder that holds `supabase/`");
         for line in [
             "supabase link                           # unless it is linked already",
             "export SUPA_SAFE_S3_ACCESS_KEY_ID=…     # for the files of Storage,",
@@ -351,6 +373,7 @@ impl Story {
             "supa-safe secrets confirm               # that you keep their values elsewhere",
             "supa-safe migrate                       # all of it: it asks before it pushes",
             "supa-safe show                          # the snapshot, and its folder",
+            "supa-safe rollback                      # takes the last push back",
         ] {
             self.line(line);
         }

@@ -3,7 +3,7 @@
 use super::{Error, Proved, Task, bring_back, storage};
 use crate::context::Context;
 use crate::event::Event;
-use crate::manifest::SnapshotId;
+use crate::manifest::{SnapshotId, qualified};
 use crate::postgres::connect::{self, Session};
 use crate::salvage;
 use crate::target::Target;
@@ -60,10 +60,20 @@ pub struct Ready {
 /// Takes the target back, and leaves the transaction open.
 pub async fn prove(target: &Target, task: &Task<'_>, context: &Context) -> Result<Ready, NotDone> {
     let mut attempt = 1;
+    let mut tables = task.tables.to_vec();
     loop {
         let session = connect::writable(&target.connection).await?;
-        match bring_back(&session.client, task).await {
+        let task = Task { tables: &tables, ..*task };
+        match bring_back(&session.client, &task).await {
             Ok(proved) => return Ok(Ready { session, proved }),
+            Err(error) if dangling(&error).is_some_and(|table| !tables.contains(&table)) => {
+                session.close().await;
+                let table = dangling(&error).unwrap_or_default();
+                context.note(format!(
+                    "rows of {table} that were written since refer to what goes back: it goes back too, and its rows are kept"
+                ));
+                tables.push(table);
+            }
             Err(error) if attempt < ATTEMPTS && is_passing(&error) => {
                 session.close().await;
                 context.note(format!(
@@ -133,6 +143,12 @@ pub async fn fate(target: &Target, transaction: &str) -> Result<Fate, NotDone> {
     }
     session.close().await;
     Ok(fate)
+}
+
+/// The table that stayed, and of which rows refer to rows that are gone with the snapshot.
+fn dangling(error: &Error) -> Option<String> {
+    let said = error.server().filter(|said| *said.code() == SqlState::FOREIGN_KEY_VIOLATION)?;
+    Some(qualified(said.schema()?, said.table()?))
 }
 
 /// A lock that did not come, and being the one whom the server picks to end a deadlock.

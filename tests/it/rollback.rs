@@ -253,3 +253,18 @@ fn accounts_that_came_stay_and_those_that_went_stay_away() {
         session.run("rollback");
     }
 }
+
+#[test]
+fn rows_that_would_refer_to_nothing_go_back_with_their_table() {
+    let world = pushed();
+    world.sql(
+        OWNER,
+        "insert into public.notes values (51, 'new', 'x'); insert into public.others values (51, 51)",
+    );
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    let tables = &ran.summary()["rolled_back"]["tables"];
+    assert_eq!(tables, &json!(["public.extra", "public.notes", "public.others"]));
+    assert_eq!(world.sql(OWNER, "select count(*) from public.others"), ["50"]);
+    let saved = ran.summary()["rolled_back"]["saved"].clone();
+    assert!(saved.as_array().unwrap().iter().any(|one| one["table"] == "public.others" && one["rows"] == 1));
+}
