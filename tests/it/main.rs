@@ -27,6 +27,7 @@ mod named;
 mod objects;
 mod retention;
 mod rollback;
+mod rollback_rights;
 mod rollback_zoo;
 mod rules;
 mod runbook;
