@@ -27,6 +27,8 @@ mod named;
 mod objects;
 mod retention;
 mod rollback;
+mod rollback_kill;
+mod rollback_live;
 mod rollback_rights;
 mod rollback_zoo;
 mod rules;
