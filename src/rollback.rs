@@ -320,8 +320,9 @@ impl<'a> Work<'a> {
 
     /// Brings back from the archive whatever is gone.
     async fn restore(&self, kept: &[accounts::Kept]) -> Result<Accounts, Error> {
-        self.make_roles().await?;
-        let owned = Owned::of(&self.recorded, self.task.left_out);
+        let differences = self.differences(&self.look().await?);
+        self.make_roles(&differences).await?;
+        let owned = Owned::of(&self.recorded, &differences, self.task.left_out);
         let exists = live::existing(self.client, &self.known()).await?;
         let selection = Selection::of_gone(&self.known(), &owned, &exists, self.task.mode == Mode::Whole);
         if selection.is_empty() {
@@ -392,11 +393,11 @@ impl<'a> Work<'a> {
     }
 
     /// Roles come first: definitions name them.
-    async fn make_roles(&self) -> Result<(), Error> {
-        for difference in self.differences(&self.look().await?) {
+    async fn make_roles(&self, differences: &[Difference]) -> Result<(), Error> {
+        for difference in differences {
             if difference.kind == "role"
                 && difference.before.is_none()
-                && let Inverse::Change(statements) = inverse::of(&difference, &self.settings)
+                && let Inverse::Change(statements) = inverse::of(difference, &self.settings)
             {
                 let sql = statements.join(";\n");
                 self.client.batch_execute(&sql).await.map_err(Error::at("make roles"))?;

@@ -474,6 +474,10 @@ fn not_done(error: &NotDone) -> Failure {
         NotDone::Connect(error) => fail::connect_failed(error),
         NotDone::Unsettled(_) => Failure::new(Exit::RollbackIncomplete, error)
             .hint("Run `supa-safe rollback` again: it asks the server what became of it first"),
+        NotDone::Rollback(passing) if run::is_passing(passing) => Failure::new(Exit::Error, error)
+            .detail("nothing was changed")
+            .hint("See whose transaction holds its tables: `select pid, query from pg_stat_activity where state = 'idle in transaction'`")
+            .hint("Run it again when that has ended"),
         NotDone::Rollback(rollback::Error::Statement { .. }) => {
             let failure = Failure::new(Exit::Error, error).detail("nothing was changed");
             failure.hint("Run it again; with `--mode whole` when rows written since refer to what goes back")

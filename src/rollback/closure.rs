@@ -49,7 +49,7 @@ pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure,
         work.client.batch_execute("rollback to savepoint supa_safe_closure").await?;
         closure.tables = tables.iter().filter(|table| !standing.contains(&table.oid)).cloned().collect();
         let mut more = differing(work, &left);
-        more.extend(parents(&work.recorded, &closure.units));
+        more.extend(parents(&work.recorded, &left));
         more.retain(|unit| !closure.units.contains(unit));
         if more.is_empty() {
             break;
@@ -115,13 +115,17 @@ fn everything(live: &Fingerprint) -> impl Iterator<Item = Unit> {
     })
 }
 
-/// The tables of which these are partitions in the snapshot. A partition that comes again under a table
+/// The tables whose partitions in the snapshot are not there. A partition that comes again under a table
 /// that stayed would get its keys twice.
-fn parents(recorded: &Fingerprint, units: &BTreeSet<Unit>) -> BTreeSet<Unit> {
-    let tables: BTreeSet<_> = units.iter().filter_map(|unit| names::qualified(&unit.identity)).collect();
-    let partitions = recorded.lines().iter().filter(|line| {
-        line.kind == "table" && names::qualified(&line.identity).is_some_and(|name| tables.contains(&name))
-    });
+fn parents(recorded: &Fingerprint, left: &Fingerprint) -> BTreeSet<Unit> {
+    let tables = |fingerprint: &'_ Fingerprint| -> BTreeSet<String> {
+        let tables = fingerprint.lines().iter().filter(|line| line.kind == "table");
+        tables.map(|line| line.identity.clone()).collect()
+    };
+    let standing = tables(left);
+    let gone =
+        recorded.lines().iter().filter(|line| line.kind == "table" && !standing.contains(&line.identity));
+    let partitions = gone.filter(|line| line.class == Class::Owned);
     let fields = partitions.filter_map(|line| serde_json::from_str::<Value>(&line.definition).ok());
     fields
         .filter(|fields| fields.get("partition bound").is_some())

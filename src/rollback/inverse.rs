@@ -96,7 +96,12 @@ fn in_place(difference: &Difference, live: &Fields, wanted: &Fields, settings: &
     }
     let mut statements = Vec::new();
     let names: std::collections::BTreeSet<&String> = live.keys().chain(wanted.keys()).collect();
-    let differing = names.into_iter().filter(|name| live.get(*name) != wanted.get(*name));
+    let mut differing: Vec<&String> =
+        names.into_iter().filter(|name| live.get(*name) != wanted.get(*name)).collect();
+    if kind == "sequence" && differing.iter().any(|name| is_numbering(name)) {
+        statements.push(numbering(identity, wanted)?);
+        differing.retain(|name| !is_numbering(name));
+    }
     for name in differing {
         let value = wanted.get(name);
         statements.extend(match (kind, name.as_str()) {
@@ -124,6 +129,26 @@ fn in_place(difference: &Difference, live: &Fields, wanted: &Fields, settings: &
         });
     }
     Some(statements)
+}
+
+/// Whether a field of a sequence says how it counts.
+fn is_numbering(name: &str) -> bool {
+    ["type", "start", "increment", "minimum", "maximum", "cache", "cycle"].contains(&name)
+}
+
+/// Lets a sequence count as it did, from where it is: the numbers that it gave meanwhile are in use.
+fn numbering(identity: &str, wanted: &Fields) -> Option<String> {
+    let number = |name: &str| wanted.get(name)?.as_i64();
+    let cycle = if wanted.get("cycle") == Some(&Value::Bool(true)) { "cycle" } else { "no cycle" };
+    Some(format!(
+        "alter sequence {identity} as {} start with {} increment by {} minvalue {} maxvalue {} cache {} {cycle}",
+        wanted.get("type")?.as_str()?,
+        number("start")?,
+        number("increment")?,
+        number("minimum")?,
+        number("maximum")?,
+        number("cache")?,
+    ))
 }
 
 fn verb(value: Option<&Value>) -> &'static str {
@@ -223,7 +248,7 @@ pub(super) fn drop_statement(unit: &Unit) -> Option<String> {
         }
         "publication table" => {
             let (publication, table) = names::member(identity)?;
-            format!("alter publication {publication} drop table {table}")
+            format!("alter publication {publication} drop table only {table}")
         }
         "publication schema" => {
             let (publication, schema) = names::member(identity)?;
@@ -260,6 +285,10 @@ pub(super) fn constraint(difference: &Difference) -> Option<String> {
         return None;
     }
     let wanted = fields(difference.after.as_deref())?;
+    // The parent's brings it along.
+    if wanted.get("inheritance").and_then(Value::as_str) == Some("inherited") {
+        return None;
+    }
     let (name, owner) = names::on(&difference.identity)?;
     let definition = wanted.get("definition")?.as_str()?;
     Some(match owner.strip_prefix("domain ") {
@@ -532,7 +561,7 @@ mod tests {
             sql("constraint", "c on public.t"),
             "alter table public.t drop constraint if exists c cascade"
         );
-        assert_eq!(sql("publication table", "p: public.t"), "alter publication p drop table public.t");
+        assert_eq!(sql("publication table", "p: public.t"), "alter publication p drop table only public.t");
         assert_eq!(sql("user mapping", "PUBLIC on s"), "drop user mapping if exists for PUBLIC server s");
     }
 }

@@ -152,7 +152,7 @@ fn dangling(error: &Error) -> Option<String> {
 }
 
 /// A lock that did not come, and being the one whom the server picks to end a deadlock.
-fn is_passing(error: &Error) -> bool {
+pub fn is_passing(error: &Error) -> bool {
     error.server().is_some_and(|said| {
         [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(said.code())
     })

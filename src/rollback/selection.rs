@@ -7,7 +7,7 @@
 
 use super::names;
 use crate::archive::{Contents, Entry};
-use crate::fingerprint::{Class, Fingerprint, is_platform_schema};
+use crate::fingerprint::{Class, Difference, Fingerprint, is_platform_schema};
 use crate::left_out::LeftOut;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,11 +113,23 @@ pub(super) struct Owned<'a> {
     attached: Vec<(String, String)>,
     /// Kind and name of what has no schema.
     global: Vec<(String, String)>,
+    /// Names of user mappings that are gone: no dump tells their ids (`pg_dump.c`, `dumpUserMappings`).
+    mappings: Vec<String>,
     left_out: &'a LeftOut,
 }
 
 impl<'a> Owned<'a> {
-    pub(super) fn of(recorded: &Fingerprint, left_out: &'a LeftOut) -> Self {
+    /// `differences` are those of the database at hand.
+    pub(super) fn of(recorded: &Fingerprint, differences: &[Difference], left_out: &'a LeftOut) -> Self {
+        let mappings = differences
+            .iter()
+            .filter(|difference| difference.kind == "user mapping" && difference.before.is_none())
+            .filter_map(|difference| names::on(&difference.identity))
+            .map(|(role, server)| {
+                let role = if role == "PUBLIC" { "public".to_owned() } else { names::plain(role) };
+                format!("USER MAPPING {role} SERVER {}", names::plain(server))
+            });
+        let mappings = mappings.collect();
         let owned = || recorded.lines().iter().filter(|line| line.class == Class::Owned);
         let schemas = owned().filter(|line| line.kind == "schema").map(|line| names::plain(&line.identity));
         let attached =
@@ -130,7 +142,8 @@ impl<'a> Owned<'a> {
         let global = owned()
             .filter(|line| global.contains(&line.kind.as_str()))
             .map(|line| (line.kind.to_uppercase(), names::plain(&line.identity)));
-        Self { schemas: schemas.collect(), attached: attached.collect(), global: global.collect(), left_out }
+        let (schemas, attached, global) = (schemas.collect(), attached.collect(), global.collect());
+        Self { schemas, attached, global, mappings, left_out }
     }
 
     fn has(&self, entry: &Entry) -> bool {
@@ -182,6 +195,7 @@ impl<'a> Selection<'a> {
             _ if entry.catalog_oid != 0 => false,
             "TABLE DATA" | "ROW SECURITY" | "MATERIALIZED VIEW DATA" => tables.contains(&entry.oid),
             "SEQUENCE SET" | "SEQUENCE OWNED BY" => sequences.contains(entry.rest.as_str()),
+            "USER MAPPING" => owned.mappings.iter().any(|name| entry.is_named("-", name)),
             "TABLE ATTACH" => plain_tables.contains(entry.rest.as_str()),
             "INDEX ATTACH" => indexes.iter().any(|index| attaches(entry, index)),
             _ => false,
@@ -255,7 +269,7 @@ mod tests {
         let contents = Contents::parse(LIST).unwrap();
         let left_out = LeftOut::default();
         let known = Known::new(&contents, translation);
-        let owned = Owned::of(&recorded(), &left_out);
+        let owned = Owned::of(&recorded(), &[], &left_out);
         let exists = exists.iter().copied().collect();
         Selection::of_gone(&known, &owned, &exists, false).entries().map(|entry| entry.dump_id).collect()
     }

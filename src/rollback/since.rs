@@ -147,11 +147,6 @@ async fn mark(client: &Client, table: &Doomed, known: &[i64], since: Option<i32>
         Some(age) => format!("pg_catalog.age(t.xmin) < {age}"),
     };
     let name = qualified_sql(table);
-    client
-        .batch_execute(
-            "create temp table if not exists supa_safe_since (place tid); truncate pg_temp.supa_safe_since",
-        )
-        .await?;
     let sql = format!(
         "copy (select t.ctid, pg_catalog.hashtextextended(row({})::pg_catalog.text, 0), {is_written} \
          from only {name} t) to stdout",
@@ -177,13 +172,21 @@ async fn mark(client: &Client, table: &Doomed, known: &[i64], since: Option<i32>
             }
         }
     }
-    send_places(client, places).await?;
+    // Most tables have none, and over a long way each question takes its time.
+    if count > 0 {
+        send_places(client, places).await?;
+    }
     Ok(count)
 }
 
 async fn send_places(client: &Client, mut places: std::fs::File) -> Result<(), Error> {
     use std::io::Seek as _;
     places.rewind()?;
+    client
+        .batch_execute(
+            "create temp table if not exists supa_safe_since (place tid); truncate pg_temp.supa_safe_since",
+        )
+        .await?;
     let sink = client.copy_in("copy pg_temp.supa_safe_since from stdin").await?;
     let mut sink = std::pin::pin!(sink);
     let mut reader = std::io::BufReader::with_capacity(64 << 10, places);
@@ -232,13 +235,39 @@ fn load_script(doomed: &[Doomed], saved: &[Saved]) -> String {
         -- Run it in this folder: psql <url> -f load.sql\n\\set ON_ERROR_STOP on\nbegin;\n";
     let load = |saved: &Saved| {
         let table = doomed.iter().find(|table| qualified(&table.schema, &table.name) == saved.table)?;
-        let (name, columns) = (qualified_sql(table), column_list(&table.columns));
+        let Some((schema, name, recorded)) = &table.recorded else {
+            return Some(format!(
+                "\n-- {}: {} rows in {}, and no table\n",
+                saved.table, saved.rows, saved.file
+            ));
+        };
+        // The rows have the columns of the table that went, and go into the one that came back.
+        let pairs = pairs(&table.columns, recorded);
+        let name = format!("{}.{}", quote_identifier(schema), quote_identifier(name));
+        let quoted = |columns: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            columns.map(quote_identifier).collect()
+        };
+        let here = quoted(&mut pairs.iter().map(|(live, _)| *live));
+        let there = quoted(&mut pairs.iter().map(|(_, recorded)| *recorded));
+        let shape: Vec<String> =
+            here.iter().zip(&there).map(|(here, there)| format!("{there} as {here}")).collect();
+        let more = table.columns.iter().filter(|column| !pairs.iter().any(|(live, _)| live == column));
+        let more: Vec<String> = more
+            .map(|column| format!("alter table saved add column {} text;\n", quote_identifier(column)))
+            .collect();
+        let more = more.concat();
         Some(format!(
-            "\n-- {}: {} rows\ncreate temp table saved as select {columns} from {name} with no data;\n\
-             \\copy saved from '{}' with (format csv, header)\n\
-             insert into {name} ({columns}) overriding system value select * from saved on conflict do nothing;\n\
+            "\n-- {}: {} rows\ncreate temp table saved as select {} from {name} with no data;\n{more}\
+             \\copy saved ({}) from '{}' with (format csv, header)\n\
+             insert into {name} ({}) overriding system value select {} from saved on conflict do nothing;\n\
              drop table saved;\n",
-            saved.table, saved.rows, saved.file
+            saved.table,
+            saved.rows,
+            shape.join(", "),
+            column_list(&table.columns),
+            saved.file,
+            there.join(", "),
+            here.join(", ")
         ))
     };
     let loads: Vec<String> = saved.iter().filter_map(load).collect();

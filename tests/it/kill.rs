@@ -39,14 +39,14 @@ fn held_push(world: &World) -> (Going, Session) {
 }
 
 /// A run that goes on while the test looks at its events.
-struct Going {
-    child: Child,
+pub(crate) struct Going {
+    pub(crate) child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Going {
     /// Starts the program as the leader of a group, as a shell does.
-    fn start(world: &World, args: &[&str]) -> Self {
+    pub(crate) fn start(world: &World, args: &[&str]) -> Self {
         let mut command = world.command();
         command.args(args).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap();
@@ -56,7 +56,7 @@ impl Going {
 
     /// Waits for an event.
     #[track_caller]
-    fn until(&mut self, what: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&mut self, what: impl Fn(&Value) -> bool) -> Value {
         let mut seen = String::new();
         loop {
             let from = seen.len();
@@ -72,15 +72,15 @@ impl Going {
         }
     }
 
-    fn until_type(&mut self, name: &str) -> Value {
+    pub(crate) fn until_type(&mut self, name: &str) -> Value {
         self.until(|event| event["type"] == name)
     }
 
-    fn until_text(&mut self, text: &str) -> Value {
+    pub(crate) fn until_text(&mut self, text: &str) -> Value {
         self.until(|event| event["text"].as_str().is_some_and(|found| found.contains(text)))
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         proc::signal(self.child.id(), Signal::KILL).unwrap();
         self.child.wait().unwrap();
     }
@@ -92,7 +92,7 @@ impl Going {
     }
 
     /// Waits for the end: the exit code and the last event.
-    fn ends(mut self) -> (i32, Value) {
+    pub(crate) fn ends(mut self) -> (i32, Value) {
         let summary = self.until_type("summary");
         (code(self.child.wait().unwrap()), summary)
     }

@@ -11,10 +11,10 @@ use supa_safe::rollback::{Changed, Error, Mode, Proved, Task, Translation};
 use supa_safe::store::Snapshot;
 use supa_safe::tools::installs::Installation;
 
-const BEFORE: &str = include_str!("rollback/before.sql");
+pub(crate) const BEFORE: &str = include_str!("rollback/before.sql");
 
 /// What the platform's own library lets its role do.
-const AS_HOSTED: &str =
+pub(crate) const AS_HOSTED: &str =
     "grant supabase_auth_admin, supabase_storage_admin, supabase_realtime_admin to postgres;
     grant set on parameter session_replication_role to postgres";
 
@@ -67,10 +67,10 @@ const DAMAGES: &[(&str, &str, &[&str])] = &[
 ];
 
 /// A snapshot of a database.
-struct Base {
-    world: World,
-    snapshot: Snapshot,
-    clients: Installation,
+pub(crate) struct Base {
+    pub(crate) world: World,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) clients: Installation,
 }
 
 impl Base {
@@ -78,18 +78,23 @@ impl Base {
         let world = World::own_server_of(major, &[]);
         world.sql(ADMIN, AS_HOSTED);
         world.sql(OWNER, BEFORE);
+        Self::of(world)
+    }
+
+    /// Takes a snapshot of a world's database.
+    pub(crate) fn of(world: World) -> Self {
         drop(world.run(["snapshot"]).exits(0));
         let (snapshot, clients) = (world.snapshot(), world.clients());
         Self { world, snapshot, clients }
     }
 
     /// The ids that the snapshot's objects have now.
-    fn ids(&self) -> Translation {
+    pub(crate) fn ids(&self) -> Translation {
         self.world.translation(&self.snapshot, &self.clients)
     }
 
     /// Takes the session's database back in a transaction that is left open.
-    fn bring_back(
+    pub(crate) fn bring_back(
         &self,
         session: &Session,
         mode: Mode,
@@ -143,15 +148,15 @@ fn each_damage_alone_on_17() {
 }
 
 /// Two tables of old, of which the migration touches one.
-const NOTES: &str = "create table public.notes (id int primary key, body text);
+pub(crate) const NOTES: &str = "create table public.notes (id int primary key, body text);
     create table public.others (id int primary key, note int references public.notes);
     insert into public.notes select n, 'note ' || n from generate_series(1, 50) n;
     insert into public.others select n, n from generate_series(1, 50) n;";
-const WRONG: &str = "update public.notes set body = 'lost';
+pub(crate) const WRONG: &str = "update public.notes set body = 'lost';
     alter table public.notes add column more text;
     create table public.extra (id int primary key, note int references public.notes);";
 
-fn pushed() -> World {
+pub(crate) fn pushed() -> World {
     let world = World::hosted(&[("20260101000000_wrong", WRONG)]);
     world.sql(OWNER, NOTES);
     drop(world.migrate(&[]).exits(0));

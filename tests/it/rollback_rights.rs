@@ -1,0 +1,188 @@
+//! What `anon`, `authenticated`, and `service_role` can really do: tried, not read from a catalog, before a
+//! migration and after the rollback. Our own fingerprint has no part in it.
+
+use crate::rollback::{AS_HOSTED, BEFORE, Base};
+use crate::world::{ADMIN, Major, OWNER, World};
+use supa_safe::failure::chain;
+use supa_safe::rollback::Mode;
+
+const TRIES: &str = include_str!("rollback/rights.sql");
+const ROLES: [&str; 3] = ["anon", "authenticated", "service_role"];
+
+/// Tries a statement and takes it back: rows that it reached, or why it was refused.
+const ATTEMPT: &str = "create temp table answers (role text, what text, answer text);
+    create function pg_temp.attempt(what text, statement text) returns void language plpgsql as $$
+    declare
+        found bigint;
+        answer text;
+        tried_by text := current_user;
+    begin
+        begin
+            execute statement;
+            get diagnostics found = row_count;
+            raise exception using errcode = 'UNDO1', message = found || ' rows';
+        exception when others then
+            answer := case sqlstate when 'UNDO1' then sqlerrm else sqlstate end;
+        end;
+        insert into answers values (tried_by, what, answer);
+    end $$;
+    grant all on answers to public;
+    grant execute on function pg_temp.attempt to public;";
+
+/// New projects since 2026-05-30: nothing that is made in `public` is exposed by itself.
+const EXPLICIT: &str = "alter default privileges in schema public revoke select, insert, update, delete on tables
+        from anon, authenticated, service_role;
+    alter default privileges in schema public revoke usage, select on sequences from anon, authenticated, service_role;
+    alter default privileges in schema public revoke execute on functions from anon, authenticated, service_role;
+    alter default privileges revoke execute on functions from public;";
+const GRANTS: &str = "grant select, insert on public.orders to authenticated;
+    grant all on public.items to service_role;
+    grant execute on function public.total(bigint) to authenticated;";
+
+/// What Studio offers: every new table gets row security.
+const ENSURE_RLS: &str =
+    "create function public.ensure_rls() returns event_trigger language plpgsql security definer
+        set search_path = '' as $$
+    declare made record;
+    begin
+        for made in select * from pg_event_trigger_ddl_commands()
+            where command_tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') and schema_name = 'public'
+        loop
+            execute format('alter table %s enable row level security', made.object_identity);
+        end loop;
+    end $$;
+    create event trigger ensure_rls on ddl_command_end
+        when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') execute function public.ensure_rls();";
+
+/// Things of which each way to get at them must come back.
+const MORE: &str =
+    "create function public.hidden() returns text language sql security definer set search_path = '' as
+        'select what from public.audit limit 1';
+    revoke all on function public.hidden() from public, anon, authenticated;
+    create view public.leaky as select * from public.audit;
+    revoke all on public.leaky from anon, authenticated, service_role;
+    create type public.secret as enum ('a');
+    revoke usage on type public.secret from public;
+    create schema closed;
+    create table closed.books (id int primary key, title text);
+    insert into closed.books values (1, 'x');
+    create sequence public.numbers;
+    revoke all on public.numbers from anon, authenticated;
+    select lo_from_bytea(424242, 'x'), lo_from_bytea(424243, 'y');
+    grant select on large object 424242 to anon;
+    insert into public.audit (what) values ('secret');
+    create table public.no_rows_for_anon (id int primary key, body text);
+    insert into public.no_rows_for_anon values (1, 'x');
+    revoke all on public.no_rows_for_anon from anon;
+    grant update (body) on public.no_rows_for_anon to anon;";
+
+/// Wider here, narrower there, and most of it made anew.
+const DAMAGE: &str = "alter default privileges in schema public grant all on tables to anon, authenticated;
+    alter default privileges in schema public grant all on functions to anon;
+    alter default privileges grant execute on functions to public;
+    alter default privileges grant usage on schemas to anon;
+    grant all on all tables in schema public to anon with grant option;
+    grant all on all routines in schema public to anon;
+    grant all on all sequences in schema public to anon;
+    revoke all on public.products from authenticated, service_role;
+    alter table public.orders disable row level security;
+    create policy everything on public.audit for all to public using (true) with check (true);
+    alter table public.products drop column price cascade;
+    drop table public.items;
+    alter table public.audit add column whose text;
+    alter table public.no_rows_for_anon add column more int default 3;
+    drop view public.order_notes;
+    create view public.order_notes as select * from public.orders;
+    drop function public.secret_count();
+    create function public.secret_count() returns bigint language sql security definer as 'select 1::bigint';
+    create or replace function public.hidden() returns text language sql as 'select 1::text';
+    grant usage, create on schema closed, app to anon, authenticated;
+    grant all on closed.books to anon;
+    drop type public.secret;
+    create type public.secret as enum ('b');
+    drop sequence public.numbers;
+    create sequence public.numbers;
+    grant service_role to authenticated;
+    grant pg_read_all_data to anon;
+    create policy all_photos on storage.objects for all to anon using (true);
+    create table public.added (id int);
+    grant all on public.added to anon;";
+/// Tables whose rows that migration wrote.
+const WRITTEN: [&str; 0] = [];
+
+/// The answers to everything that is tried, and what a table that is made now would be open for.
+fn answers(world: &World) -> Vec<String> {
+    let session = world.session(ADMIN);
+    session.run("begin");
+    session.run(ATTEMPT);
+    session.run(&format!(
+        "set role {OWNER}; create table public.tomorrow (id serial); create function public.soon() returns int language sql
+            as 'select 1'; reset role"
+    ));
+    for role in ROLES {
+        session.run(&format!("set role {role}; {TRIES}; reset role"));
+    }
+    let answers =
+        session.run("select role, what, answer from answers order by role, what collate \"C\", answer");
+    session.run("rollback");
+    answers
+}
+
+#[track_caller]
+fn same(before: &[String], after: &[String], when: &str) {
+    let only = |one: &[String], other: &[String], sign: &str| -> Vec<String> {
+        one.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {line}")).collect()
+    };
+    let found = [only(before, after, "-"), only(after, before, "+")].concat();
+    assert!(found.is_empty(), "{when}: {} answers are others\n{}", found.len(), found.join("\n"));
+}
+
+fn as_before(major: Major, project: &str, owner_is_superuser: bool) {
+    let world = World::own_server_of(major, &[]);
+    world.sql(ADMIN, AS_HOSTED);
+    if owner_is_superuser {
+        // Without the platform's library, only a superuser owns event triggers.
+        world.sql(ADMIN, &format!("alter role {OWNER} superuser"));
+    }
+    world.sql(OWNER, project);
+    world.sql(OWNER, BEFORE);
+    world.sql(OWNER, MORE);
+    if project == EXPLICIT {
+        world.sql(OWNER, GRANTS);
+    }
+    let before = answers(&world);
+    assert!(before.len() > 500, "{}", before.len());
+    let base = Base::of(world);
+    for mode in [Mode::Touched, Mode::Whole] {
+        base.world.sql(OWNER, DAMAGE);
+        let damaged = answers(&base.world);
+        let changed = before.iter().filter(|answer| !damaged.contains(answer)).count();
+        assert!(changed > 50, "{changed}");
+        let (session, ids) = (base.world.session(OWNER), base.ids());
+        if let Err(error) = base.bring_back(&session, mode, &WRITTEN, &ids) {
+            panic!("{mode:?}: {:?}", chain(&error));
+        }
+        session.run("commit");
+        same(&before, &answers(&base.world), mode.as_str());
+    }
+}
+
+#[test]
+fn with_classic_default_privileges_on_15() {
+    as_before(Major::Pg15, "select", false);
+}
+
+#[test]
+fn with_classic_default_privileges_on_17() {
+    as_before(Major::Pg17, "select", false);
+}
+
+#[test]
+fn with_explicit_default_privileges() {
+    as_before(Major::Pg17, EXPLICIT, false);
+}
+
+#[test]
+fn with_row_security_for_every_new_table() {
+    as_before(Major::Pg17, ENSURE_RLS, true);
+}

@@ -1,0 +1,129 @@
+//! The zoo: one object of every kind that a dump holds goes through each damage and comes back, by
+//! our own fingerprint, and by a dump of everything that knows nothing of it.
+
+use crate::rollback::{AS_HOSTED, Base};
+use crate::world::{ADMIN, Major, OWNER, World};
+use supa_safe::failure::chain;
+use supa_safe::rollback::{Error, Mode, Translation};
+
+const ZOO: &str = include_str!("rollback/zoo.sql");
+const DAMAGES: &str = include_str!("rollback/zoo_damages.sql");
+/// Of the damages that cost most, every so many; `tests/soak/rollback` takes each.
+const SOME: usize = 12;
+/// A table that comes again below one that stayed gets that one's unproved check as a proved one: only
+/// everything can go back then, and the proof says so.
+const ONLY_WHOLE: [&str; 2] = ["drop table zoo.heir", "alter table zoo.heir no inherit zoo.parent"];
+/// What the platform does when its extension is made.
+const WRAPPER: &str = "create extension postgres_fdw schema extensions;
+    grant usage on foreign data wrapper postgres_fdw to postgres";
+
+fn zoo(major: Major) -> Base {
+    let world = World::own_server_of(major, &[]);
+    world.sql(ADMIN, AS_HOSTED);
+    world.sql(ADMIN, WRAPPER);
+    world.sql(OWNER, ZOO);
+    Base::of(world)
+}
+
+fn damages() -> impl Iterator<Item = &'static str> {
+    DAMAGES.lines().filter(|line| !line.starts_with("--"))
+}
+
+/// Every line of a dump of everything, rows and privileges included.
+fn dump(world: &World) -> Vec<String> {
+    let pg_dump = world.variable("SUPA_SAFE_PG_BIN").join("pg_dump");
+    let text =
+        world.finish(world.program(pg_dump).args(["--no-sync", "--dbname", &world.url()])).exits(0).stdout;
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.retain(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "));
+    lines.sort_unstable();
+    lines
+}
+
+/// What one has and the other has not.
+fn difference(before: &[String], after: &[String]) -> Vec<String> {
+    let only = |one: &[String], other: &[String], sign: &str| -> Vec<String> {
+        one.iter()
+            .filter(|line| other.binary_search(line).is_err())
+            .map(|line| format!("{sign} {line}"))
+            .collect()
+    };
+    [only(before, after, "-"), only(after, before, "+")].concat()
+}
+
+/// Each damage alone, in a transaction that nobody sees.
+fn each_alone(major: Major) {
+    let base = zoo(major);
+    let recorded = supa_safe::rollback::recorded_contents(&base.snapshot).unwrap();
+    // Whatever stands has the id that it had.
+    let ids = Translation::of_target(&recorded, &recorded);
+    let session = base.world.session(OWNER);
+    let mut wrong = Vec::new();
+    for (at, damage) in damages().enumerate() {
+        // What goes back as a whole hardly knows what happened to it.
+        let is_only_whole = ONLY_WHOLE.contains(&damage);
+        let with_whole = is_only_whole || at.is_multiple_of(SOME);
+        let modes: &[Mode] = if with_whole { &[Mode::Touched, Mode::Whole] } else { &[Mode::Touched] };
+        for &mode in modes {
+            session.run(&format!("begin; {damage}"));
+            match base.bring_back(&session, mode, &[], &ids) {
+                Ok(_) if mode == Mode::Touched && is_only_whole => {
+                    wrong.push(format!("{damage}\n  {mode:?}: not refused any more"));
+                }
+                Ok(_) => {}
+                Err(Error::NotExact(_)) if mode == Mode::Touched && is_only_whole => {}
+                Err(error) => wrong.push(format!("{damage}\n  {mode:?}: {:?}", chain(&error))),
+            }
+            session.run("rollback; reset all");
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), damages().count(), wrong.join("\n"));
+}
+
+#[test]
+fn each_damage_of_the_zoo_alone_on_15() {
+    each_alone(Major::Pg15);
+}
+
+#[test]
+fn each_damage_of_the_zoo_alone_on_17() {
+    each_alone(Major::Pg17);
+}
+
+/// Damages that stay, one after the other: afterwards a dump of everything is what it was.
+fn as_dumped(major: Major) {
+    let base = zoo(major);
+    let before = dump(&base.world);
+    let mut wrong = Vec::new();
+    let every = std::env::var("SUPA_SAFE_TEST_EVERY").map_or(SOME, |every| every.parse().unwrap());
+    for (at, damage) in damages().enumerate().skip(major as usize).step_by(every) {
+        let is_part = (at / every).is_multiple_of(2) && !ONLY_WHOLE.contains(&damage);
+        let mode = if is_part { Mode::Touched } else { Mode::Whole };
+        base.world.sql(OWNER, damage);
+        let (session, ids) = (base.world.session(OWNER), base.ids());
+        if let Err(error) = base.bring_back(&session, mode, &[], &ids) {
+            wrong.push(format!("{damage}\n  {mode:?}: {:?}", chain(&error)));
+            session.run("rollback; reset all");
+            if let Err(error) = base.bring_back(&session, Mode::Whole, &[], &ids) {
+                wrong.push(format!("{damage}\n  then whole: {:?}", chain(&error)));
+                break;
+            }
+        }
+        session.run("commit");
+        let found = difference(&before, &dump(&base.world));
+        if !found.is_empty() {
+            wrong.push(format!("{damage}\n  {mode:?}, as dumped:\n{}", found.join("\n")));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), damages().count(), wrong.join("\n"));
+}
+
+#[test]
+fn a_dump_of_the_zoo_is_what_it_was_on_15() {
+    as_dumped(Major::Pg15);
+}
+
+#[test]
+fn a_dump_of_the_zoo_is_what_it_was_on_17() {
+    as_dumped(Major::Pg17);
+}
