@@ -4,7 +4,8 @@
 //! Data flows one way, and the types make it so. [`resolve`] pins a [`target::Target`];
 //! [`evidence`] captures a snapshot of it, whose [`manifest`] is written last; [`verify`] reads it
 //! back; [`rehearse`] restores it into a [`scratch`] server and applies the pending files there
-//! with the user's own CLI; [`runbook`] writes down how to restore it; a person confirms;
+//! with the user's own CLI, and takes the copy back with [`rollback`], which does the same to a target;
+//! [`runbook`] writes down how to restore it; a person confirms;
 //! [`policy::judge`] says which rules do not hold; [`clearance::grant`] takes the proofs themselves
 //! and makes the one value that [`delegate::push`] accepts, once; [`postcheck`] compares the target
 //! with the copy.

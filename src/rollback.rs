@@ -227,8 +227,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let work = Work::read(client, task, &contents, scratch.path()).await?;
     let live = work.look().await?;
     let closure = closure::find(&work, &live).await?;
-    let doomed: Vec<since::Doomed> =
-        closure.users_tables().map(|table| proof::doomed(&work, table)).collect();
+    let doomed = proof::doomed(&work, closure.users_tables());
     let saved = work.save(&doomed).await?;
     let kept = accounts::keep(&work, &doomed).await?;
     closure::drop_all(client, &closure).await?;

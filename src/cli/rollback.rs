@@ -4,7 +4,7 @@ use super::done::{Broken, Done};
 use super::fail::{self, failed};
 use super::open::{self, Opened, pick};
 use super::signals::Signals;
-use super::{RUN, Setting, TargetArgs, confirm, snapshot_id};
+use super::{RUN, Setting, TargetArgs, confirm, earlier, snapshot_id};
 use crate::delegate::TargetLock;
 use crate::event::{Event, Stage};
 use crate::exit::Exit;
@@ -69,6 +69,9 @@ enum Part {
     Storage,
 }
 
+/// Tables that are told by name; files have all of them.
+const NAMED: usize = 10;
+
 /// What is to be done, as far as it is known before the target is locked.
 struct Plan {
     choice: Choice,
@@ -93,6 +96,8 @@ async fn roll_back(
     args: &RollbackArgs,
     signals: &mut Signals,
 ) -> Result<Done, Broken> {
+    // A push of a run that died may still go on.
+    signals.guard(earlier::look(opened)).await?;
     let past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
     if let Some(done) = signals.guard(Box::pin(settle(opened, &past))).await? {
         return Ok(done);
@@ -243,6 +248,16 @@ fn refused(refusal: &Refusal) -> Failure {
     }
 }
 
+/// Names, the first few of them.
+fn named(names: &[String]) -> String {
+    let (first, rest) = names.split_at(names.len().min(NAMED));
+    match (first.is_empty(), rest.len()) {
+        (true, _) => "no table".to_owned(),
+        (false, 0) => first.join(", "),
+        (false, more) => format!("{}, and {more} more", first.join(", ")),
+    }
+}
+
 /// What a person confirms.
 fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
     let manifest = &plan.base.snapshot().manifest;
@@ -271,7 +286,7 @@ fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
             None => {
                 let time = SignedDuration::try_from_secs_f64(rehearsed.seconds.ceil()).unwrap_or_default();
                 lines.push(("rehearsed", format!("exact, in {} on the copy", in_words(time))));
-                lines.extend(rehearsed.tables.into_iter().map(|table| ("made again", table)));
+                lines.push(("made again", named(&rehearsed.tables)));
             }
             Some(why) => lines.push(("WARNING", format!("not exact in the rehearsal: {why}"))),
         },
@@ -435,11 +450,14 @@ fn finish(
     for version in &plan.choice.versions {
         done = done.closing(format!("  migration {version} is pending again"));
     }
-    for saved in &proved.saved {
+    for saved in proved.saved.iter().take(NAMED) {
         done = done.closing(format!(
             "  {} rows of {} were written since and are in {folder}/{}",
             saved.rows, saved.table, saved.file
         ));
+    }
+    if let Some(more) = proved.saved.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        done = done.closing(format!("  and those of {more} more tables, by {folder}/saved.json"));
     }
     for (changed, what) in [
         (&proved.accounts.loaded, "of accounts that signed up since were loaded again"),

@@ -83,11 +83,13 @@ async fn mark_new(work: &Work<'_>) -> Result<bool, Error> {
         columns: vec!["id".to_owned()],
         recorded: Some((schema.to_owned(), name.to_owned(), vec!["id".to_owned()])),
     };
-    let rows = since::mark_one(work.client, &users, &work.archive).await?;
+    if since::mark_one(work.client, &users, &work.archive).await? == 0 {
+        return Ok(false);
+    }
     let sql = "create temp table supa_safe_new on commit drop as \
         select u.id from auth.users u join pg_temp.supa_safe_since s on s.place = u.ctid";
     work.client.batch_execute(sql).await.map_err(Error::at("look for new accounts"))?;
-    Ok(rows > 0)
+    Ok(true)
 }
 
 /// Takes away what cannot stand without an account, or a row, that is gone.

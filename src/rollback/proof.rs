@@ -8,6 +8,7 @@ use crate::fingerprint::{Class, Difference, Fingerprint, Line};
 use crate::manifest::{Content, TableRows};
 use crate::postgres::rows;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
 
 /// Names that an error lists.
@@ -106,37 +107,44 @@ pub(super) async fn sequences(work: &Work<'_>, accounts: &Accounts) -> Result<()
     if different.is_empty() { Ok(()) } else { Err(Error::NotExact(different)) }
 }
 
-/// A table that goes, with what the snapshot has of it under whatever name.
-pub(super) fn doomed(work: &Work<'_>, table: &Table) -> Doomed {
-    let recorded = work.known().table(table.oid).and_then(|entry| {
+/// The tables that go, each with what the snapshot has of it under whatever name.
+pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table>) -> Vec<Doomed> {
+    let (entries, columns) = (work.known().tables(), columns(&work.recorded));
+    let recorded = |table: &Table| {
+        let entry = entries.get(&table.oid)?;
         let tables = work.task.snapshot.manifest.database.tables.iter();
         let rows = tables.into_iter().find(|rows| entry.is_named(&rows.schema, &rows.name))?;
-        Some((rows.schema.clone(), rows.name.clone(), columns(&work.recorded, &rows.schema, &rows.name)))
-    });
-    Doomed {
-        schema: table.schema.clone(),
-        name: table.name.clone(),
-        columns: table.columns.clone(),
-        recorded,
-    }
+        let name = (rows.schema.clone(), rows.name.clone());
+        let columns = columns.get(&name).cloned().unwrap_or_default();
+        Some((name.0, name.1, columns))
+    };
+    tables
+        .map(|table| Doomed {
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            columns: table.columns.clone(),
+            recorded: recorded(table),
+        })
+        .collect()
 }
 
-/// The columns that the snapshot has of a table, but the generated ones, which no dump holds.
-fn columns(recorded: &Fingerprint, schema: &str, name: &str) -> Vec<String> {
-    let wanted = Some((schema.to_owned(), name.to_owned()));
-    let lines = || recorded.lines().iter();
+/// The columns that the snapshot has of each table, but the generated ones, which no dump holds.
+fn columns(recorded: &Fingerprint) -> BTreeMap<(String, String), Vec<String>> {
+    let of_kind = |kind: &'static str| recorded.lines().iter().filter(move |line| line.kind == kind);
     let fields = |line: &Line| serde_json::from_str::<Value>(&line.definition).ok();
-    let order =
-        lines().find(|line| line.kind == "column order" && names::qualified(&line.identity) == wanted);
-    let fields_of_order = order.and_then(fields);
-    let names = fields_of_order.as_ref().and_then(|fields| fields.get("columns")?.as_array());
-    let generated: Vec<String> = lines()
-        .filter(|line| line.kind == "column")
-        .filter_map(|line| Some((names::column(&line.identity)?, line)))
-        .filter(|((relation, _), _)| names::qualified(relation) == wanted)
-        .filter(|(_, line)| fields(line).is_some_and(|fields| fields.get("generated").is_some()))
-        .map(|((_, column), _)| names::plain(column))
+    let generated: BTreeSet<&str> = of_kind("column")
+        .filter(|line| fields(line).is_some_and(|fields| fields.get("generated").is_some()))
+        .map(|line| line.identity.as_str())
         .collect();
-    let all = names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
-    all.filter(|name| !generated.contains(name)).collect()
+    let tables = of_kind("column order").filter_map(|line| {
+        let fields = fields(line)?;
+        let names = fields.get("columns")?.as_array()?.iter().filter_map(Value::as_str);
+        let is_generated = |name: &str| {
+            let mut known = generated.iter().filter_map(|identity| names::column(identity));
+            known.any(|(relation, column)| relation == line.identity && names::plain(column) == name)
+        };
+        let names = names.filter(|name| !is_generated(name)).map(str::to_owned).collect();
+        Some((names::qualified(&line.identity)?, names))
+    });
+    tables.collect()
 }

@@ -83,10 +83,11 @@ impl<'a> Known<'a> {
         if entry.catalog_oid == 0 { None } else { self.translation.of((entry.catalog_oid, entry.oid)) }
     }
 
-    /// The entry of a table.
-    pub(super) fn table(&self, oid: u32) -> Option<&'a Entry> {
-        let mut entries = self.contents.entries.iter();
-        entries.find(|entry| entry.kind == "TABLE" && self.object(entry) == Some((PG_CLASS, oid)))
+    /// The entries of tables, by the ids that these have now.
+    pub(super) fn tables(&self) -> BTreeMap<u32, &'a Entry> {
+        let tables = self.contents.entries.iter().filter(|entry| entry.kind == "TABLE");
+        let known = tables.filter_map(|entry| Some((self.object(entry)?, entry)));
+        known.filter(|((catalog, _), _)| *catalog == PG_CLASS).map(|((_, oid), entry)| (oid, entry)).collect()
     }
 
     /// All objects, by catalog.

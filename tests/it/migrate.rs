@@ -383,6 +383,7 @@ error: supabase failed: ERROR: canceling statement due to lock timeout (SQLSTATE
   the target was changed
   the state before the push is in snapshot [SNAPSHOT]
 hint: Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand
+hint: Or take back what stands: `supa-safe rollback`
 hint: To restore the state before the push into a new database, follow [ROOT]/state/[..]/snapshots/[SNAPSHOT]/restore.md
 
 "#]]
@@ -417,6 +418,7 @@ error: supabase failed: ERROR: canceling statement due to lock timeout (SQLSTATE
   no pending file stands on the target; statements of a file that is not all-or-nothing may
   the state before the push is in snapshot [SNAPSHOT]
 hint: Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand
+hint: Or take back what stands: `supa-safe rollback`
 hint: To restore the state before the push into a new database, follow [ROOT]/state/[..]/snapshots/[SNAPSHOT]/restore.md
 
 "#]]
@@ -455,7 +457,8 @@ fn a_schema_that_somebody_else_changes_during_the_push_is_found() {
 error: the push is done, and the target is not as the rehearsal left the copy
   column public.surprise.id added
   table public.surprise added
-hint: Read [ROOT]/[..]/restore.md for how to get the state before the push
+hint: To take the push back, run `supa-safe rollback`
+hint: To restore the state before the push into a new database, follow [ROOT]/[..]/restore.md
 
 "#]]
     );
