@@ -148,7 +148,7 @@ fn killed_around_each_record() {
     assert_eq!(ran.summary()["target_touched"], false);
     assert_eq!(world.state(), settled);
     // What was written since is in the files of the run that died.
-    let saved = crate::world::list(&world.store().join("saved"));
+    let saved = crate::world::list(&world.store().join("rollbacks"));
     let notes = saved.iter().filter_map(|run| fs_err::read_to_string(run.join("0001.csv")).ok());
     assert!(notes.collect::<Vec<_>>().last().unwrap().contains("51,new,x"));
     drop(world.run(["rollback", "--confirm", &confirmation(&world)]).exits(3));
