@@ -51,7 +51,7 @@ fn a_dump_that_died_or_lies_is_no_snapshot() {
     assert!(ran.stderr.contains("rows of table public.rows instead of 2000"), "{ran}");
     assert_eq!(world.history(), [""; 0]);
     let ran = world.run(["check"]).exits(3);
-    assert!(ran.stderr.contains("[SS002]"), "{ran}");
+    assert!(ran.stderr.contains("[SS005]"), "{ran}");
 }
 
 #[test]
