@@ -33,7 +33,7 @@ pub struct BadId(String);
 impl SnapshotId {
     /// Makes a name from an instant and a random number.
     ///
-    /// The first three of the six digits count 4096ths of the second, so that names sort as the
+    /// The first three of the six digits count parts of a second, 4096 in all, so that names sort as the
     /// instants do within one second too.
     pub fn new(at: Timestamp, random: u16) -> Self {
         let fraction = at.subsec_nanosecond().unsigned_abs() / 244_141;
