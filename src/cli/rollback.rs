@@ -452,19 +452,23 @@ fn finish(
     }
     for saved in proved.saved.iter().take(NAMED) {
         done = done.closing(format!(
-            "  {} rows of {} were written since and are in {folder}/{}",
-            saved.rows, saved.table, saved.file
+            "  {} of {} {} written since and {} in {folder}/{}",
+            rows_in_words(saved.rows),
+            saved.table,
+            if saved.rows == 1 { "was" } else { "were" },
+            if saved.rows == 1 { "is" } else { "are" },
+            saved.file
         ));
     }
     if let Some(more) = proved.saved.len().checked_sub(NAMED).filter(|more| *more > 0) {
         done = done.closing(format!("  and those of {more} more tables, by {folder}/saved.json"));
     }
     for (changed, what) in [
-        (&proved.accounts.loaded, "of accounts that signed up since were loaded again"),
-        (&proved.accounts.removed, "of accounts that are gone were not brought back"),
+        (&proved.accounts.loaded, "of accounts that signed up since: loaded again"),
+        (&proved.accounts.removed, "of accounts that are gone: not brought back"),
     ] {
         for changed in changed {
-            done = done.closing(format!("  {} rows of {} {what}", changed.rows, changed.table));
+            done = done.closing(format!("  {} of {} {what}", rows_in_words(changed.rows), changed.table));
         }
     }
     if let Some(why) = &proved.accounts.failed {
@@ -484,6 +488,10 @@ fn finish(
             .closing(format!("  cd {} && psql <url> -f load.sql", crate::proc::shell_word(folder)));
     }
     done
+}
+
+fn rows_in_words(rows: u64) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
 }
 
 /// A rollback that did not come to its end.
