@@ -25,6 +25,8 @@ pub(super) struct Sink {
 pub(super) struct Drain {
     kept: Arc<Mutex<Kept>>,
     thread: JoinHandle<()>,
+    /// Whether every byte counts, however long whoever takes them is busy after the program ended.
+    is_patient: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ impl Drain {
     /// What was kept, as soon as the stream ended or the bound is over.
     pub(super) fn finish(self) -> String {
         let until = Instant::now() + DRAIN;
-        while !self.thread.is_finished() && Instant::now() < until {
+        while !self.thread.is_finished() && (self.is_patient || Instant::now() < until) {
             std::thread::sleep(Duration::from_millis(2));
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +76,7 @@ pub(super) fn drain(stream: Stream, reader: PipeReader, limit: usize, sink: Arc<
             }
         }
     });
-    Drain { kept, thread }
+    Drain { kept, thread, is_patient: false }
 }
 
 /// Hands a stream on in a thread of its own and keeps nothing.
@@ -85,7 +87,7 @@ pub(super) fn drain_bytes(mut reader: PipeReader, call: OnBytes) -> Drain {
             call(buffer.get(..read).unwrap_or_default());
         }
     });
-    Drain { kept: Arc::default(), thread }
+    Drain { kept: Arc::default(), thread, is_patient: true }
 }
 
 /// Masks a line, logs it, and calls back; returns the masked line.
