@@ -32,6 +32,28 @@ pub struct TableEffect {
     pub columns: Vec<String>,
 }
 
+/// What a push did besides the rows of tables, measured where nobody else writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Besides {
+    /// Sequences that were there before and after, and moved.
+    pub sequences: Vec<SequenceLeft>,
+    /// Large objects that were there before, and changed or went.
+    pub large_objects: Vec<u32>,
+}
+
+/// Where a push left a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SequenceLeft {
+    /// Qualified name before the push, as SQL wants it.
+    pub name: String,
+    /// `last_value`.
+    pub value: i64,
+    /// `is_called`.
+    pub is_called: bool,
+}
+
 /// A lock that a file held when it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockHeld {

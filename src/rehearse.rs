@@ -8,7 +8,6 @@ pub mod restore;
 pub mod rollback;
 
 use crate::context::Context;
-use crate::effect::FileEffect;
 use crate::event::{Event, Stage};
 use crate::fingerprint::Fingerprint;
 use crate::frozen::Frozen;
@@ -167,8 +166,7 @@ pub async fn rehearse(
     for effect in &applied.effects {
         context.tell(&Event::FileRehearsed(effect.clone()));
     }
-    let rollbacks =
-        take_back(&restored, subject, (base.snapshot(), &translation, &applied.effects), context).await?;
+    let rollbacks = take_back(&restored, subject, (base.snapshot(), &translation, &applied), context).await?;
     let record = Record {
         format: record::FORMAT,
         key: subject.key(&base),
@@ -178,6 +176,7 @@ pub async fn rehearse(
         contents_digest: base.snapshot().manifest.database.contents_digest.clone(),
         dependences: record::dependences(subject.pending),
         effects: applied.effects,
+        besides: applied.besides,
         history: applied.history,
         fingerprint: after.to_text(),
         left_out: restored.left_out.clone(),
@@ -195,7 +194,7 @@ pub async fn rehearse(
 async fn take_back(
     restored: &Restored,
     subject: &Subject<'_>,
-    what: (&Snapshot, &Translation, &[FileEffect]),
+    what: (&Snapshot, &Translation, &Applied),
     context: &Context,
 ) -> Result<Vec<rollback::Rehearsed>, Error> {
     let watch = context.stage(Stage::Rehearse, "take the copy back to the snapshot");

@@ -12,6 +12,7 @@ mod closure;
 mod grants;
 mod inverse;
 mod keys;
+mod large;
 mod live;
 mod names;
 pub mod preflight;
@@ -19,6 +20,7 @@ mod proof;
 pub mod run;
 mod script;
 mod selection;
+mod sequences;
 mod since;
 pub mod storage;
 
@@ -27,6 +29,7 @@ pub use selection::Translation;
 pub use since::Saved;
 
 use crate::archive::{self, Contents};
+use crate::effect::Besides;
 use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
 use crate::postgres::{catalog, rows};
@@ -52,6 +55,8 @@ pub const LIMITS: [&str; 3] = [
     "Functions and secrets stay as they are",
     "passwords of roles that were dropped",
 ];
+/// The history of migrations.
+const HISTORY: &str = "supabase_migrations.schema_migrations";
 /// Looks at what is left and changes it in place, at most so often: a privilege can depend on another.
 const PASSES: usize = 3;
 
@@ -149,6 +154,8 @@ pub struct Task<'a> {
     pub mode: Mode,
     /// Qualified names of tables whose rows go back although their shape is the same.
     pub tables: &'a [String],
+    /// What the push did besides the rows of tables, as far as it is known.
+    pub besides: &'a Besides,
     /// The versions in the history that go.
     pub versions: &'a [String],
     /// Programs that can read the archive.
@@ -227,6 +234,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let work = Work::read(client, task, &contents, scratch.path()).await?;
     let live = work.look().await?;
     let closure = closure::find(&work, &live).await?;
+    sequences::hold(&work).await?;
     let doomed = proof::doomed(&work, closure.users_tables());
     let saved = work.save(&doomed).await?;
     let kept = accounts::keep(&work, &doomed).await?;
@@ -238,12 +246,23 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let accounts = work.restore(&kept).await?;
     work.forget().await?;
     work.settle().await?;
+    sequences::turn_back(&work).await?;
     proof::platform(&work, &live, &work.look().await?)?;
-    proof::sequences(&work, &accounts).await?;
+    if task.mode == Mode::Whole {
+        proof::sequences(client, task, &accounts).await?;
+        proof::large_objects(client, task).await?;
+    }
     let transaction = transaction(client).await?;
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
     Ok(Proved { mode: task.mode, tables, saved, accounts, transaction, seconds })
+}
+
+/// Demands that sequences and large objects are as in the snapshot, where nobody moved them but the push
+/// and the way back.
+pub async fn proved_besides(client: &Client, task: &Task<'_>) -> Result<(), Error> {
+    proof::sequences(client, task, &Accounts::default()).await?;
+    proof::large_objects(client, task).await
 }
 
 async fn transaction(client: &Client) -> Result<String, Error> {
@@ -302,12 +321,14 @@ impl<'a> Work<'a> {
         Ok(self.task.left_out.comparable(&catalog::fingerprint(self.client).await?))
     }
 
-    /// What is to be done to get from here to the snapshot. Large objects have no shape: the other
-    /// mode leaves them alone.
+    /// What is to be done to get from here to the snapshot. Users make large objects as they write rows:
+    /// where only a part goes back, those that the push did not touch stay.
     fn differences(&self, live: &Fingerprint) -> Vec<Difference> {
         let mut differences = live.differences(&self.recorded, Class::Owned);
         if self.task.mode == Mode::Touched {
-            differences.retain(|difference| difference.kind != "large object");
+            differences.retain(|difference| {
+                large::of(difference).is_none_or(|oid| self.task.besides.large_objects.contains(&oid))
+            });
         }
         differences
     }
@@ -322,8 +343,9 @@ impl<'a> Work<'a> {
         let differences = self.differences(&self.look().await?);
         self.make_roles(&differences).await?;
         let owned = Owned::of(&self.recorded, &differences, self.task.left_out);
+        large::bring_back(self, &differences).await?;
         let exists = live::existing(self.client, &self.known()).await?;
-        let selection = Selection::of_gone(&self.known(), &owned, &exists, self.task.mode == Mode::Whole);
+        let selection = Selection::of_gone(&self.known(), &owned, &exists);
         if selection.is_empty() {
             return Ok(Accounts::default());
         }
@@ -405,21 +427,19 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    async fn has_history(&self) -> Result<bool, Error> {
+        let sql = format!("select pg_catalog.to_regclass('{HISTORY}') is not null");
+        Ok(self.client.query_one(&sql, &[]).await?.get(0))
+    }
+
     /// Takes the versions out of the history, which stays otherwise.
     async fn forget(&self) -> Result<(), Error> {
-        if self.task.versions.is_empty() {
+        if self.task.versions.is_empty() || !self.has_history().await? {
             return Ok(());
         }
-        let table = "supabase_migrations.schema_migrations";
-        let there = format!("select pg_catalog.to_regclass('{table}') is not null");
-        if self.client.query_one(&there, &[]).await?.get(0) {
-            let sql = format!("delete from {table} where version = any($1)");
-            self.client
-                .execute(&sql, &[&self.task.versions])
-                .await
-                .map_err(Error::at("correct the history"))?;
-        }
-        Ok(())
+        let sql = format!("delete from {HISTORY} where version = any($1)");
+        let done = self.client.execute(&sql, &[&self.task.versions]).await;
+        done.map(drop).map_err(Error::at("correct the history"))
     }
 
     /// Changes in place what still differs, until nothing does.

@@ -371,10 +371,12 @@ async fn prove(
         .map_err(|error| fail::installs_failed(&error))?;
     let ids = ids(opened, plan, clients).await?;
     let left_out = LeftOut::unread(&snapshot.manifest.database.gaps);
+    let besides = plan.record.as_ref().map(|record| record.besides.clone()).unwrap_or_default();
     let task = Task {
         snapshot,
         mode: plan.mode,
         tables: &plan.tables,
+        besides: &besides,
         versions: &plan.choice.versions,
         clients,
         left_out: &left_out,

@@ -1,7 +1,8 @@
 //! Measures in a scratch what each migration does, by a trigger on the migration history.
 
-use crate::effect::{FileEffect, LockHeld, TableEffect};
-use tokio_postgres::{Client, Error};
+use crate::effect::{Besides, FileEffect, LockHeld, SequenceLeft, TableEffect};
+use crate::fingerprint::Class;
+use tokio_postgres::{Client, Error, Row};
 
 /// The version under which seeds are noted.
 const AFTER_ALL: &str = "seeds";
@@ -15,9 +16,10 @@ pub async fn begin(client: &Client) -> Result<(), Error> {
 }
 
 /// Ends measuring: notes what came after the last migration, reads everything, and leaves no trace.
-pub async fn end(client: &Client) -> Result<Vec<FileEffect>, Error> {
+pub async fn end(client: &Client) -> Result<(Vec<FileEffect>, Besides), Error> {
     client.query("select supa_safe_rehearsal.note($1)", &[&AFTER_ALL]).await?;
     let rows = client.query(include_str!("sql/effects.sql"), &[]).await?;
+    let besides = besides(client).await?;
     client
         .batch_execute(
             "set client_min_messages = warning;
@@ -26,6 +28,27 @@ pub async fn end(client: &Client) -> Result<Vec<FileEffect>, Error> {
              reset client_min_messages",
         )
         .await?;
+    Ok((effects(&rows), besides))
+}
+
+/// What is the platform's moves by itself.
+async fn besides(client: &Client) -> Result<Besides, Error> {
+    let mut found = Besides::default();
+    for row in client.query(include_str!("sql/besides.sql"), &[]).await? {
+        if let Some(large_object) = row.get(3) {
+            found.large_objects.push(large_object);
+            continue;
+        }
+        let name: String = row.get(0);
+        let schema = name.split('.').next().unwrap_or_default().trim_matches('"');
+        if Class::of_rows(schema, "") == Class::Owned {
+            found.sequences.push(SequenceLeft { name, value: row.get(1), is_called: row.get(2) });
+        }
+    }
+    Ok(found)
+}
+
+fn effects(rows: &[Row]) -> Vec<FileEffect> {
     let mut effects: Vec<FileEffect> = Vec::new();
     for row in rows {
         let version: String = row.get(0);
@@ -54,5 +77,5 @@ pub async fn end(client: &Client) -> Result<Vec<FileEffect>, Error> {
         effect.locks.extend(modes.into_iter().flatten().map(|mode| LockHeld { table: table.clone(), mode }));
     }
     effects.retain(|effect| effect.file != AFTER_ALL || !effect.tables.is_empty());
-    Ok(effects)
+    effects
 }

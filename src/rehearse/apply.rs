@@ -1,7 +1,7 @@
 //! Applies the pending files to the copy with the user's own CLI, and measures what each did.
 
 use crate::context::Context;
-use crate::effect::FileEffect;
+use crate::effect::{Besides, FileEffect};
 use crate::event::Event;
 use crate::manifest::quote_identifier;
 use crate::postgres::connect::{self, Session};
@@ -77,6 +77,8 @@ impl std::fmt::Display for Failed {
 pub struct Applied {
     /// Per file.
     pub effects: Vec<FileEffect>,
+    /// What it did besides.
+    pub besides: Besides,
     /// Versions in the history afterwards.
     pub history: Vec<String>,
     /// Seconds of the whole push.
@@ -140,11 +142,12 @@ async fn apply_in(
             missing: restored.left_out.names().into_iter().map(str::to_owned).collect(),
         })));
     }
-    let effects = named(measure::end(client).await?, subject);
+    let (effects, besides) = measure::end(client).await?;
+    let effects = named(effects, subject);
     for statement in loosened {
         client.batch_execute(&statement).await?;
     }
-    Ok(Applied { effects, history, seconds })
+    Ok(Applied { effects, besides, history, seconds })
 }
 
 /// Lets the target's role sign in to the copy. The bootstrap role can already, and our own sessions

@@ -1,7 +1,7 @@
 //! What a rehearsal proved, on disk, so that it need not be repeated while it is valid.
 
 use crate::disk;
-use crate::effect::FileEffect;
+use crate::effect::{Besides, FileEffect};
 use crate::fingerprint::Class;
 use crate::left_out::LeftOut;
 use crate::manifest::{Content, Manifest, SnapshotId};
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use std::io;
 
 /// Version of the record's format.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What a rehearsal is known by: it stands for every push with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,8 @@ pub struct Record {
     pub dependences: Vec<String>,
     /// What each file did.
     pub effects: Vec<FileEffect>,
+    /// What the push did besides the rows of tables.
+    pub besides: Besides,
     /// Versions in the history afterwards.
     pub history: Vec<String>,
     /// The copy's fingerprint afterwards, as text.

@@ -2,6 +2,7 @@
 //! that `rollback` runs on a target, in every mode, and nothing of it is committed.
 
 use super::Subject;
+use super::apply::Applied;
 use super::restore::Restored;
 use crate::context::Context;
 use crate::effect::FileEffect;
@@ -80,11 +81,11 @@ fn is_owned(table: &str) -> bool {
 pub(super) async fn rehearse(
     restored: &Restored,
     subject: &Subject<'_>,
-    (snapshot, translation, effects): (&Snapshot, &Translation, &[FileEffect]),
+    (snapshot, translation, applied): (&Snapshot, &Translation, &Applied),
     context: &Context,
 ) -> Result<Vec<Rehearsed>, Error> {
     let clients = clients_for(snapshot, context)?;
-    let tables = written_tables(effects);
+    let tables = written_tables(&applied.effects);
     let versions: Vec<String> = subject.pending.migrations.iter().map(|file| file.version.clone()).collect();
     let mut found = Vec::new();
     for mode in [Mode::Touched, Mode::Whole] {
@@ -93,6 +94,7 @@ pub(super) async fn rehearse(
             snapshot,
             mode,
             tables: &tables,
+            besides: &applied.besides,
             versions: &versions,
             clients,
             left_out: &restored.left_out,
@@ -100,7 +102,11 @@ pub(super) async fn rehearse(
             storage: None,
             keep_in: None,
         };
-        let outcome = rollback::bring_back(&session.client, &task).await;
+        let outcome = match rollback::bring_back(&session.client, &task).await {
+            // Nobody else writes here.
+            Ok(proved) => rollback::proved_besides(&session.client, &task).await.map(|()| proved),
+            Err(error) => Err(error),
+        };
         // The session ends, and with it the transaction.
         session.close().await;
         found.push(match outcome {

@@ -2,7 +2,7 @@
 
 use super::inverse::{self, Inverse, RELATIONS, Unit};
 use super::live::{self, Table};
-use super::{Error, Mode, Work, names};
+use super::{Error, Mode, Work, large, names};
 use crate::fingerprint::{Class, Fingerprint};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +31,7 @@ impl Closure {
 pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure, Error> {
     let tables = live::tables(work.client).await?;
     let mut closure = Closure { units: differing(work, live), tables: Vec::new() };
+    closure.units.extend(large::touched(work, live).await?);
     if work.task.mode == Mode::Whole {
         closure.units.extend(everything(live));
         closure.tables = tables;

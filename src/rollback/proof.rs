@@ -3,7 +3,7 @@
 use super::live::Table;
 use super::selection::Selection;
 use super::since::Doomed;
-use super::{Accounts, Error, Mode, Work, names};
+use super::{Accounts, Error, Mode, Task, Work, names};
 use crate::fingerprint::{Class, Difference, Fingerprint, Line};
 use crate::manifest::{Content, TableRows};
 use crate::postgres::rows;
@@ -76,13 +76,10 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
     if lost.is_empty() { Ok(()) } else { Err(Error::Platform(lost)) }
 }
 
-/// Demands that sequences are where they were. Where only a part goes back, the others move on.
-pub(super) async fn sequences(work: &Work<'_>, accounts: &Accounts) -> Result<(), Error> {
-    if work.task.mode != Mode::Whole {
-        return Ok(());
-    }
-    let owned = work.task.snapshot.manifest.database.sequences.iter().filter(|sequence| {
-        !work.task.left_out.is_sequence_left_out(&sequence.name)
+/// Demands that sequences are where they were.
+pub(super) async fn sequences(client: &Client, task: &Task<'_>, accounts: &Accounts) -> Result<(), Error> {
+    let owned = task.snapshot.manifest.database.sequences.iter().filter(|sequence| {
+        !task.left_out.is_sequence_left_out(&sequence.name)
             && names::qualified(&sequence.name)
                 .is_some_and(|(schema, name)| Class::of_rows(&schema, &name) == Class::Owned)
     });
@@ -95,16 +92,32 @@ pub(super) async fn sequences(work: &Work<'_>, accounts: &Accounts) -> Result<()
         .enumerate()
         .map(|(rank, sequence)| format!("select {rank}, last_value, is_called from {}", sequence.name))
         .collect();
-    let found = work.client.query(&format!("{} order by 1", selects.join(" union all ")), &[]).await?;
+    let found = client.query(&format!("{} order by 1", selects.join(" union all ")), &[]).await?;
     let different = owned.iter().zip(&found).filter_map(|(sequence, row)| {
         let (value, is_called): (i64, bool) = (row.get(1), row.get(2));
-        // Those of tables with rows of new accounts are past these.
-        let may_be_ahead = !accounts.loaded.is_empty() && value >= sequence.value;
+        // Those of tables with rows of new accounts are past these; one that went back by itself is past
+        // the rows that were beyond it in the snapshot already.
+        let went_back = task.mode == Mode::Touched
+            && task.besides.sequences.iter().any(|left| left.name == sequence.name);
+        let may_be_ahead = (!accounts.loaded.is_empty() || went_back) && value >= sequence.value;
         ((value, is_called) != (sequence.value, sequence.is_called) && !may_be_ahead)
             .then(|| format!("sequence {} is at {value} instead of {}", sequence.name, sequence.value))
     });
     let different: Vec<String> = different.take(NAMED).collect();
     if different.is_empty() { Ok(()) } else { Err(Error::NotExact(different)) }
+}
+
+/// Demands that large objects are those that they were.
+pub(super) async fn large_objects(client: &Client, task: &Task<'_>) -> Result<(), Error> {
+    let (found, wanted) =
+        (rows::large_objects(client).await?, &task.snapshot.manifest.database.large_objects);
+    if found == *wanted {
+        return Ok(());
+    }
+    Err(Error::NotExact(vec![format!(
+        "{} large objects instead of {}, or with other content",
+        found.count, wanted.count
+    )]))
 }
 
 /// The tables that go, each with what the snapshot has of it under whatever name.

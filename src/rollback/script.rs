@@ -50,7 +50,7 @@ impl Archive<'_> {
         })
     }
 
-    fn command(&self, list: &str, section: Section) -> Result<Cmd, Error> {
+    pub(super) fn command(&self, list: &str, section: Section) -> Result<Cmd, Error> {
         let path = self.scratch.join(format!("{}.list", section.word()));
         disk::write(&path, list.as_bytes())?;
         Ok(pg_restore::section(self.clients, &self.snapshot.archive(), &path, section))

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const PG_CLASS: u32 = 1259;
 /// Entries that are worked out instead.
 const IN_PLACE: [&str; 5] = ["ACL", "COMMENT", "DEFAULT ACL", "SECURITY LABEL", "SUBSCRIPTION"];
-/// Entries of large objects.
-const LARGE: [&str; 4] = ["BLOB", "BLOBS", "BLOB METADATA", "LARGE OBJECT"];
+/// Entries of large objects, which hold many at once ([`super::large`]).
+pub(super) const LARGE: [&str; 4] = ["BLOB", "BLOBS", "BLOB METADATA", "LARGE OBJECT"];
 
 /// An object by its catalog and its row there.
 pub(super) type Object = (u32, u32);
@@ -168,14 +168,8 @@ impl<'a> Owned<'a> {
 }
 
 impl<'a> Selection<'a> {
-    /// Selects what is gone; `exists` says whether an object is there. Large objects come back
-    /// together or not at all.
-    pub(super) fn of_gone(
-        known: &Known<'a>,
-        owned: &Owned<'_>,
-        exists: &BTreeSet<Object>,
-        with_large_objects: bool,
-    ) -> Self {
+    /// Selects what is gone; `exists` says whether an object is there.
+    pub(super) fn of_gone(known: &Known<'a>, owned: &Owned<'_>, exists: &BTreeSet<Object>) -> Self {
         let entries = &known.contents.entries;
         let is_large = |entry: &Entry| LARGE.contains(&entry.kind.as_str());
         let by_id: Vec<&Entry> = entries
@@ -192,7 +186,7 @@ impl<'a> Selection<'a> {
         let indexes: Vec<&&Entry> =
             by_id.iter().filter(|entry| ["INDEX", "CONSTRAINT"].contains(&entry.kind.as_str())).collect();
         let belongs = |entry: &Entry| match entry.kind.as_str() {
-            _ if is_large(entry) => with_large_objects,
+            _ if is_large(entry) => false,
             _ if entry.catalog_oid != 0 => false,
             "TABLE DATA" | "ROW SECURITY" | "MATERIALIZED VIEW DATA" => tables.contains(&entry.oid),
             "SEQUENCE SET" | "SEQUENCE OWNED BY" => sequences.contains(entry.rest.as_str()),
@@ -272,7 +266,7 @@ mod tests {
         let known = Known::new(&contents, translation);
         let owned = Owned::of(&recorded(), &[], &left_out);
         let exists = exists.iter().copied().collect();
-        Selection::of_gone(&known, &owned, &exists, false).entries().map(|entry| entry.dump_id).collect()
+        Selection::of_gone(&known, &owned, &exists).entries().map(|entry| entry.dump_id).collect()
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod objects;
 use crate::world::{ADMIN, Major, OWNER, Session, World};
 use serde_json::json;
 use snapbox::{assert_data_eq, str};
+use supa_safe::effect::Besides;
 use supa_safe::failure::chain;
 use supa_safe::left_out::LeftOut;
 use supa_safe::rollback::{Changed, Error, Mode, Proved, Task, Translation};
@@ -106,6 +107,7 @@ impl Base {
             snapshot: &self.snapshot,
             mode,
             tables: &tables,
+            besides: &Besides::default(),
             versions: &[],
             clients: &self.clients,
             left_out: &LeftOut::default(),
@@ -272,4 +274,61 @@ fn rows_that_would_refer_to_nothing_go_back_with_their_table() {
     assert_eq!(world.sql(OWNER, "select count(*) from public.others"), ["50"]);
     let saved = ran.summary()["rolled_back"]["saved"].clone();
     assert!(saved.as_array().unwrap().iter().any(|one| one["table"] == "public.others" && one["rows"] == 1));
+}
+
+/// What a push can do to what is no table, and to tables that it leaves alone otherwise.
+const BESIDES: &str = "select setval('public.tickets', 5000);
+    select setval('public.numbered_id_seq', 7000);
+    select setval('public.behind_id_seq', 1, false);
+    select setval('public.used', 9000);
+    select lo_unlink(424242);
+    select lo_put(424243, 0, 'gone');
+    grant select on large object 424244 to anon;
+    select lo_from_bytea(424260, 'theirs');";
+
+#[test]
+fn sequences_and_large_objects_go_back_as_far_as_rows_allow() {
+    let world = World::hosted(&[("20260101000000_besides", BESIDES)]);
+    world.sql(
+        OWNER,
+        "create sequence public.tickets; select setval('public.tickets', 41);
+        create sequence public.used; select setval('public.used', 7);
+        create table public.numbered (id serial primary key); create table public.behind (id serial primary key);
+        insert into public.numbered select from generate_series(1, 30);
+        insert into public.behind select from generate_series(1, 20);
+        select lo_from_bytea(424242, 'one'), lo_from_bytea(424243, 'three'), lo_from_bytea(424244, 'five'), lo_from_bytea(424245, 'mine');
+        grant update on large object 424242 to authenticated;
+        comment on large object 424242 is 'a large object'; comment on large object 424245 is 'mine'",
+    );
+    let before = world.state();
+    drop(world.migrate(&[]).exits(0));
+    // Users go on: new numbers, and large objects of their own.
+    world.sql(
+        OWNER,
+        "insert into public.numbered select from generate_series(1, 2); select nextval('public.used');
+        select lo_unlink(424245), lo_from_bytea(424250, 'new')",
+    );
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    assert_eq!(ran.summary()["rolled_back"]["mode"], json!("touched"));
+    let at = |sequence: &str| {
+        world.sql(OWNER, &format!("select last_value, is_called from public.{sequence}")).remove(0)
+    };
+    let found = ["tickets", "behind_id_seq", "numbered_id_seq", "used"].map(at);
+    assert_eq!(found, ["41|t", "20|t", "7002|t", "9001|t"]);
+    let large = "select oid, convert_from(lo_get(oid), 'UTF8'), obj_description(oid, 'pg_largeobject') \
+        from pg_largeobject_metadata order by 1";
+    assert_eq!(
+        world.sql(OWNER, large),
+        ["424242|one|a large object", "424243|three|~", "424244|five|~", "424250|new|~"]
+    );
+    // But for what users did.
+    world.sql(
+        OWNER,
+        "delete from public.numbered where id > 30; select lo_unlink(424250), lo_from_bytea(424245, 'mine');
+        comment on large object 424245 is 'mine'",
+    );
+    let without_history = |state: Vec<String>| -> Vec<String> {
+        state.into_iter().filter(|line| !line.contains("supabase_migrations")).collect()
+    };
+    assert_eq!(without_history(world.state()), without_history(before));
 }

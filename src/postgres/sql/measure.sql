@@ -75,6 +75,28 @@ begin
 end
 $$;
 
+create function supa_safe_rehearsal.sequences() returns table (id oid, name text, value bigint, called boolean)
+language plpgsql set search_path = ''
+as $$
+begin
+    for id, name in
+        select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where c.relkind = 'S' and c.relpersistence <> 't' and n.nspname <> 'supa_safe_rehearsal'
+    loop
+        execute 'select last_value, is_called from ' || name into value, called;
+        return next;
+    end loop;
+end
+$$;
+create table supa_safe_rehearsal.sequence as select * from supa_safe_rehearsal.sequences();
+
+create view supa_safe_rehearsal.large_objects as
+    select l.oid as id, l.lomowner as owner, l.lomacl as acl, pg_catalog.md5(pg_catalog.lo_get(l.oid)) as content
+    from pg_catalog.pg_largeobject_metadata l;
+create table supa_safe_rehearsal.large_object as select * from supa_safe_rehearsal.large_objects;
+
 grant usage on schema supa_safe_rehearsal to public;
 
 do $$
