@@ -273,6 +273,18 @@ fn relayed() -> (World, Relay) {
     (gated(world, Some(url)), relay)
 }
 
+/// A rollback whose connection is cut while its commit waits: its code, and whether it says that it touched
+/// the target.
+fn cut_at_the_commit(world: &World, relay: &Relay, then: impl FnOnce()) -> (i32, bool) {
+    let mut run = rollback(world);
+    run.until_type("rolling-back");
+    until_commit_waits(world);
+    relay.cut();
+    then();
+    let (code, summary) = run.ends();
+    (code, summary["target_touched"].as_bool().unwrap())
+}
+
 #[test]
 fn a_cut_connection_is_asked_about() {
     let (world, relay) = relayed();
@@ -294,24 +306,15 @@ fn a_cut_connection_is_asked_about() {
     assert_eq!(world.state(), damaged);
 
     // Cut at the commit, which the server gives up.
-    let mut run = rollback(&world);
-    run.until_type("rolling-back");
-    until_commit_waits(&world);
-    relay.cut();
-    session.run(&format!("select pg_terminate_backend(pid) {BACKENDS} and query like '%commit%'"));
-    let (code, summary) = run.ends();
-    assert_eq!((code, &summary["target_touched"]), (1, &Value::Bool(false)), "{summary}");
+    let give_up = || {
+        drop(session.run(&format!("select pg_terminate_backend(pid) {BACKENDS} and query like '%commit%'")))
+    };
+    assert_eq!(cut_at_the_commit(&world, &relay, give_up), (1, false));
     until_nobody_is_left(&world);
     assert_eq!(world.state(), damaged);
 
     // Cut at the commit, which the server goes on with: the run itself finds out.
-    let mut run = rollback(&world);
-    run.until_type("rolling-back");
-    until_commit_waits(&world);
-    relay.cut();
-    open_gate(&gate);
-    let (code, summary) = run.ends();
-    assert_eq!((code, &summary["target_touched"]), (0, &Value::Bool(true)), "{summary}");
+    assert_eq!(cut_at_the_commit(&world, &relay, || open_gate(&gate)), (0, true));
     assert!(is_taken_back(&world));
     drop(world.run(["rollback", "--confirm", &confirmation(&world)]).exits(3));
 }
