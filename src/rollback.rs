@@ -363,7 +363,7 @@ impl<'a> Work<'a> {
         self.archive.rows(self.client, &filled).await?;
         self.pin().await?;
         proof::rows(self.client, &tables).await?;
-        let names = tables.iter().map(|table| table.qualified()).collect();
+        let names = tables.iter().map(|table| (table.schema.clone(), table.name.clone())).collect();
         let removed = accounts::remove(self, &names).await?;
         let definitions = self.archive.definitions(&list, Section::PostData).await?;
         let (loaded, failed) = self.bind(&definitions, kept).await?;

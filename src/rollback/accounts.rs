@@ -92,17 +92,21 @@ async fn mark_new(work: &Work<'_>) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Takes away what cannot stand without an account, or a row, that is gone.
-pub(super) async fn remove(work: &Work<'_>, tables: &BTreeSet<String>) -> Result<Vec<Changed>, Error> {
+/// Takes away what cannot stand without an account, or a row, that is gone; `tables` by schema and name.
+pub(super) async fn remove(
+    work: &Work<'_>,
+    tables: &BTreeSet<(String, String)>,
+) -> Result<Vec<Changed>, Error> {
+    let is_one = |name: &str| names::qualified(name).is_some_and(|name| tables.contains(&name));
     let keys: Vec<ForeignKey> =
-        ForeignKey::all(&work.recorded).into_iter().filter(|key| tables.contains(&key.table)).collect();
+        ForeignKey::all(&work.recorded).into_iter().filter(|key| is_one(&key.table)).collect();
     let mut changed: Vec<Changed> = Vec::new();
     let mut is_first = true;
     loop {
         let mut rows = 0;
         for key in &keys {
             // In the snapshot every key between the user's own tables holds: the first look is for others.
-            if is_first && tables.contains(&key.refers_to) {
+            if is_first && is_one(&key.refers_to) {
                 continue;
             }
             let found = work

@@ -332,3 +332,34 @@ fn sequences_and_large_objects_go_back_as_far_as_rows_allow() {
     };
     assert_eq!(without_history(world.state()), without_history(before));
 }
+
+#[test]
+fn rows_of_tables_named_like_key_words_follow_their_accounts() {
+    let world = World::hosted(&[]);
+    let (new, gone) = ("99999999-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000001");
+    world.sql(
+        OWNER,
+        &format!(
+            r#"insert into auth.users (id, email) values ('{gone}', 'a@x.y');
+            create table public."user" (id uuid primary key references auth.users on delete cascade, "select" text);
+            create table public."order" (id serial primary key, "user" uuid references public."user" on delete cascade);
+            insert into public."user" values ('{gone}', 'a'); insert into public."order" ("user") values ('{gone}')"#
+        ),
+    );
+    let base = Base::of(world);
+    base.world.sql(
+        OWNER,
+        &format!(
+            r#"alter table public."user" add column more text; alter table public."order" add column more text;
+            delete from auth.users; insert into auth.users (id, email) values ('{new}', 'b@x.y');
+            insert into public."user" values ('{new}', 'b')"#
+        ),
+    );
+    for mode in [Mode::Touched, Mode::Whole] {
+        let session = base.world.session(OWNER);
+        let proved = base.bring_back(&session, mode, &[], &base.ids()).unwrap();
+        assert_eq!(proved.accounts.removed.len(), 2, "{:?}", proved.accounts);
+        assert_eq!(session.run(r#"select "select" from public."user""#), ["b"]);
+        session.run("rollback");
+    }
+}
