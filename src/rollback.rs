@@ -26,6 +26,7 @@ pub mod storage;
 
 pub use accounts::Changed;
 pub use selection::Translation;
+mod unproved;
 pub use since::Saved;
 
 use crate::archive::{self, Contents};
@@ -456,7 +457,9 @@ impl<'a> Work<'a> {
                 let change = match inverse::of(difference, &self.settings) {
                     Inverse::Change(change) => change,
                     Inverse::Archive => inverse::constraint(difference).into_iter().collect(),
-                    Inverse::Replace(_) => Vec::new(),
+                    Inverse::Replace(_) => {
+                        unproved::again(difference, &self.recorded).into_iter().flatten().collect()
+                    }
                 };
                 statements.extend(change.into_iter().map(|statement| (rank, statement)));
             }

@@ -363,3 +363,25 @@ fn rows_of_tables_named_like_key_words_follow_their_accounts() {
         session.run("rollback");
     }
 }
+
+#[test]
+fn a_child_comes_again_below_a_check_that_was_never_proved() {
+    let world = World::hosted(&[]);
+    world.sql(
+        OWNER,
+        "create table public.top (a int, b text); create table public.low (c int) inherits (public.top);
+        insert into public.low values (-1, 'x', 1);
+        alter table public.top add constraint positive check (a > 0) not valid;
+        comment on constraint positive on public.top is 'for new rows'",
+    );
+    let base = Base::of(world);
+    let ids = base.ids();
+    for damage in ["drop table public.low", "alter table public.low no inherit public.top"] {
+        let session = base.world.session(OWNER);
+        session.run(&format!("begin; {damage}"));
+        let proved = base.bring_back(&session, Mode::Touched, &[], &ids).unwrap();
+        assert_eq!(proved.mode, Mode::Touched);
+        assert_eq!(session.run("select a, c from public.low"), ["-1|1"]);
+        session.run("rollback");
+    }
+}

@@ -4,15 +4,12 @@
 use crate::rollback::{AS_HOSTED, Base};
 use crate::world::{ADMIN, Major, OWNER, World};
 use supa_safe::failure::chain;
-use supa_safe::rollback::{Error, Mode, Translation};
+use supa_safe::rollback::{Mode, Translation};
 
 const ZOO: &str = include_str!("rollback/zoo.sql");
 const DAMAGES: &str = include_str!("rollback/zoo_damages.sql");
 /// Of the damages that cost most, every so many; `tests/soak/rollback` takes each.
 const SOME: usize = 12;
-/// A table that comes again below one that stayed gets that one's unproved check as a proved one: only
-/// everything can go back then, and the proof says so.
-const ONLY_WHOLE: [&str; 2] = ["drop table zoo.heir", "alter table zoo.heir no inherit zoo.parent"];
 /// What the platform does when its extension is made.
 const WRAPPER: &str = "create extension postgres_fdw schema extensions;
     grant usage on foreign data wrapper postgres_fdw to postgres";
@@ -61,18 +58,12 @@ fn each_alone(major: Major) {
     let mut wrong = Vec::new();
     for (at, damage) in damages().enumerate() {
         // What goes back as a whole hardly knows what happened to it.
-        let is_only_whole = ONLY_WHOLE.contains(&damage);
-        let with_whole = is_only_whole || at.is_multiple_of(SOME);
-        let modes: &[Mode] = if with_whole { &[Mode::Touched, Mode::Whole] } else { &[Mode::Touched] };
+        let modes: &[Mode] =
+            if at.is_multiple_of(SOME) { &[Mode::Touched, Mode::Whole] } else { &[Mode::Touched] };
         for &mode in modes {
             session.run(&format!("begin; {damage}"));
-            match base.bring_back(&session, mode, &[], &ids) {
-                Ok(_) if mode == Mode::Touched && is_only_whole => {
-                    wrong.push(format!("{damage}\n  {mode:?}: not refused any more"));
-                }
-                Ok(_) => {}
-                Err(Error::NotExact(_)) if mode == Mode::Touched && is_only_whole => {}
-                Err(error) => wrong.push(format!("{damage}\n  {mode:?}: {:?}", chain(&error))),
+            if let Err(error) = base.bring_back(&session, mode, &[], &ids) {
+                wrong.push(format!("{damage}\n  {mode:?}: {:?}", chain(&error)));
             }
             session.run("rollback; reset all");
         }
@@ -97,8 +88,7 @@ fn as_dumped(major: Major) {
     let mut wrong = Vec::new();
     let every = std::env::var("SUPA_SAFE_TEST_EVERY").map_or(SOME, |every| every.parse().unwrap());
     for (at, damage) in damages().enumerate().skip(major as usize).step_by(every) {
-        let is_part = (at / every).is_multiple_of(2) && !ONLY_WHOLE.contains(&damage);
-        let mode = if is_part { Mode::Touched } else { Mode::Whole };
+        let mode = if (at / every).is_multiple_of(2) { Mode::Touched } else { Mode::Whole };
         base.world.sql(OWNER, damage);
         let (session, ids) = (base.world.session(OWNER), base.ids());
         if let Err(error) = base.bring_back(&session, mode, &[], &ids) {
