@@ -17,16 +17,17 @@ mod live;
 mod names;
 pub mod preflight;
 mod proof;
+mod references;
 pub mod run;
 mod script;
 mod selection;
 mod sequences;
 mod since;
 pub mod storage;
+mod unproved;
 
 pub use accounts::Changed;
 pub use selection::Translation;
-mod unproved;
 pub use since::Saved;
 
 use crate::archive::{self, Contents};
@@ -200,6 +201,8 @@ pub struct Proved {
     pub saved: Vec<Saved>,
     /// Rows that are not as in the snapshot, since accounts came and went.
     pub accounts: Accounts,
+    /// Rows that refer by id to what is not as it was, in words.
+    pub references: Vec<String>,
     /// The transaction's id, by which its end can be asked for.
     pub transaction: String,
     /// Seconds since the first lock.
@@ -239,6 +242,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let doomed = proof::doomed(&work, closure.users_tables());
     let saved = work.save(&doomed).await?;
     let kept = accounts::keep(&work, &doomed).await?;
+    references::note(&work).await?;
     closure::drop_all(client, &closure).await?;
     if let Some(saved) = task.storage {
         // Before the keys that refer to them.
@@ -248,6 +252,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     work.forget().await?;
     work.settle().await?;
     sequences::turn_back(&work).await?;
+    let references = references::follow(&work).await?;
     proof::platform(&work, &live, &work.look().await?)?;
     if task.mode == Mode::Whole {
         proof::sequences(client, task, &accounts).await?;
@@ -256,7 +261,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let transaction = transaction(client).await?;
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
-    Ok(Proved { mode: task.mode, tables, saved, accounts, transaction, seconds })
+    Ok(Proved { mode: task.mode, tables, saved, accounts, references, transaction, seconds })
 }
 
 /// Demands that sequences and large objects are as in the snapshot, where nobody moved them but the push

@@ -84,6 +84,8 @@ pub struct RolledBack {
     pub saved: Vec<Saved>,
     /// What accounts that came and went since leave behind.
     pub accounts: Accounts,
+    /// Rows that refer by id to what is not as it was, in words.
+    pub references: Vec<String>,
     /// Where they are.
     pub folder: String,
     /// What was done about Storage, when it went back.

@@ -442,6 +442,7 @@ fn finish(
             tables: proved.tables.clone(),
             saved: proved.saved.clone(),
             accounts: proved.accounts.clone(),
+            references: proved.references.clone(),
             folder: folder.to_owned(),
             storage: objects.clone(),
             seconds: proved.seconds,
@@ -477,6 +478,9 @@ fn finish(
         opened.context.warn(format!(
             "the rows of accounts that signed up since do not fit and were not loaded again: {why}"
         ));
+    }
+    for reference in &proved.references {
+        opened.context.warn(reference.clone());
     }
     if let Some(objects) = &objects {
         done = done.closing(format!(

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// `pg_class` (`src/include/catalog/pg_class.h`).
 const PG_CLASS: u32 = 1259;
+/// `pg_proc` (`src/include/catalog/pg_proc.h`).
+const PG_PROC: u32 = 1255;
 /// Entries that are worked out instead.
 const IN_PLACE: [&str; 5] = ["ACL", "COMMENT", "DEFAULT ACL", "SECURITY LABEL", "SUBSCRIPTION"];
 /// Entries of large objects, which hold many at once ([`super::large`]).
@@ -88,6 +90,13 @@ impl<'a> Known<'a> {
         let tables = self.contents.entries.iter().filter(|entry| entry.kind == "TABLE");
         let known = tables.filter_map(|entry| Some((self.object(entry)?, entry)));
         known.filter(|((catalog, _), _)| *catalog == PG_CLASS).map(|((_, oid), entry)| (oid, entry)).collect()
+    }
+
+    /// The entries of relations and routines, with the ids that they have now, or had when they stood.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'a Entry, u32)> {
+        let entries = self.contents.entries.iter();
+        let named = entries.filter(|entry| [PG_CLASS, PG_PROC].contains(&entry.catalog_oid));
+        named.filter_map(|entry| Some((entry, self.object(entry)?.1)))
     }
 
     /// All objects, by catalog.

@@ -62,7 +62,8 @@ pub(super) async fn rows(client: &tokio_postgres::Client, saved: &Saved) -> Resu
     let transaction = super::transaction(client).await?;
     let seconds = started.elapsed().as_secs_f64();
     let (tables, kept, accounts) = (Vec::new(), Vec::new(), Accounts::default());
-    Ok(Proved { mode: Mode::Touched, tables, saved: kept, accounts, transaction, seconds })
+    let references = Vec::new();
+    Ok(Proved { mode: Mode::Touched, tables, saved: kept, accounts, references, transaction, seconds })
 }
 
 /// Brings the bytes back after the commit, and compares.

@@ -385,3 +385,44 @@ fn a_child_comes_again_below_a_check_that_was_never_proved() {
         session.run("rollback");
     }
 }
+
+#[test]
+fn rows_that_refer_by_id_follow_what_came_back() {
+    let world = World::hosted(&[]);
+    world.sql(OWNER, NOTES);
+    world.sql(
+        OWNER,
+        "create table public.gone (id int primary key); create sequence public.counter;
+        create function public.f(a int) returns int language sql as 'select a';
+        create domain public.named as regclass;
+        create table public.refs (id int primary key, what regclass, named public.named, how regprocedure, kind regtype, many regclass[]);
+        insert into public.refs values (1, 'public.notes', 'public.gone', 'public.f(int)', 'public.notes', '{public.notes}'),
+            (2, 'public.others', 'public.counter', 'public.f(int)', 'int', '{public.others}');
+        insert into public.refs values (3)",
+    );
+    world.sql(
+        ADMIN,
+        r#"insert into realtime.subscription (subscription_id, entity, claims) values (gen_random_uuid(), 'public.notes', '{"role": "anon"}')"#,
+    );
+    let rows = "set search_path = ''; select id, what, named, how, kind from public.refs order by id";
+    let base = Base::of(world);
+    let before = base.world.sql(OWNER, rows);
+    base.world.sql(
+        OWNER,
+        "update public.notes set body = 'lost'; drop table public.gone; drop function public.f;
+        create table public.later (id int); insert into public.refs (id, what) values (4, 'public.later')",
+    );
+    let session = base.world.session(OWNER);
+    let proved = base.bring_back(&session, Mode::Touched, &["public.notes"], &base.ids()).unwrap();
+    let after = session.run(rows);
+    assert_eq!(after[..3], before);
+    assert_eq!(
+        proved.references,
+        [
+            "1 rows of public.refs refer in many to a relation that is gone, or has another id",
+            "1 rows of public.refs refer in what to a relation that is gone, or has another id",
+        ]
+    );
+    assert_eq!(session.run("select entity from realtime.subscription"), ["public.notes"]);
+    session.run("rollback");
+}
