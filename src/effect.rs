@@ -40,6 +40,22 @@ pub struct Besides {
     pub sequences: Vec<SequenceLeft>,
     /// Large objects that were there before, and changed or went.
     pub large_objects: Vec<u32>,
+    /// Rows of accounts, each table before those that refer to it.
+    pub managed: Vec<ManagedRows>,
+}
+
+/// What a push did to the rows of a managed table, by their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManagedRows {
+    /// Qualified name.
+    pub table: String,
+    /// Columns that changed in rows that were there before and after.
+    pub columns: Vec<String>,
+    /// Rows that went.
+    pub gone: Vec<String>,
+    /// Rows that came.
+    pub added: Vec<String>,
 }
 
 /// Where a push left a sequence.

@@ -14,6 +14,7 @@ mod inverse;
 mod keys;
 mod large;
 mod live;
+mod merged;
 mod names;
 pub mod preflight;
 mod proof;
@@ -53,7 +54,7 @@ use tokio_postgres::Client;
 
 /// What no rollback brings back, for people.
 pub const LIMITS: [&str; 3] = [
-    "rows of managed schemas (auth, vault, cron) stay as they are",
+    "rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that the push wrote",
     "Functions and secrets stay as they are",
     "passwords of roles that were dropped",
 ];
@@ -240,7 +241,9 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let closure = closure::find(&work, &live).await?;
     sequences::hold(&work).await?;
     let doomed = proof::doomed(&work, closure.users_tables());
-    let saved = work.save(&doomed).await?;
+    let mut saved = work.save(&doomed).await?;
+    let managed = merged::load(&work).await?;
+    merged::remove_added(&work, &managed).await?;
     let kept = accounts::keep(&work, &doomed).await?;
     references::note(&work).await?;
     closure::drop_all(client, &closure).await?;
@@ -248,6 +251,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
         // Before the keys that refer to them.
         salvage::rows(client, saved).await?;
     }
+    saved.extend(merged::bring_back(&work, &managed).await?);
     let accounts = work.restore(&kept).await?;
     work.forget().await?;
     work.settle().await?;

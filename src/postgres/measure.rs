@@ -1,6 +1,6 @@
 //! Measures in a scratch what each migration does, by a trigger on the migration history.
 
-use crate::effect::{Besides, FileEffect, LockHeld, SequenceLeft, TableEffect};
+use crate::effect::{Besides, FileEffect, LockHeld, ManagedRows, SequenceLeft, TableEffect};
 use crate::fingerprint::Class;
 use tokio_postgres::{Client, Error, Row};
 
@@ -45,6 +45,14 @@ async fn besides(client: &Client) -> Result<Besides, Error> {
             found.sequences.push(SequenceLeft { name, value: row.get(1), is_called: row.get(2) });
         }
     }
+    let managed = client.query(include_str!("sql/managed.sql"), &[]).await?;
+    let managed = managed.iter().map(|row| ManagedRows {
+        table: row.get(0),
+        gone: row.get(1),
+        added: row.get(2),
+        columns: row.get(3),
+    });
+    found.managed.extend(managed);
     Ok(found)
 }
 

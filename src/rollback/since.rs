@@ -211,7 +211,7 @@ fn column_list(columns: &[String]) -> String {
 }
 
 /// Writes the marked rows, synced.
-async fn write(client: &Client, table: &Doomed, path: &Path) -> Result<(), Error> {
+pub(super) async fn write(client: &Client, table: &Doomed, path: &Path) -> Result<(), Error> {
     let columns: Vec<String> =
         table.columns.iter().map(|column| format!("t.{}", quote_identifier(column))).collect();
     let sql = format!(

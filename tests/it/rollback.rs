@@ -1,6 +1,7 @@
 //! The way back: what a migration did is undone, exactly, and what users did since is kept.
 
 mod objects;
+mod together;
 
 use crate::world::{ADMIN, Major, OWNER, Session, World};
 use serde_json::json;
@@ -365,28 +366,6 @@ fn rows_of_tables_named_like_key_words_follow_their_accounts() {
 }
 
 #[test]
-fn a_child_comes_again_below_a_check_that_was_never_proved() {
-    let world = World::hosted(&[]);
-    world.sql(
-        OWNER,
-        "create table public.top (a int, b text); create table public.low (c int) inherits (public.top);
-        insert into public.low values (-1, 'x', 1);
-        alter table public.top add constraint positive check (a > 0) not valid;
-        comment on constraint positive on public.top is 'for new rows'",
-    );
-    let base = Base::of(world);
-    let ids = base.ids();
-    for damage in ["drop table public.low", "alter table public.low no inherit public.top"] {
-        let session = base.world.session(OWNER);
-        session.run(&format!("begin; {damage}"));
-        let proved = base.bring_back(&session, Mode::Touched, &[], &ids).unwrap();
-        assert_eq!(proved.mode, Mode::Touched);
-        assert_eq!(session.run("select a, c from public.low"), ["-1|1"]);
-        session.run("rollback");
-    }
-}
-
-#[test]
 fn rows_that_refer_by_id_follow_what_came_back() {
     let world = World::hosted(&[]);
     world.sql(OWNER, NOTES);
@@ -425,4 +404,26 @@ fn rows_that_refer_by_id_follow_what_came_back() {
     );
     assert_eq!(session.run("select entity from realtime.subscription"), ["public.notes"]);
     session.run("rollback");
+}
+
+#[test]
+fn a_child_comes_again_below_a_check_that_was_never_proved() {
+    let world = World::hosted(&[]);
+    world.sql(
+        OWNER,
+        "create table public.top (a int, b text); create table public.low (c int) inherits (public.top);
+        insert into public.low values (-1, 'x', 1);
+        alter table public.top add constraint positive check (a > 0) not valid;
+        comment on constraint positive on public.top is 'for new rows'",
+    );
+    let base = Base::of(world);
+    let ids = base.ids();
+    for damage in ["drop table public.low", "alter table public.low no inherit public.top"] {
+        let session = base.world.session(OWNER);
+        session.run(&format!("begin; {damage}"));
+        let proved = base.bring_back(&session, Mode::Touched, &[], &ids).unwrap();
+        assert_eq!(proved.mode, Mode::Touched);
+        assert_eq!(session.run("select a, c from public.low"), ["-1|1"]);
+        session.run("rollback");
+    }
 }

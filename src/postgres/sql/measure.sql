@@ -97,6 +97,22 @@ create view supa_safe_rehearsal.large_objects as
     from pg_catalog.pg_largeobject_metadata l;
 create table supa_safe_rehearsal.large_object as select * from supa_safe_rehearsal.large_objects;
 
+create function supa_safe_rehearsal.managed_rows() returns table (name text, id text, content jsonb)
+language plpgsql set search_path = ''
+as $$
+begin
+    for name in
+        select t.name from pg_catalog.unnest(array['auth.users', 'auth.identities']) t (name)
+        where pg_catalog.to_regclass(t.name) is not null
+    loop
+        return query execute pg_catalog.format(
+            'select %L, r.content ->> ''id'', r.content from (select pg_catalog.to_jsonb(t) as content from only %s t) r
+             where r.content ->> ''id'' is not null', name, name);
+    end loop;
+end
+$$;
+create table supa_safe_rehearsal.managed as select * from supa_safe_rehearsal.managed_rows();
+
 grant usage on schema supa_safe_rehearsal to public;
 
 do $$

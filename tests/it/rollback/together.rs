@@ -1,0 +1,125 @@
+//! All damages at once, in one migration that the real CLI pushes, and accounts that a push writes.
+
+use super::{AS_HOSTED, BEFORE};
+use crate::world::{ADMIN, Major, OWNER, World};
+use serde_json::json;
+
+/// Everything that a migration may do wrong, as far as it can do it in one go.
+const ALL: &str = "insert into auth.users (id, email) values ('77777777-0000-0000-0000-000000000000', 'seed@x.y');
+    update auth.users set raw_user_meta_data = '{\"lost\": true}', email = 'lost-' || email;
+    update public.products set price = 0;
+    delete from public.items; delete from public.orders where id % 2 = 0;
+    alter table public.orders rename column placed to placed_at;
+    alter table public.orders drop column note cascade;
+    alter table public.audit alter column what type varchar(100);
+    drop table app.flags;
+    create table public.reviews (id int primary key, product_id bigint references public.products, body text);
+    insert into public.reviews values (1, 1, 'x');
+    create view public.names as select sku from public.products;
+    create materialized view public.m as select id, placed_at from public.orders;
+    alter type public.mood add value 'great';
+    create policy everything on public.orders for all to anon using (true); drop policy own on public.orders;
+    alter table public.orders disable row level security;
+    grant all on public.audit to anon; grant execute on function public.secret_count() to public;
+    grant service_role to authenticated;
+    alter role anon set statement_timeout = 0;
+    create role reader login; grant select on public.products to reader;
+    create or replace function public.total(o bigint) returns bigint language sql security definer as 'select 1::bigint';
+    create function public.spy() returns trigger language plpgsql security definer as 'begin return new; end';
+    create trigger spy after insert on auth.users for each row execute function public.spy();
+    create schema extra; create table extra.t (id int); insert into extra.t values (1);
+    create extension citext schema extensions; create table public.c (a extensions.citext);
+    alter publication supabase_realtime drop table public.orders; alter publication supabase_realtime add table public.audit;
+    select setval('public.tickets', 5000);
+    create table public.events_3 partition of public.events for values from ('2026-03-01') to ('2026-04-01');
+    alter table public.events detach partition public.events_1;
+    comment on table public.orders is 'theirs';
+    select lo_put(7777, 0, 'lost'); select lo_unlink(7778);";
+const LARGE: &str =
+    "select lo_from_bytea(7777, 'mine'), lo_from_bytea(7778, 'too'); comment on large object 7778 is 'too'";
+
+/// The whole state, but for the history and the time that it takes.
+fn state(world: &World) -> Vec<String> {
+    let mut state = world.state();
+    state.retain(|line| !line.contains("supabase_migrations"));
+    for more in [
+        "select 'tickets', last_value, is_called from public.tickets",
+        "select 'large', oid, lo_get(oid) from pg_largeobject_metadata order by oid",
+    ] {
+        state.extend(world.sql(ADMIN, more));
+    }
+    state
+}
+
+fn all_at_once(major: Major) {
+    let world = World::own_server_of(major, &[("20260101000000_all", ALL)]);
+    world.sql(ADMIN, AS_HOSTED);
+    world.sql(OWNER, BEFORE);
+    world.sql(OWNER, LARGE);
+    let before = state(&world);
+    for mode in ["touched", "whole"] {
+        drop(world.migrate(&[]).exits(0));
+        assert_ne!(state(&world), before);
+        let ran = world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
+        assert_eq!(ran.summary()["rolled_back"]["mode"], json!(mode));
+        let after = state(&world);
+        let only = |one: &[String], other: &[String]| -> Vec<String> {
+            one.iter().filter(|line| !other.contains(line)).cloned().collect()
+        };
+        assert_eq!((only(&before, &after), only(&after, &before)), (Vec::new(), Vec::new()), "{mode}");
+    }
+}
+
+#[test]
+fn all_damages_of_one_push_on_15() {
+    all_at_once(Major::Pg15);
+}
+
+#[test]
+fn all_damages_of_one_push_on_17() {
+    all_at_once(Major::Pg17);
+}
+
+/// Accounts that are there when the snapshot is taken: changed, deleted by the push, deleted since.
+const ACCOUNTS: &str = "create table public.profiles (id uuid primary key references auth.users on delete cascade, name text);
+    insert into auth.users (id, email, raw_user_meta_data, last_sign_in_at)
+        select ('00000000-0000-0000-0000-00000000000' || n)::uuid, n || '@x.y', '{\"plan\": \"free\"}', '2026-01-01' from generate_series(1, 4) n;
+    insert into auth.identities (provider_id, user_id, identity_data, provider)
+        select n, ('00000000-0000-0000-0000-00000000000' || n)::uuid, '{}', 'email' from generate_series(1, 4) n;
+    insert into public.profiles select id, email from auth.users";
+const ON_ACCOUNTS: &str = "update auth.users set raw_user_meta_data = '{\"plan\": \"paid\"}';
+    delete from auth.users where email = '2@x.y';
+    insert into auth.users (id, email) values ('77777777-0000-0000-0000-000000000000', 'seed@x.y'), (gen_random_uuid(), 'other-seed@x.y');";
+
+#[test]
+fn accounts_that_the_push_wrote_go_back_and_the_others_go_on() {
+    let world = World::hosted(&[("20260101000000_accounts", ON_ACCOUNTS)]);
+    world.sql(ADMIN, ACCOUNTS);
+    world.sql(ADMIN, "alter table public.profiles owner to postgres");
+    for mode in ["touched", "whole"] {
+        drop(world.migrate(&[]).exits(0));
+        // One signs in, one leaves, one comes.
+        world.sql(
+            ADMIN,
+            "update auth.users set last_sign_in_at = '2026-02-02' where email = '1@x.y';
+            delete from auth.users where email = '3@x.y';
+            insert into auth.users (id, email) values ('99999999-0000-0000-0000-000000000000', 'new@x.y') on conflict do nothing;
+            insert into public.profiles values ('99999999-0000-0000-0000-000000000000', 'new') on conflict do nothing",
+        );
+        let ran = world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
+        let users = "select email, raw_user_meta_data, last_sign_in_at::date from auth.users order by email";
+        assert_eq!(
+            world.sql(OWNER, users),
+            [
+                r#"1@x.y|{"plan": "free"}|2026-02-02"#,
+                r#"2@x.y|{"plan": "free"}|2026-01-01"#,
+                r#"4@x.y|{"plan": "free"}|2026-01-01"#,
+                "new@x.y|~|~",
+            ],
+            "{mode}: {ran}"
+        );
+        let others = |sql: &str| world.sql(OWNER, sql).join(" ");
+        assert_eq!(others("select provider_id from auth.identities order by 1"), "1 2 4");
+        assert_eq!(others("select name from public.profiles order by 1"), "1@x.y 2@x.y 4@x.y new");
+    }
+}
