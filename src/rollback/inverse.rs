@@ -382,11 +382,27 @@ fn in_this_database(before: &str, after: &str) -> String {
     format!("do {}", quote_literal(&body))
 }
 
+/// Revokes a membership from whomever it was granted by: since 16, each grantor's stands by itself, and
+/// the copy is taken back by another role than the one that pushed to it.
+fn revoke(role: &str, member: &str) -> String {
+    let (sql, role, member) =
+        (quote_literal(&format!("revoke {role} from {member}")), quote_literal(role), quote_literal(member));
+    let body = format!(
+        "declare grantor text; begin \
+         if pg_catalog.current_setting('server_version_num')::int4 < 160000 then execute {sql}; return; end if; \
+         for grantor in select m.grantor::pg_catalog.regrole::text from pg_catalog.pg_auth_members m \
+         where m.roleid = {role}::pg_catalog.regrole and m.member = {member}::pg_catalog.regrole \
+         and pg_catalog.pg_has_role(m.grantor, 'USAGE') \
+         loop execute {sql} || ' granted by ' || grantor; end loop; end"
+    );
+    format!("do {}", quote_literal(&body))
+}
+
 fn membership(identity: &str, is_live: bool, wanted: Option<&Fields>) -> Option<Vec<String>> {
     let (member, role) = identity.split_once(" in ")?;
     let mut statements = Vec::new();
     if is_live {
-        statements.push(format!("revoke {role} from {member}"));
+        statements.push(revoke(role, member));
     }
     if let Some(wanted) = wanted {
         let options = ["admin", "inherit", "set"].into_iter().filter_map(|name| {
@@ -515,7 +531,7 @@ mod tests {
         );
         assert_eq!(
             changes("membership", "anon in app", Some(r#"{"inherit": true, "set": true}"#), None),
-            ["revoke app from anon"]
+            [revoke("app", "anon")]
         );
         assert_eq!(
             changes("role", "app", None, Some(r#"{"inherit": false, "login": true}"#)),
