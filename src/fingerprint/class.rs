@@ -30,7 +30,7 @@ impl Class {
     pub fn of_rows(schema: &str, table: &str) -> Self {
         match (schema, table) {
             ("auth", "users" | "identities") | ("storage", "buckets" | "objects") => Self::Merged,
-            _ if is_platform_schema(schema) => Self::Platform,
+            _ if is_platform_schema(schema) && !is_queue(schema, table) => Self::Platform,
             _ => Self::Owned,
         }
     }
@@ -72,15 +72,29 @@ impl Place<'_> {
                     })
             }
             // Of managed tables, these three take policies of the user (facts: supautils.policy_grants).
-            "policy" => in_managed_schema && !matches!(self.schema, Some("auth" | "storage" | "realtime")),
+            "policy" => {
+                in_managed_schema && !matches!(self.schema, Some("auth" | "storage" | "realtime" | QUEUES))
+            }
             "trigger" => in_managed_schema && partner_in_managed_schema,
             "event trigger" => owner_is_internal || (self.owner_is_superuser && partner_in_managed_schema),
             "default privileges" => owner_is_internal,
+            // What `pgmq.create` makes belongs to no extension, and no line tells of what does.
+            "schema" | "member privileges" => in_managed_schema,
+            _ if self.schema == Some(QUEUES) => false,
             _ if self.schema.is_some() => in_managed_schema,
             _ => owner_is_internal,
         };
         if moves_by_itself { Class::Platform } else { Class::Owned }
     }
+}
+
+/// The schema of `pgmq`, in which users make queues.
+const QUEUES: &str = "pgmq";
+
+/// Whether the table is a queue, or the archive of one (pgmq 1.5, `pgmq.create`). Queues of older versions
+/// are members of the extension.
+fn is_queue(schema: &str, table: &str) -> bool {
+    schema == QUEUES && ["q_", "a_"].iter().any(|start| table.starts_with(start))
 }
 
 /// Whether the platform, or Postgres itself, creates and migrates this schema.
@@ -187,6 +201,8 @@ mod tests {
             "foreign_server - postgres -",
             "large_object - postgres -",
             "member_privileges public - -",
+            "table pgmq postgres -",
+            "policy pgmq - -",
             "something_new - - -",
         ] {
             assert_eq!(class(place), Class::Owned, "{place}");
@@ -220,6 +236,7 @@ mod tests {
             "parameter_privileges - - -",
             "foreign_data_wrapper - supabase_admin! -",
             "member_privileges pg_catalog - -",
+            "schema pgmq postgres -",
         ] {
             assert_eq!(class(place), Class::Platform, "{place}");
         }
@@ -237,6 +254,8 @@ mod tests {
             ("storage", "buckets", Class::Merged),
             ("storage", "migrations", Class::Platform),
             ("public", "users", Class::Owned),
+            ("pgmq", "q_mail", Class::Owned),
+            ("pgmq", "meta", Class::Platform),
         ] {
             assert_eq!(Class::of_rows(schema, table), class, "{schema}.{table}");
         }

@@ -111,7 +111,11 @@ fn everything(live: &Fingerprint) -> impl Iterator<Item = Unit> {
         let unit = Unit { kind: line.kind.clone(), identity: line.identity.clone() };
         let goes_along = inverse::carrier(&unit).is_some()
             || ["index", "invalid index", "statistics", "publication schema"].contains(&line.kind.as_str());
-        let can_go = inverse::drop_statement(&unit).is_some() && !STAYING.contains(&line.kind.as_str());
+        // It goes with its queue, which may be a member of the extension.
+        let is_of_queue = line.kind == "sequence" && line.identity.starts_with("pgmq.");
+        let can_go = !is_of_queue
+            && inverse::drop_statement(&unit).is_some()
+            && !STAYING.contains(&line.kind.as_str());
         (can_go && !goes_along).then_some(unit)
     })
 }

@@ -4,7 +4,7 @@ use super::live::Table;
 use super::selection::Selection;
 use super::since::Doomed;
 use super::{Accounts, Error, Mode, Task, Work, names};
-use crate::fingerprint::{Class, Difference, Fingerprint, Line};
+use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
 use crate::manifest::{Content, TableRows};
 use crate::postgres::rows;
 use serde_json::Value;
@@ -81,7 +81,8 @@ pub(super) async fn sequences(client: &Client, task: &Task<'_>, accounts: &Accou
     let owned = task.snapshot.manifest.database.sequences.iter().filter(|sequence| {
         !task.left_out.is_sequence_left_out(&sequence.name)
             && names::qualified(&sequence.name)
-                .is_some_and(|(schema, name)| Class::of_rows(&schema, &name) == Class::Owned)
+                // That of a queue goes back with its table, or is the extension's.
+                .is_some_and(|(schema, _)| !is_platform_schema(&schema))
     });
     let owned: Vec<_> = owned.collect();
     if owned.is_empty() {

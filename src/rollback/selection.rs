@@ -141,7 +141,13 @@ impl<'a> Owned<'a> {
             });
         let mappings = mappings.collect();
         let owned = || recorded.lines().iter().filter(|line| line.class == Class::Owned);
-        let schemas = owned().filter(|line| line.kind == "schema").map(|line| names::plain(&line.identity));
+        let of_schemas =
+            owned().filter(|line| line.kind == "schema").map(|line| names::plain(&line.identity));
+        // Queues stand in a schema that is not the user's.
+        let of_tables = owned().filter(|line| line.kind == "table");
+        let of_tables =
+            of_tables.filter_map(|line| names::qualified(&line.identity)).map(|(schema, _)| schema);
+        let schemas: BTreeSet<String> = of_schemas.chain(of_tables).collect();
         let attached =
             owned().filter(|line| ["policy", "trigger"].contains(&line.kind.as_str())).filter_map(|line| {
                 let (name, table) = names::on(&line.identity)?;
@@ -152,7 +158,8 @@ impl<'a> Owned<'a> {
         let global = owned()
             .filter(|line| global.contains(&line.kind.as_str()))
             .map(|line| (line.kind.to_uppercase(), names::plain(&line.identity)));
-        let (schemas, attached, global) = (schemas.collect(), attached.collect(), global.collect());
+        let (schemas, attached, global) =
+            (schemas.into_iter().collect(), attached.collect(), global.collect());
         Self { schemas, attached, global, mappings, left_out }
     }
 

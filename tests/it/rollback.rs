@@ -407,6 +407,32 @@ fn rows_that_refer_by_id_follow_what_came_back() {
 }
 
 #[test]
+fn queues_go_back_with_their_messages() {
+    let world = World::hosted(&[]);
+    world.sql(ADMIN, "create schema pgmq; grant all on schema pgmq to postgres");
+    // As `pgmq.create` makes them.
+    world.sql(
+        OWNER,
+        "create table pgmq.q_mail (msg_id bigint generated always as identity primary key, message jsonb);
+        create table pgmq.a_mail (msg_id bigint primary key, message jsonb);
+        insert into pgmq.q_mail (message) select to_jsonb(n) from generate_series(1, 9) n",
+    );
+    let base = Base::of(world);
+    let ids = base.ids();
+    for (mode, tables) in [(Mode::Touched, &["pgmq.q_mail"][..]), (Mode::Whole, &[])] {
+        let session = base.world.session(OWNER);
+        session.run("begin; delete from pgmq.q_mail where msg_id < 5; drop table pgmq.a_mail; create table pgmq.q_more (id int)");
+        let proved = base.bring_back(&session, mode, tables, &ids).unwrap();
+        assert!(proved.tables.contains(&"pgmq.q_mail".to_owned()), "{:?}", proved.tables);
+        let found = session.run(
+            "select count(*), sum(msg_id) from pgmq.q_mail; select to_regclass('pgmq.a_mail'), to_regclass('pgmq.q_more')",
+        );
+        assert_eq!(found, ["9|45", "pgmq.a_mail|~"]);
+        session.run("rollback");
+    }
+}
+
+#[test]
 fn a_child_comes_again_below_a_check_that_was_never_proved() {
     let world = World::hosted(&[]);
     world.sql(
