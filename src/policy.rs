@@ -7,7 +7,7 @@ mod rule;
 mod way_back;
 
 pub use rule::{Rule, UnknownRule};
-pub use way_back::WayBack;
+pub use way_back::{Obstacle, WayBack};
 
 use crate::inventory::Standing;
 use crate::manifest::{ComponentName, Gap, SnapshotId, Strength};
@@ -432,10 +432,14 @@ mod tests {
         move |facts| facts.push.iter_mut().for_each(&change)
     }
 
+    fn no_right() -> Obstacle {
+        Obstacle { fact: "no right".to_owned(), way_out: "grant it".to_owned() }
+    }
+
     #[test]
     fn a_push_without_a_way_back_can_be_accepted() {
         let mut facts = good();
-        of_push(|p| p.way_back.blocked = vec!["no right".into()])(&mut facts);
+        of_push(|p| p.way_back.blocked = vec![no_right()])(&mut facts);
         let accepting = Policy { allow_no_rollback: true, ..Policy::default() };
         let refuses = |policy: &Policy| judge(policy, &facts, at(60))[0].refuses;
         assert_eq!([refuses(&Policy::default()), refuses(&accepting)], [true, false]);
@@ -487,7 +491,7 @@ mod tests {
             &["[SS011] no rollback gives the snapshot back: table a removed"],
         );
         check(
-            of_push(|p| p.way_back.blocked = vec!["no right".into()]),
+            of_push(|p| p.way_back.blocked = vec![no_right()]),
             60,
             &["[SS012] a rollback is not possible on the target: no right"],
         );

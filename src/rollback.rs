@@ -19,6 +19,7 @@ mod names;
 pub mod preflight;
 mod proof;
 mod references;
+mod room;
 pub mod run;
 mod script;
 mod selection;

@@ -184,10 +184,16 @@ async fn way_back(
     base: &Verified,
     rehearsed: &Rehearsed,
 ) -> Result<WayBack, Broken> {
-    let blocked = preflight::look(&opened.target, base.snapshot(), &rehearsed.record().fingerprint)
-        .await
-        .map_err(failed(Exit::Error))?;
-    let way_back = WayBack { not_exact: rehearsed.record().not_exact(), blocked };
+    let record = rehearsed.record();
+    let pushed = preflight::Pushed {
+        after: &record.fingerprint,
+        tables: record.way_back().map(|way| way.tables.as_slice()).unwrap_or_default(),
+        left_out: &record.left_out,
+        effects: &record.effects,
+    };
+    let blocked =
+        preflight::look(&opened.target, base.snapshot(), pushed).await.map_err(failed(Exit::Error))?;
+    let way_back = WayBack { not_exact: record.not_exact(), blocked };
     let push = PushFacts { way_back: way_back.clone(), ..push_facts(prepared, Rehearsal::NotYet) };
     let facts = Facts { push: Some(push), ..opened.no_facts() };
     let of_way_back = [Rule::RollbackNotExact, Rule::RollbackImpossible];

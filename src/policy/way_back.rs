@@ -7,8 +7,17 @@ use super::{Finding, Policy, Rule, refusal};
 pub struct WayBack {
     /// Why no rollback was exact in the rehearsal, if none was.
     pub not_exact: Option<String>,
-    /// What stands in the way of a rollback on the target, in words.
-    pub blocked: Vec<String>,
+    /// What stands in the way of a rollback on the target.
+    pub blocked: Vec<Obstacle>,
+}
+
+/// Something that stands in the way of a rollback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What it is, in words.
+    pub fact: String,
+    /// What to do about it.
+    pub way_out: String,
 }
 
 pub(super) fn judge(policy: &Policy, way_back: &WayBack, findings: &mut Vec<Finding>) {
@@ -24,8 +33,8 @@ pub(super) fn judge(policy: &Policy, way_back: &WayBack, findings: &mut Vec<Find
     for blocked in &way_back.blocked {
         findings.push(finding(
             Rule::RollbackImpossible,
-            format!("a rollback is not possible on the target: {blocked}"),
-            "give the role of the connection that right, or set `allow_no_rollback = true` for this target",
+            format!("a rollback is not possible on the target: {}", blocked.fact),
+            &format!("{}, or set `allow_no_rollback = true` for this target", blocked.way_out),
         ));
     }
 }

@@ -1,12 +1,17 @@
 //! Whether a rollback would be possible on the target, before anything is pushed.
 
 use super::run::NotDone;
-use super::{Error, names};
-use crate::fingerprint::{Class, Fingerprint, Line, is_platform_schema};
+use super::{Error, names, room};
+use crate::effect::FileEffect;
+use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
+use crate::left_out::LeftOut;
+use crate::manifest::TableRows;
+use crate::policy::Obstacle;
 use crate::postgres::connect;
 use crate::postgres::rows;
 use crate::store::Snapshot;
 use crate::target::Target;
+use std::collections::BTreeSet;
 use tokio_postgres::Client;
 
 /// Objects of the user's that the session's role could not make again, as owner of the same.
@@ -27,17 +32,6 @@ const FOREIGN: &str = "
             where d.classid = o.class and d.objid = o.id and d.deptype in ('e', 'i'))
     order by 2 limit 20";
 
-/// Locks that a whole rollback takes, and those that the server has room for (PostgreSQL documentation,
-/// `max_locks_per_transaction`): about one for each relation when it goes and one when it comes.
-const LOCKS: &str = "
-    select 2 * count(*), pg_catalog.current_setting('max_locks_per_transaction')::int8
-        * (pg_catalog.current_setting('max_connections')::int8 + pg_catalog.current_setting('max_prepared_transactions')::int8)
-    from pg_catalog.pg_class c
-    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    left join pg_catalog.pg_class t on t.reltoastrelid = c.oid
-    left join pg_catalog.pg_namespace h on h.oid = t.relnamespace
-    where coalesce(h.nspname, n.nspname) = any($1)";
-
 /// Policies that go with an object of the user's, by the words of the fingerprint.
 const DEPENDENT: &str = "
     select distinct pg_catalog.quote_ident(p.polname) || ' on ' || p.polrelid::pg_catalog.regclass
@@ -48,26 +42,79 @@ const DEPENDENT: &str = "
     join pg_catalog.pg_namespace n on n.oid = coalesce(f.pronamespace, c.relnamespace)
     where n.nspname = any($1)";
 
-/// What stands in the way of a rollback to this snapshot, in words. Steps that need more than the owner's
-/// rights are tried in a transaction that is rolled back.
-///
-/// `after` is the fingerprint that the push leaves: what differs in it must be made again.
-pub async fn look(target: &Target, snapshot: &Snapshot, after: &str) -> Result<Vec<String>, NotDone> {
-    let after = Fingerprint::from_text(after).map_err(Error::Fingerprint)?;
+/// What a rehearsed push leaves, and what taking it back makes again.
+#[derive(Clone, Copy, Debug)]
+pub struct Pushed<'a> {
+    /// The fingerprint that it leaves, as text: what differs in it must be made again.
+    pub after: &'a str,
+    /// Qualified names of the tables that the rollback makes again.
+    pub tables: &'a [String],
+    /// What the copy that it was rehearsed on cannot hold.
+    pub left_out: &'a LeftOut,
+    /// What it did to rows.
+    pub effects: &'a [FileEffect],
+}
+
+/// What stands in the way of a rollback to this snapshot. Steps that need more than the owner's rights are
+/// tried in a transaction that is rolled back.
+pub async fn look(
+    target: &Target,
+    snapshot: &Snapshot,
+    pushed: Pushed<'_>,
+) -> Result<Vec<Obstacle>, NotDone> {
+    let after = Fingerprint::from_text(pushed.after).map_err(Error::Fingerprint)?;
     let recorded = fs_err::read_to_string(snapshot.database_file("fingerprint.tsv")).map_err(Error::Io)?;
     let recorded = Fingerprint::from_text(&recorded).map_err(Error::Fingerprint)?;
     let session = connect::writable(&target.connection).await?;
-    let changed: Vec<String> = recorded
-        .differences(&after, Class::Owned)
-        .into_iter()
-        .filter(|difference| difference.kind == "policy")
-        .map(|difference| difference.identity)
-        .collect();
+    let differences = pushed.left_out.comparable(&recorded).differences(&after, Class::Owned);
+    let of_kind = |kind: &str| {
+        let differences = differences.iter().filter(move |difference| difference.kind == kind);
+        differences.cloned().collect::<Vec<Difference>>()
+    };
+    let changed = of_kind("policy").into_iter().map(|difference| difference.identity).collect();
+    let dropped = of_kind("extension").into_iter().filter(|difference| difference.after.is_none());
+    let dropped: Vec<String> = dropped.map(|difference| names::plain(&difference.identity)).collect();
     let gaps = &snapshot.manifest.database.gaps;
     let unread: Vec<_> = gaps.iter().map(|gap| (gap.schema.clone(), gap.name.clone())).collect();
-    let found = look_at(&session.client, &recorded, changed, &unread).await;
+    let mut found = beyond(&snapshot.manifest.database.tables, pushed.effects);
+    let outcome = async {
+        found.extend(look_at(&session.client, &recorded, changed, &unread).await?);
+        found.extend(room::look(&session.client, &schemas(&recorded), pushed.tables, &dropped).await?);
+        Ok::<_, Error>(found)
+    };
+    let outcome = outcome.await;
     session.close().await;
-    Ok(found?)
+    Ok(outcome?)
+}
+
+/// Rows of an extension's own tables, such as the list of queues: they are in no archive as rows of the
+/// user's, and cannot be told from what the extension keeps there.
+fn beyond(tables: &[TableRows], effects: &[FileEffect]) -> Vec<Obstacle> {
+    let written = effects.iter().flat_map(|effect| &effect.tables);
+    let written: BTreeSet<(String, String)> = written
+        .filter(|table| table.inserted + table.updated + table.deleted > 0)
+        .filter_map(|table| names::qualified(&table.table))
+        .collect();
+    let beyond = tables.iter().filter(|table| {
+        // The CLI itself writes secrets of the configuration.
+        table.extension.is_some()
+            && table.schema != "vault"
+            && written.contains(&(table.schema.clone(), table.name.clone()))
+    });
+    let obstacle = |table: &TableRows| Obstacle {
+        fact: format!(
+            "the push writes rows of {}, which belong to extension {} and do not go back",
+            table.qualified(),
+            table.extension.as_deref().unwrap_or_default()
+        ),
+        way_out: "write them by hand after the push".to_owned(),
+    };
+    beyond.map(obstacle).collect()
+}
+
+fn schemas(recorded: &Fingerprint) -> Vec<String> {
+    let owned = recorded.lines().iter().filter(|line| line.class == Class::Owned);
+    owned.filter(|line| line.kind == "schema").map(|line| names::plain(&line.identity)).collect()
 }
 
 async fn look_at(
@@ -75,34 +122,23 @@ async fn look_at(
     recorded: &Fingerprint,
     mut policies: Vec<String>,
     unread: &[(String, String)],
-) -> Result<Vec<String>, Error> {
-    let schemas: Vec<String> = recorded
-        .lines()
-        .iter()
-        .filter(|line| line.class == Class::Owned && line.kind == "schema")
-        .map(|line| names::plain(&line.identity))
-        .collect();
+) -> Result<Vec<Obstacle>, Error> {
+    let schemas = schemas(recorded);
     client.batch_execute("begin").await?;
     client.batch_execute(rows::PINNED).await?;
     client.batch_execute("set local lock_timeout = '2s'").await?;
-    let mut found: Vec<String> = client
+    let mut found: Vec<Obstacle> = client
         .query(FOREIGN, &[&schemas])
         .await?
         .iter()
         .map(|row| (row.get::<_, String>(0), row.get::<_, String>(1)))
         // What the dump could not read is left alone.
         .filter(|(_, name)| names::qualified(name).is_none_or(|name| !unread.contains(&name)))
-        .map(|(owner, name)| {
-            format!("{name} belongs to role {owner}, for whom this role cannot make it again")
+        .map(|(owner, name)| Obstacle {
+            fact: format!("{name} belongs to role {owner}, for whom this role cannot make it again"),
+            way_out: format!("let this role own it (`alter table … owner to …`), or `grant {owner}` to it"),
         })
         .collect();
-    let locks = client.query_one(LOCKS, &[&schemas]).await?;
-    let (needed, room): (i64, i64) = (locks.get(0), locks.get(1));
-    if needed > room {
-        found.push(format!(
-            "a rollback of everything takes about {needed} locks, and the server has room for {room}: raise `max_locks_per_transaction`"
-        ));
-    }
     let dependent = client.query(DEPENDENT, &[&schemas]).await?;
     policies.extend(dependent.iter().map(|row| row.get::<_, String>(0)));
     for (what, sql) in tries(recorded, &policies) {
@@ -113,7 +149,11 @@ async fn look_at(
             match error.as_db_error() {
                 // Somebody is at work there, which says nothing about rights.
                 Some(said) if *said.code() == tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE => {}
-                Some(said) => found.push(format!("this role cannot {what}: {}", said.message())),
+                Some(said) => found.push(Obstacle {
+                    fact: format!("this role cannot {what}: {}", said.message()),
+                    way_out: "give the role of the connection that right, or sign in as one that has it"
+                        .to_owned(),
+                }),
                 None => return Err(error.into()),
             }
         }
@@ -154,4 +194,50 @@ fn tries(recorded: &Fingerprint, policies: &[String]) -> Vec<(String, String)> {
         ("make event triggers again".to_owned(), sql.to_owned())
     });
     triggers.chain(policies).chain(event_trigger).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::TableEffect;
+    use crate::manifest::Content;
+
+    #[test]
+    fn rows_of_an_extension_are_named() {
+        let table = |schema: &str, name: &str, extension: Option<&str>| TableRows {
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+            class: Class::Platform,
+            count: 1,
+            content: Content::Sum("1".to_owned()),
+            is_hashed_in_archive: true,
+            extension: extension.map(str::to_owned),
+        };
+        let tables = [
+            table("pgmq", "meta", Some("pgmq")),
+            table("pgmq", "q_mail", None),
+            table("vault", "secrets", Some("supabase_vault")),
+            table("cron", "job", Some("pg_cron")),
+        ];
+        let effect = |table: &str, inserted| TableEffect {
+            table: table.to_owned(),
+            inserted,
+            updated: 0,
+            deleted: 0,
+            rewritten: false,
+            columns: Vec::new(),
+        };
+        let written = ["pgmq.meta", "pgmq.q_mail", "vault.secrets"].map(|name| effect(name, 1));
+        let effects = FileEffect {
+            file: "1_queue.sql".to_owned(),
+            seconds: 0.1,
+            tables: written.into_iter().chain([effect("cron.job", 0)]).collect(),
+            locks: Vec::new(),
+        };
+        let found: Vec<String> = beyond(&tables, &[effects]).into_iter().map(|one| one.fact).collect();
+        assert_eq!(
+            found,
+            ["the push writes rows of pgmq.meta, which belong to extension pgmq and do not go back"]
+        );
+    }
 }

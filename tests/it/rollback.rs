@@ -1,5 +1,6 @@
 //! The way back: what a migration did is undone, exactly, and what users did since is kept.
 
+mod foreseen;
 mod objects;
 mod together;
 
