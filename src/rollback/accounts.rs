@@ -82,6 +82,7 @@ async fn mark_new(work: &Work<'_>) -> Result<bool, Error> {
         name: name.to_owned(),
         columns: vec!["id".to_owned()],
         recorded: Some((schema.to_owned(), name.to_owned(), vec!["id".to_owned()])),
+        has_key: true,
     };
     if since::mark_one(work.client, &users, &work.archive).await? == 0 {
         return Ok(false);

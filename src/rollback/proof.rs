@@ -123,7 +123,7 @@ pub(super) async fn large_objects(client: &Client, task: &Task<'_>) -> Result<()
 
 /// The tables that go, each with what the snapshot has of it under whatever name.
 pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table>) -> Vec<Doomed> {
-    let (entries, columns) = (work.known().tables(), columns(&work.recorded));
+    let (entries, columns, keyed) = (work.known().tables(), columns(&work.recorded), keyed(&work.recorded));
     let recorded = |table: &Table| {
         let entry = entries.get(&table.oid)?;
         let tables = work.task.snapshot.manifest.database.tables.iter();
@@ -132,14 +132,30 @@ pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table
         let columns = columns.get(&name).cloned().unwrap_or_default();
         Some((name.0, name.1, columns))
     };
-    tables
-        .map(|table| Doomed {
+    let doomed = tables.map(|table| {
+        let recorded = recorded(table);
+        let name = recorded.as_ref().map(|(schema, name, _)| (schema.clone(), name.clone()));
+        Doomed {
             schema: table.schema.clone(),
             name: table.name.clone(),
             columns: table.columns.clone(),
-            recorded: recorded(table),
-        })
-        .collect()
+            has_key: name.is_some_and(|name| keyed.contains(&name)),
+            recorded,
+        }
+    });
+    doomed.collect()
+}
+
+/// The tables by whose rows `on conflict` knows one that is there.
+fn keyed(recorded: &Fingerprint) -> BTreeSet<(String, String)> {
+    let constraints = recorded.lines().iter().filter(|line| line.kind == "constraint");
+    let keys = constraints.filter(|line| {
+        let fields = serde_json::from_str::<Value>(&line.definition).ok();
+        let definition = fields.as_ref().and_then(|fields| fields.get("definition")?.as_str());
+        definition.is_some_and(|text| ["PRIMARY KEY", "UNIQUE"].iter().any(|key| text.starts_with(key)))
+    });
+    let keyed = keys.filter_map(|line| names::qualified(names::on(&line.identity)?.1));
+    keyed.collect()
 }
 
 /// The columns that the snapshot has of each table, but the generated ones, which no dump holds.

@@ -29,6 +29,8 @@ pub(super) struct Doomed {
     pub(super) columns: Vec<String>,
     /// Schema, name, and columns in the snapshot, when it was there.
     pub(super) recorded: Option<(String, String, Vec<String>)>,
+    /// Whether it had a key there.
+    pub(super) has_key: bool,
 }
 
 /// Rows of one table that were kept.
@@ -235,7 +237,7 @@ fn load_script(doomed: &[Doomed], saved: &[Saved]) -> String {
         -- Run it in this folder: psql <url> -f load.sql\n\\set ON_ERROR_STOP on\nbegin;\n";
     let load = |saved: &Saved| {
         let table = doomed.iter().find(|table| qualified(&table.schema, &table.name) == saved.table)?;
-        let Some((schema, name, recorded)) = &table.recorded else {
+        let Some((schema, bare, recorded)) = &table.recorded else {
             return Some(format!(
                 "\n-- {}: {} rows in {}, and no table\n",
                 saved.table, saved.rows, saved.file
@@ -243,7 +245,7 @@ fn load_script(doomed: &[Doomed], saved: &[Saved]) -> String {
         };
         // The rows have the columns of the table that went, and go into the one that came back.
         let pairs = pairs(&table.columns, recorded);
-        let name = format!("{}.{}", quote_identifier(schema), quote_identifier(name));
+        let name = format!("{}.{}", quote_identifier(schema), quote_identifier(bare));
         let quoted = |columns: &mut dyn Iterator<Item = &str>| -> Vec<String> {
             columns.map(quote_identifier).collect()
         };
@@ -256,10 +258,23 @@ fn load_script(doomed: &[Doomed], saved: &[Saved]) -> String {
             .map(|column| format!("alter table saved add column {} text;\n", quote_identifier(column)))
             .collect();
         let more = more.concat();
+        // Without a key a row of a user's cannot be told from one that the push wrote over. Nobody but
+        // the owner reads the other table.
+        let (target, note) = if table.has_key {
+            (name.clone(), String::new())
+        } else {
+            let aside =
+                format!("{}.{}", quote_identifier(schema), quote_identifier(&format!("since_{bare}")));
+            let note = format!(
+                "-- The table has no key: rows of users and rows that the push wrote over go into {aside}.\n\
+                 create table {aside} (like {name});\nalter table {aside} enable row level security;\n"
+            );
+            (aside, note)
+        };
         Some(format!(
-            "\n-- {}: {} rows\ncreate temp table saved as select {} from {name} with no data;\n{more}\
+            "\n-- {}: {} rows\n{note}create temp table saved as select {} from {name} with no data;\n{more}\
              \\copy saved ({}) from '{}' with (format csv, header)\n\
-             insert into {name} ({}) overriding system value select {} from saved on conflict do nothing;\n\
+             insert into {target} ({}) overriding system value select {} from saved on conflict do nothing;\n\
              drop table saved;\n",
             saved.table,
             saved.rows,
@@ -277,6 +292,27 @@ fn load_script(doomed: &[Doomed], saved: &[Saved]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_a_table_without_a_key_are_loaded_beside_it() {
+        let table = |has_key| Doomed {
+            schema: "public".to_owned(),
+            name: "log".to_owned(),
+            columns: vec!["a".to_owned()],
+            recorded: Some(("public".to_owned(), "log".to_owned(), vec!["a".to_owned()])),
+            has_key,
+        };
+        let saved = [Saved { table: "public.log".to_owned(), rows: 1, file: "0001.csv".to_owned() }];
+        let into = |has_key| {
+            let script = load_script(&[table(has_key)], &saved);
+            let line = script.lines().find(|line| line.starts_with("insert into")).unwrap();
+            line.split(" (").next().unwrap().to_owned()
+        };
+        assert_eq!(
+            [into(true), into(false)],
+            ["insert into \"public\".\"log\"", "insert into \"public\".\"since_log\""]
+        );
+    }
 
     #[test]
     fn columns_are_paired_by_name_and_then_in_order() {
