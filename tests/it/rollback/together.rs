@@ -89,14 +89,15 @@ const ACCOUNTS: &str = "create table public.profiles (id uuid primary key refere
     insert into public.profiles select id, email from auth.users";
 const ON_ACCOUNTS: &str = "update auth.users set raw_user_meta_data = '{\"plan\": \"paid\"}';
     delete from auth.users where email = '2@x.y';
-    insert into auth.users (id, email) values ('77777777-0000-0000-0000-000000000000', 'seed@x.y'), (gen_random_uuid(), 'other-seed@x.y');";
+    insert into auth.users (id, email) values ('77777777-0000-0000-0000-000000000000', 'seed@x.y');";
 
 #[test]
 fn accounts_that_the_push_wrote_go_back_and_the_others_go_on() {
     let world = World::hosted(&[("20260101000000_accounts", ON_ACCOUNTS)]);
     world.sql(ADMIN, ACCOUNTS);
     world.sql(ADMIN, "alter table public.profiles owner to postgres");
-    for mode in ["touched", "whole"] {
+    // The second push leans on the first snapshot too: who came in between is not taken for the push's.
+    for (mode, new) in [("touched", "new@x.y|~|~"), ("whole", r#"new@x.y|{"plan": "paid"}|~"#)] {
         drop(world.migrate(&[]).exits(0));
         // One signs in, one leaves, one comes.
         world.sql(
@@ -114,7 +115,7 @@ fn accounts_that_the_push_wrote_go_back_and_the_others_go_on() {
                 r#"1@x.y|{"plan": "free"}|2026-02-02"#,
                 r#"2@x.y|{"plan": "free"}|2026-01-01"#,
                 r#"4@x.y|{"plan": "free"}|2026-01-01"#,
-                "new@x.y|~|~",
+                new,
             ],
             "{mode}: {ran}"
         );
