@@ -467,9 +467,7 @@ impl<'a> Work<'a> {
                 let change = match inverse::of(difference, &self.settings) {
                     Inverse::Change(change) => change,
                     Inverse::Archive => inverse::constraint(difference).into_iter().collect(),
-                    Inverse::Replace(_) => {
-                        unproved::again(difference, &self.recorded).into_iter().flatten().collect()
-                    }
+                    Inverse::Replace(_) => Vec::new(),
                 };
                 statements.extend(change.into_iter().map(|statement| (rank, statement)));
             }

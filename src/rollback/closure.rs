@@ -2,7 +2,7 @@
 
 use super::inverse::{self, Inverse, RELATIONS, Unit};
 use super::live::{self, Table};
-use super::{Error, Mode, Work, large, names};
+use super::{Error, Mode, Work, large, names, unproved};
 use crate::fingerprint::{Class, Fingerprint};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +51,7 @@ pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure,
         closure.tables = tables.iter().filter(|table| !standing.contains(&table.oid)).cloned().collect();
         let mut more = differing(work, &left);
         more.extend(parents(&work.recorded, &left));
+        more.extend(unproved::above_gone(&work.recorded, &left));
         more.retain(|unit| !closure.units.contains(unit));
         if more.is_empty() {
             break;

@@ -1,29 +1,32 @@
 //! Checks that are not proved for the rows that were there before them.
 
+use super::inverse::Unit;
 use super::names;
-use crate::fingerprint::{Difference, Fingerprint};
+use crate::fingerprint::Fingerprint;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
-/// Statements after which a table that came again below one that stayed has that one's check as an
-/// unproved one: a table that is new takes it over as proved, and only when a check is added to the
-/// parent does it reach the children as it is.
-pub(super) fn again(difference: &Difference, recorded: &Fingerprint) -> Option<[String; 2]> {
-    let wanted = fields(difference.after.as_deref()?)?;
-    let live = fields(difference.before.as_deref()?)?;
-    let is_unproved = |fields: &Map<String, Value>| fields.contains_key("not validated");
-    if difference.kind != "constraint" || !is_unproved(&wanted) || is_unproved(&live) {
-        return None;
-    }
-    let (name, mut table) = names::on(&difference.identity)?;
-    let mut constraint = wanted;
-    while constraint.get("inheritance").and_then(Value::as_str) == Some("inherited") {
-        (table, constraint) = above(recorded, name, table)?;
-    }
-    let definition = constraint.get("definition")?.as_str()?;
-    Some([
-        format!("alter table {table} drop constraint {name}"),
-        format!("alter table {table} add constraint {name} {definition}"),
-    ])
+/// The unproved checks of tables that stay, `left`, above tables that are gone. A table that is new takes
+/// its parent's check over as a proved one, and refuses the rows that it had: the check goes, and the
+/// archive brings it back, children included, when these have their rows.
+pub(super) fn above_gone(recorded: &Fingerprint, left: &Fingerprint) -> BTreeSet<Unit> {
+    let of_kind = |kind: &'static str| -> BTreeSet<&str> {
+        let lines = left.lines().iter().filter(move |line| line.kind == kind);
+        lines.map(|line| line.identity.as_str()).collect()
+    };
+    let (tables, standing) = (of_kind("table"), of_kind("constraint"));
+    let constraints = recorded.lines().iter().filter(|line| line.kind == "constraint");
+    let checks = constraints.filter_map(|line| {
+        let (name, mut table) = names::on(&line.identity)?;
+        let mut constraint = fields(&line.definition)?;
+        let is_of_gone = constraint.contains_key("not validated") && !tables.contains(table);
+        while is_of_gone && constraint.get("inheritance").and_then(Value::as_str) == Some("inherited") {
+            (table, constraint) = above(recorded, name, table)?;
+        }
+        is_of_gone.then(|| format!("{name} on {table}"))
+    });
+    let checks = checks.filter(|identity| standing.contains(identity.as_str()));
+    checks.map(|identity| Unit { kind: "constraint".to_owned(), identity }).collect()
 }
 
 /// The parent of a table that has the constraint too, and the constraint there.
@@ -48,36 +51,27 @@ mod tests {
     use crate::fingerprint::{Class, Line};
 
     #[test]
-    fn the_topmost_table_gets_its_check_anew() {
+    fn the_topmost_check_above_a_table_that_is_gone_goes() {
         let line = |kind: &str, identity: &str, definition: &str| Line {
             class: Class::Owned,
             kind: kind.to_owned(),
             identity: identity.to_owned(),
             definition: definition.to_owned(),
         };
-        let unproved = r#"{"not validated": true, "definition": "CHECK ((a > 0)) NOT VALID"}"#;
-        let inherited = r#"{"not validated": true, "inheritance": "inherited", "definition": "CHECK ((a > 0)) NOT VALID"}"#;
+        let inherited = r#"{"not validated": true, "inheritance": "inherited"}"#;
         let recorded = Fingerprint::new([
             line("table", "public.top", "{}"),
             line("table", "public.middle", r#"{"inherits": ["public.other", "public.top"]}"#),
             line("table", "public.low", r#"{"inherits": ["public.middle"]}"#),
-            line("constraint", "c on public.top", unproved),
+            line("constraint", "c on public.top", r#"{"not validated": true}"#),
             line("constraint", "c on public.middle", inherited),
             line("constraint", "c on public.low", inherited),
         ]);
-        let difference = |before: &str| Difference {
-            kind: "constraint".to_owned(),
-            identity: "c on public.low".to_owned(),
-            before: Some(before.to_owned()),
-            after: Some(inherited.to_owned()),
-        };
-        assert_eq!(
-            again(&difference(r#"{"inheritance": "inherited", "definition": "CHECK ((a > 0))"}"#), &recorded),
-            Some([
-                "alter table public.top drop constraint c".to_owned(),
-                "alter table public.top add constraint c CHECK ((a > 0)) NOT VALID".to_owned()
-            ])
-        );
-        assert_eq!(again(&difference(unproved), &recorded), None);
+        let left = recorded.without(|line| line.identity.ends_with("public.low"));
+        let found: Vec<String> = above_gone(&recorded, &left).into_iter().map(|unit| unit.identity).collect();
+        assert_eq!(found, ["c on public.top"]);
+        assert!(above_gone(&recorded, &recorded).is_empty());
+        let all_gone = recorded.without(|_| true);
+        assert!(above_gone(&recorded, &all_gone).is_empty());
     }
 }
