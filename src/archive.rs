@@ -7,10 +7,11 @@
 mod row_hash;
 mod rows;
 
+pub use row_hash::values;
 pub use rows::{RowReader, Rows, RowsByTable};
 
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Types of entries of which one is the beginning of another come longest first.
 const LONG_TYPES: [&str; 26] = [
@@ -72,6 +73,35 @@ impl Entry {
     /// Whether the entry lies in the namespace.
     pub fn is_in(&self, namespace: &str) -> bool {
         self.rest.starts_with(&format!("{} ", one_line(namespace)))
+    }
+}
+
+/// Names of tables, to be found for many entries. An entry is what [`Entry::is_named`] says.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Number of each, by namespace and name as printed.
+    numbers: BTreeMap<String, usize>,
+}
+
+impl Names {
+    /// Numbers the names of these namespaces in their order.
+    pub fn of<'a>(names: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut numbers = BTreeMap::new();
+        for (number, (namespace, name)) in names.enumerate() {
+            numbers.entry(format!("{} {}", one_line(namespace), one_line(name))).or_insert(number);
+        }
+        Self { numbers }
+    }
+
+    /// The number of the first name that an entry has.
+    pub fn find(&self, entry: &Entry) -> Option<usize> {
+        let ends = entry.rest.match_indices(' ').map(|(at, _)| at).chain([entry.rest.len()]);
+        ends.filter_map(|end| self.numbers.get(entry.rest.get(..end)?).copied()).min()
+    }
+
+    /// Whether an entry has one of the names.
+    pub fn has(&self, entry: &Entry) -> bool {
+        self.find(entry).is_some()
     }
 }
 
@@ -241,6 +271,18 @@ mod tests {
             contents.list(|entry| entry.kind == "TABLE"),
             "215; 1259 16386 TABLE public orders postgres\n"
         );
+    }
+
+    #[test]
+    fn names_are_found_as_each_is() {
+        let contents = Contents::parse(LIST).unwrap();
+        let all =
+            [("public", "orders"), ("my", "schema a table"), ("my schema", "a table"), ("my schema", "a")];
+        let names = Names::of(all.into_iter());
+        for entry in &contents.entries {
+            let expected = all.iter().position(|(namespace, name)| entry.is_named(namespace, name));
+            assert_eq!(names.find(entry), expected, "{}", entry.line);
+        }
     }
 
     #[test]

@@ -282,6 +282,10 @@ pub struct Database {
     pub gaps: Vec<Gap>,
     /// Bytes of the archive.
     pub archive_bytes: u64,
+    /// The oldest transaction that went on at the consistency point: whatever an older one wrote was
+    /// seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon: Option<i64>,
 }
 
 /// Rows of one table at the consistency point.

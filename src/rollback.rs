@@ -32,7 +32,7 @@ pub use accounts::Changed;
 pub use selection::Translation;
 pub use since::Saved;
 
-use crate::archive::{self, Contents};
+use crate::archive::{self, Contents, Names};
 use crate::effect::Besides;
 use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
@@ -232,17 +232,20 @@ pub fn recorded_contents(snapshot: &Snapshot) -> Result<Contents, Error> {
 /// Takes the database back in a transaction that it begins and leaves open; whoever calls it
 /// commits, or does not.
 pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Error> {
+    let contents = recorded_contents(task.snapshot)?;
+    let scratch = tempfile::tempdir()?;
+    let mut work = Work::read(client, task, &contents, scratch.path()).await?;
+    client.batch_execute(rows::PINNED).await?;
+    let known = work.read_ahead().await?;
     let started = Instant::now();
     client.batch_execute("begin").await?;
     client.batch_execute(rows::PINNED).await?;
-    let contents = recorded_contents(task.snapshot)?;
-    let scratch = tempfile::tempdir()?;
-    let work = Work::read(client, task, &contents, scratch.path()).await?;
+    work.ago = work.transactions_since().await?;
     let live = work.look().await?;
     let closure = closure::find(&work, &live).await?;
     sequences::hold(&work).await?;
     let doomed = proof::doomed(&work, closure.users_tables());
-    let mut saved = work.save(&doomed).await?;
+    let mut saved = work.save(&doomed, known).await?;
     let managed = merged::load(&work).await?;
     merged::remove_added(&work, &managed).await?;
     let kept = accounts::keep(&work, &doomed).await?;
@@ -290,6 +293,8 @@ struct Work<'a> {
     recorded: Fingerprint,
     /// `roles.sql` and `settings.sql` of the snapshot.
     settings: String,
+    /// As [`since::transactions_since`] says.
+    ago: Option<i32>,
 }
 
 impl<'a> Work<'a> {
@@ -320,6 +325,7 @@ impl<'a> Work<'a> {
             contents,
             recorded: task.left_out.comparable(&recorded),
             settings: format!("{}\n{}", read("roles.sql")?, read("settings.sql")?),
+            ago: None,
         })
     }
 
@@ -344,9 +350,38 @@ impl<'a> Work<'a> {
         differences
     }
 
-    async fn save(&self, doomed: &[since::Doomed]) -> Result<Vec<Saved>, Error> {
+    /// A copy has its own numbers.
+    async fn transactions_since(&self) -> Result<Option<i32>, Error> {
+        if self.task.keep_in.is_none() {
+            return Ok(None);
+        }
+        since::transactions_since(self.client, &self.task.snapshot.manifest).await
+    }
+
+    /// Reads from the archive what rows written since will be compared with, while nobody waits for us. What
+    /// else is needed is read when it shows.
+    async fn read_ahead(&self) -> Result<since::Known, Error> {
+        let mut known = since::Known::default();
+        let Some(ago) = self.transactions_since().await? else { return Ok(known) };
+        let tables = live::tables(self.client).await?;
+        let is_meant = |table: &&live::Table| {
+            let is_whole = self.task.mode == Mode::Whole || closure::is_named(self.task.tables, table);
+            is_whole && table.has_rows && !table.is_history()
+        };
+        let doomed = proof::doomed(self, tables.iter().filter(is_meant));
+        let doomed: Vec<&since::Doomed> = doomed.iter().collect();
+        let written = since::written(self.client, &doomed, Some(ago)).await?;
+        known.add(&written, &self.archive).await?;
+        Ok(known)
+    }
+
+    fn compared(&self) -> since::Compared<'_> {
+        since::Compared { archive: &self.archive, ago: self.ago, versions: self.task.versions }
+    }
+
+    async fn save(&self, doomed: &[since::Doomed], known: since::Known) -> Result<Vec<Saved>, Error> {
         let Some(folder) = self.task.keep_in else { return Ok(Vec::new()) };
-        since::save(self.client, doomed, &self.archive, self.task.versions, folder).await
+        since::save(self.client, doomed, known, &self.compared(), folder).await
     }
 
     /// Brings back from the archive whatever is gone.
@@ -366,11 +401,9 @@ impl<'a> Work<'a> {
         };
         let list = selection.list(|_| true);
         run("bring back definitions", self.archive.definitions(&list, Section::PreData).await?).await?;
-        let is_empty = |kind: &str, rest: &archive::Entry| {
-            kind == "TABLE DATA"
-                && tables.iter().any(|table| table.count == 0 && rest.is_named(&table.schema, &table.name))
-        };
-        let filled = selection.list(|entry| !is_empty(&entry.kind, entry));
+        let empty = tables.iter().filter(|table| table.count == 0);
+        let empty = Names::of(empty.map(|table| (table.schema.as_str(), table.name.as_str())));
+        let filled = selection.list(|entry| entry.kind != "TABLE DATA" || !empty.has(entry));
         self.archive.rows(self.client, &filled).await?;
         self.pin().await?;
         proof::rows(self.client, &tables).await?;

@@ -173,6 +173,14 @@ impl RowHasher {
 
 const NULL: &[u8] = b"\\N";
 
+/// The values of a line of `COPY`, without its end; none where a value is null.
+pub fn values(line: &[u8]) -> impl Iterator<Item = Option<Vec<u8>>> {
+    line.split(|byte| *byte == b'\t').map(|raw| {
+        let mut unescape = Unescape::default();
+        (raw != NULL).then(|| raw.iter().filter_map(|byte| unescape.next(*byte)).collect())
+    })
+}
+
 /// Whether a row's text puts the value in quotes.
 fn needs_quotes(value: &[u8]) -> bool {
     value.is_empty() || value.iter().any(|byte| asks_for_quotes(*byte))

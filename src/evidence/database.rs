@@ -247,6 +247,7 @@ impl Capture<'_> {
                 history: applied.into_iter().map(|applied| applied.version).collect(),
                 gaps,
                 archive_bytes: disk::bytes_below(&self.archive()),
+                horizon: Some(point.horizon),
             },
             taken: point.taken,
             tools: vec![Tool { name: "pg_dump".to_owned(), version: self.installation.version.clone() }],

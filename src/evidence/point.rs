@@ -19,6 +19,8 @@ pub(super) struct Point<'s> {
     pub(super) taken: Taken,
     /// The name of the exported snapshot.
     pub(super) exported: String,
+    /// The oldest transaction that goes on.
+    pub(super) horizon: i64,
     /// What came of Storage, or what goes on beside the dump.
     pub(super) storage: Copied<'s>,
 }
@@ -50,9 +52,9 @@ pub(super) async fn open<'s>(
 ) -> Result<Point<'s>, Error> {
     let mut attempt = 1;
     loop {
-        let (taken, exported) = begin(context, client).await?;
+        let (taken, exported, horizon) = begin(context, client).await?;
         let Some(storage) = storage else {
-            return Ok(Point { taken, exported, storage: Copied::Done(None) });
+            return Ok(Point { taken, exported, horizon, storage: Copied::Done(None) });
         };
         let copied = match storage.settle(client, attempt < ATTEMPTS).await? {
             Settled::Done(captured) => Copied::Done(Some(captured)),
@@ -65,21 +67,19 @@ pub(super) async fn open<'s>(
                 continue;
             }
         };
-        return Ok(Point { taken, exported, storage: copied });
+        return Ok(Point { taken, exported, horizon, storage: copied });
     }
 }
 
-async fn begin(context: &Context, client: &Client) -> Result<(Taken, String), Error> {
+async fn begin(context: &Context, client: &Client) -> Result<(Taken, String, i64), Error> {
     let local_clock = (context.clock)();
     let target_clock = identity::clock(client).await.map_err(doing("read the target's clock"))?;
     client
         .batch_execute("begin isolation level repeatable read read only")
         .await
         .map_err(doing("open the consistency point"))?;
-    let exported = client
-        .query_one("select pg_catalog.pg_export_snapshot()", &[])
-        .await
-        .map_err(doing("export the snapshot"))?
-        .get(0);
-    Ok((Taken { target_clock, local_clock }, exported))
+    let sql = "select pg_catalog.pg_export_snapshot(), \
+        pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8";
+    let row = client.query_one(sql, &[]).await.map_err(doing("export the snapshot"))?;
+    Ok((Taken { target_clock, local_clock }, row.get(0), row.get(1)))
 }

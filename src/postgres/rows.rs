@@ -7,7 +7,7 @@
 
 use crate::manifest::{Content, LargeObjects, quote_identifier};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 /// Settings that make the text of a row the same in every session. A lock is waited for as long as
 /// `pg_dump` is told to.
@@ -15,6 +15,10 @@ pub const PINNED: &str = "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set 
      set bytea_output = 'hex'; set extra_float_digits = 1; set search_path = ''; \
      set quote_all_identifiers = off; set lc_monetary = 'C'; set xmloption = 'content'; set row_security = off; \
      set statement_timeout = 0; set lock_timeout = '10s'; set idle_in_transaction_session_timeout = 0";
+
+/// Count and content of a table `t`.
+const MEASURE: &str =
+    "count(*), coalesce(sum(pg_catalog.hashtextextended((t.*)::pg_catalog.text, 0)), 0)::text";
 
 /// Settings of a fresh session that `pg_dump` leaves alone and that change the text of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +72,7 @@ pub async fn measure_named(client: &Client, table: &str, columns: &[String]) -> 
         })
         .collect::<Vec<_>>()
         .concat();
-    let sql = format!(
-        "select count(*), coalesce(sum(pg_catalog.hashtextextended((t.*)::pg_catalog.text, 0)), 0)::text{per_column} from only {table} t"
-    );
+    let sql = format!("select {MEASURE}{per_column} from only {table} t");
     client.batch_execute("savepoint supa_safe_measure").await?;
     match client.query_one(&sql, &[]).await {
         Ok(row) => {
@@ -92,43 +94,48 @@ pub async fn measure_named(client: &Client, table: &str, columns: &[String]) -> 
     }
 }
 
-/// Tables that one statement measures: over a slow line a round trip for each would be most of the
-/// time.
-const AT_ONCE: usize = 50;
+/// Tables that one message measures: over a slow line a round trip for each would be most of the time.
+const AT_ONCE: usize = 500;
 
 /// Counts and hashes many tables, by schema and name. Must run inside a transaction.
 pub async fn measure_all(client: &Client, tables: &[(&str, &str)]) -> Result<Vec<Measured>, Error> {
-    let mut measured = Vec::new();
+    let mut measured = Vec::with_capacity(tables.len());
     for some in tables.chunks(AT_ONCE) {
-        let selects: Vec<String> = some
-            .iter()
-            .enumerate()
-            .map(|(rank, (schema, name))| {
-                format!(
-                    "select {rank}, count(*), coalesce(sum(pg_catalog.hashtextextended((t.*)::pg_catalog.text, 0)), 0)::text from only {}.{} t",
-                    quote_identifier(schema),
-                    quote_identifier(name)
-                )
-            })
-            .collect();
-        client.batch_execute("savepoint supa_safe_measure").await?;
-        match client.query(&format!("{} order by 1", selects.join(" union all ")), &[]).await {
-            Ok(rows) => measured.extend(rows.iter().map(|row| Measured {
-                count: unsigned(row.get(1)),
-                content: Content::Sum(row.get(2)),
-                columns: Vec::new(),
-            })),
+        match measure_some(client, some).await {
+            Ok(found) => measured.extend(found),
             Err(error) if is_unhashable(&error) => {
                 client.batch_execute("rollback to savepoint supa_safe_measure").await?;
                 for (schema, name) in some {
                     measured.push(measure(client, schema, name, &[]).await?);
                 }
+                client.batch_execute("release savepoint supa_safe_measure").await?;
             }
             Err(error) => return Err(error),
         }
-        client.batch_execute("release savepoint supa_safe_measure").await?;
     }
     Ok(measured)
+}
+
+/// Leaves the savepoint behind when it fails.
+async fn measure_some(client: &Client, tables: &[(&str, &str)]) -> Result<Vec<Measured>, Error> {
+    let selects = tables.iter().map(|(schema, name)| {
+        let table = format!("{}.{}", quote_identifier(schema), quote_identifier(name));
+        format!("select {MEASURE} from only {table} t;")
+    });
+    let selects = selects.collect::<Vec<_>>().concat();
+    let messages = client
+        .simple_query(&format!("savepoint supa_safe_measure; {selects} release savepoint supa_safe_measure"))
+        .await?;
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let measured = rows.map(|row| Measured {
+        count: row.get(0).and_then(|count| count.parse().ok()).unwrap_or_default(),
+        content: Content::Sum(row.get(1).unwrap_or_default().to_owned()),
+        columns: Vec::new(),
+    });
+    Ok(measured.collect())
 }
 
 /// Counts the rows of one table.

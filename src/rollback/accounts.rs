@@ -5,6 +5,7 @@
 //! between the rows and the keys of the archive, while no trigger and no key is there.
 
 use super::keys::{ForeignKey, OnDelete};
+use super::live::sql_name;
 use super::since::{self, Doomed};
 use super::{Error, Work, names};
 use crate::manifest::quote_identifier;
@@ -66,7 +67,7 @@ pub(super) async fn keep(work: &Work<'_>, doomed: &[Doomed]) -> Result<Vec<Kept>
              where t.{column} in (select n.id from pg_temp.supa_safe_new n)",
             kept.len(),
             texts.join(", "),
-            since::qualified_sql(table)
+            sql_name(&table.schema, &table.name)
         );
         work.client.batch_execute(&sql).await.map_err(Error::at("keep the rows of new accounts"))?;
         kept.push(Kept { table: key.table.clone(), columns, place });
@@ -84,7 +85,7 @@ async fn mark_new(work: &Work<'_>) -> Result<bool, Error> {
         recorded: Some((schema.to_owned(), name.to_owned(), vec!["id".to_owned()])),
         has_key: true,
     };
-    if since::mark_one(work.client, &users, &work.archive).await? == 0 {
+    if since::mark_one(work.client, &users, &work.compared()).await? == 0 {
         return Ok(false);
     }
     let sql = "create temp table supa_safe_new on commit drop as \

@@ -63,7 +63,7 @@ pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure,
 }
 
 /// Whether a table is one of those named.
-fn is_named(qualified: &[String], table: &Table) -> bool {
+pub(super) fn is_named(qualified: &[String], table: &Table) -> bool {
     let own = (table.schema.clone(), table.name.clone());
     qualified.iter().filter_map(|name| names::qualified(name)).any(|named| named == own)
 }

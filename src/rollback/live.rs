@@ -37,8 +37,13 @@ impl Table {
 
     /// `"schema"."name"`, for SQL.
     pub(super) fn sql(&self) -> String {
-        format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
+        sql_name(&self.schema, &self.name)
     }
+}
+
+/// `"schema"."name"`, for SQL.
+pub(super) fn sql_name(schema: &str, name: &str) -> String {
+    format!("{}.{}", quote_identifier(schema), quote_identifier(name))
 }
 
 /// All of the user's tables, by name.

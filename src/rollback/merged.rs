@@ -184,8 +184,8 @@ pub(super) async fn bring_back(work: &Work<'_>, managed: &[Managed<'_>]) -> Resu
 async fn keep(work: &Work<'_>, one: &Managed<'_>) -> Result<Option<Saved>, Error> {
     let Some(folder) = work.task.keep_in else { return Ok(None) };
     let sql = format!(
-        "create temp table if not exists supa_safe_since (place tid); truncate pg_temp.supa_safe_since;
-        insert into pg_temp.supa_safe_since select t.ctid from {} t, {} w where {}",
+        "create temp table if not exists supa_safe_since (rank int, place tid); truncate pg_temp.supa_safe_since;
+        insert into pg_temp.supa_safe_since select 0, t.ctid from {} t, {} w where {}",
         one.rows.table,
         one.was,
         one.differs()
@@ -199,7 +199,7 @@ async fn keep(work: &Work<'_>, one: &Managed<'_>) -> Result<Option<Saved>, Error
     let file = format!("{}.csv", one.rows.table);
     let columns = one.columns.iter().map(|(name, _)| name.clone()).collect();
     let table = Doomed { schema, name, columns, recorded: None, has_key: true };
-    since::write(work.client, &table, &folder.join(&file)).await?;
+    since::write(work.client, (0, &table), &folder.join(&file)).await?;
     disk::sync_dir(folder)?;
     Ok(Some(Saved { table: one.rows.table.clone(), rows, file }))
 }

@@ -4,6 +4,7 @@ use super::live::Table;
 use super::selection::Selection;
 use super::since::Doomed;
 use super::{Accounts, Error, Mode, Task, Work, names};
+use crate::archive;
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
 use crate::manifest::{Content, TableRows};
 use crate::postgres::rows;
@@ -20,9 +21,15 @@ pub(super) fn selected<'a>(work: &Work<'a>, selection: &Selection<'_>) -> Vec<&'
 }
 
 fn of_kind<'a>(work: &Work<'a>, selection: &Selection<'_>, kind: &str) -> Vec<&'a TableRows> {
-    let entries: Vec<_> = selection.entries().filter(|entry| entry.kind == kind).collect();
-    let tables = work.task.snapshot.manifest.database.tables.iter();
-    tables.filter(|table| entries.iter().any(|entry| entry.is_named(&table.schema, &table.name))).collect()
+    let tables = &work.task.snapshot.manifest.database.tables;
+    let names = names_of(tables);
+    let entries = selection.entries().filter(|entry| entry.kind == kind);
+    let selected: BTreeSet<usize> = entries.filter_map(|entry| names.find(entry)).collect();
+    selected.into_iter().filter_map(|number| tables.get(number)).collect()
+}
+
+pub(super) fn names_of(tables: &[TableRows]) -> archive::Names {
+    archive::Names::of(tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())))
 }
 
 /// Demands that tables have the rows of the snapshot.
@@ -124,10 +131,10 @@ pub(super) async fn large_objects(client: &Client, task: &Task<'_>) -> Result<()
 /// The tables that go, each with what the snapshot has of it under whatever name.
 pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table>) -> Vec<Doomed> {
     let (entries, columns, keyed) = (work.known().tables(), columns(&work.recorded), keyed(&work.recorded));
+    let known = &work.task.snapshot.manifest.database.tables;
+    let names = names_of(known);
     let recorded = |table: &Table| {
-        let entry = entries.get(&table.oid)?;
-        let tables = work.task.snapshot.manifest.database.tables.iter();
-        let rows = tables.into_iter().find(|rows| entry.is_named(&rows.schema, &rows.name))?;
+        let rows = known.get(names.find(entries.get(&table.oid)?)?)?;
         let name = (rows.schema.clone(), rows.name.clone());
         let columns = columns.get(&name).cloned().unwrap_or_default();
         Some((name.0, name.1, columns))
@@ -162,19 +169,16 @@ fn keyed(recorded: &Fingerprint) -> BTreeSet<(String, String)> {
 fn columns(recorded: &Fingerprint) -> BTreeMap<(String, String), Vec<String>> {
     let of_kind = |kind: &'static str| recorded.lines().iter().filter(move |line| line.kind == kind);
     let fields = |line: &Line| serde_json::from_str::<Value>(&line.definition).ok();
-    let generated: BTreeSet<&str> = of_kind("column")
+    let generated: BTreeSet<(&str, String)> = of_kind("column")
         .filter(|line| fields(line).is_some_and(|fields| fields.get("generated").is_some()))
-        .map(|line| line.identity.as_str())
+        .filter_map(|line| names::column(&line.identity))
+        .map(|(relation, column)| (relation, names::plain(column)))
         .collect();
     let tables = of_kind("column order").filter_map(|line| {
         let fields = fields(line)?;
-        let names = fields.get("columns")?.as_array()?.iter().filter_map(Value::as_str);
-        let is_generated = |name: &str| {
-            let mut known = generated.iter().filter_map(|identity| names::column(identity));
-            known.any(|(relation, column)| relation == line.identity && names::plain(column) == name)
-        };
-        let names = names.filter(|name| !is_generated(name)).map(str::to_owned).collect();
-        Some((names::qualified(&line.identity)?, names))
+        let names = fields.get("columns")?.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned);
+        let is_kept = |name: &String| !generated.contains(&(line.identity.as_str(), name.clone()));
+        Some((names::qualified(&line.identity)?, names.filter(is_kept).collect()))
     });
     tables.collect()
 }

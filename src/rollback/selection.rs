@@ -199,8 +199,8 @@ impl<'a> Selection<'a> {
             by_id.iter().filter(|entry| entry.kind == kind).map(|entry| entry.rest.as_str()).collect()
         };
         let (sequences, plain_tables) = (rests("SEQUENCE"), rests("TABLE"));
-        let indexes: Vec<&&Entry> =
-            by_id.iter().filter(|entry| ["INDEX", "CONSTRAINT"].contains(&entry.kind.as_str())).collect();
+        let indexes = by_id.iter().filter(|entry| ["INDEX", "CONSTRAINT"].contains(&entry.kind.as_str()));
+        let indexes: BTreeSet<(&str, &str)> = indexes.flat_map(|entry| words(entry)).collect();
         let belongs = |entry: &Entry| match entry.kind.as_str() {
             _ if is_large(entry) => false,
             _ if entry.catalog_oid != 0 => false,
@@ -208,7 +208,9 @@ impl<'a> Selection<'a> {
             "SEQUENCE SET" | "SEQUENCE OWNED BY" => sequences.contains(entry.rest.as_str()),
             "USER MAPPING" => owned.mappings.iter().any(|name| entry.is_named("-", name)),
             "TABLE ATTACH" => plain_tables.contains(entry.rest.as_str()),
-            "INDEX ATTACH" => indexes.iter().any(|index| attaches(entry, index)),
+            "INDEX ATTACH" => {
+                entry.rest.trim_end().split_once(' ').is_some_and(|name| indexes.contains(&name))
+            }
             _ => false,
         };
         let kept = by_id.iter().map(|entry| entry.dump_id);
@@ -232,12 +234,15 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// Whether an `INDEX ATTACH` is of this index, or of the index of this constraint, which have the
-/// name of the index behind that of the table.
-fn attaches(attach: &Entry, index: &Entry) -> bool {
-    let attached = attach.rest.trim_end();
-    let Some((schema, name)) = attached.split_once(' ') else { return false };
-    index.is_in(schema) && format!(" {} ", index.rest).contains(&format!(" {name} "))
+/// The first word of an entry with each run of its words: the name of an index or of a constraint is one of
+/// these, and stands behind that of the table.
+fn words(entry: &Entry) -> Vec<(&str, &str)> {
+    let blanks: Vec<usize> = entry.rest.match_indices(' ').map(|(at, _)| at).collect();
+    let starts = std::iter::once(0).chain(blanks.iter().map(|at| at + 1));
+    let ends: Vec<usize> = blanks.iter().copied().chain([entry.rest.len()]).collect();
+    let runs = starts.flat_map(|start| ends.iter().filter_map(move |end| entry.rest.get(start..*end)));
+    let first = entry.rest.split(' ').next().unwrap_or_default();
+    runs.map(|run| (first, run)).collect()
 }
 
 #[cfg(test)]

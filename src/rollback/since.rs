@@ -1,15 +1,17 @@
 //! Rows written since the snapshot, kept in files before their tables go.
 //!
-//! A row is known by its content: its hash is looked for among those of the archive's rows, so that
-//! only the hashes of a table cross the wire, and the rows that differ. A table whose shape changed
+//! A row that a transaction wrote which the snapshot saw is in the archive. Of the others, whose number
+//! tells them, the content decides: its hash is looked for among those of the archive's rows, so that only
+//! hashes cross the wire, and the rows that differ. A table whose shape changed
 //! is compared by the columns that both have; columns that came since are compared by nothing, so
 //! what was written to such a table after the migration is kept whatever it looks like.
 
 use super::Error;
+use super::live::sql_name;
 use super::script::Archive;
 use crate::archive::RowReader;
 use crate::disk;
-use crate::manifest::{qualified, quote_identifier};
+use crate::manifest::{Manifest, qualified, quote_identifier};
 use crate::tools::pg_restore::{self, Section};
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
@@ -18,7 +20,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+/// Tables that one message looks at.
+const LOOKED_AT: usize = 500;
+/// Tables that one statement reads.
+const READ_AT_ONCE: usize = 50;
+/// Files that are written side by side.
+const FILES_AT_ONCE: usize = 16;
 
 /// A table that is about to go.
 #[derive(Clone, Debug)]
@@ -31,6 +40,37 @@ pub(super) struct Doomed {
     pub(super) recorded: Option<(String, String, Vec<String>)>,
     /// Whether it had a key there.
     pub(super) has_key: bool,
+}
+
+impl Doomed {
+    /// Schema and name in the snapshot, and the columns there that the table has now too.
+    fn compared(&self) -> Option<((String, String), BTreeSet<String>)> {
+        let (schema, name, columns) = self.recorded.as_ref()?;
+        let kept = pairs(&self.columns, columns).into_iter().map(|(_, name)| name.to_owned());
+        Some(((schema.clone(), name.clone()), kept.collect()))
+    }
+
+    /// A query for number, place, and hash of each row that may have been written since, and whether it
+    /// was written after the push where a hash does not tell.
+    fn select(&self, rank: usize, ago: Option<i32>, pushed: Option<i32>) -> String {
+        let recorded = self.recorded.as_ref().map(|(_, _, columns)| columns.as_slice()).unwrap_or_default();
+        let pairs = pairs(&self.columns, recorded);
+        let columns: Vec<String> =
+            pairs.iter().map(|(live, _)| format!("t.{}", quote_identifier(live))).collect();
+        let has_more = self.columns.len() > pairs.len() || pairs.is_empty();
+        let is_written = match pushed {
+            _ if !has_more => "false".to_owned(),
+            None => "true".to_owned(),
+            Some(age) => format!("pg_catalog.age(t.xmin) < {age}"),
+        };
+        let unseen = ago.map(|ago| format!(" where pg_catalog.age(t.xmin) <= {ago}")).unwrap_or_default();
+        format!(
+            "select {rank}, t.ctid, pg_catalog.hashtextextended(row({})::pg_catalog.text, 0), {is_written} \
+             from only {} t{unseen}",
+            columns.join(", "),
+            sql_name(&self.schema, &self.name)
+        )
+    }
 }
 
 /// Rows of one table that were kept.
@@ -58,127 +98,194 @@ fn pairs<'a>(live: &'a [String], recorded: &'a [String]) -> Vec<(&'a str, &'a st
     recorded.iter().filter_map(pair).collect()
 }
 
+/// The hashes of the archive's rows of some tables, worked out from the columns that both sides had.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    tables: BTreeMap<(String, String), (BTreeSet<String>, Vec<i64>)>,
+}
+
+impl Known {
+    /// Reads those of the tables that are not known yet, or by other columns.
+    pub(super) async fn add(&mut self, tables: &[&Doomed], archive: &Archive<'_>) -> Result<(), Error> {
+        let mut single: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+        for (key, columns) in tables.iter().filter_map(|table| table.compared()) {
+            if self.tables.get(&key).is_none_or(|(known, _)| *known != columns) {
+                single.insert(key, columns);
+            }
+        }
+        let list =
+            archive.list_of_rows(|schema, name| single.contains_key(&(schema.to_owned(), name.to_owned())));
+        if list.is_empty() {
+            return Ok(());
+        }
+        let path = archive.scratch.join("since.list");
+        disk::write(&path, list.as_bytes())?;
+        let reader = Arc::new(Mutex::new(RowReader::of_single_rows(single.clone())));
+        let reading = Arc::clone(&reader);
+        pg_restore::section(archive.clients, &archive.snapshot.archive(), &path, Section::Data)
+            .on_bytes(move |bytes| reading.lock().unwrap_or_else(PoisonError::into_inner).feed(bytes))
+            .run()
+            .await
+            .map_err(Error::Archive)?;
+        let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, rows) in std::mem::take(&mut *reader).into_tables() {
+            let mut hashes = rows.into_hashes();
+            hashes.sort_unstable();
+            let columns = single.remove(&key).unwrap_or_default();
+            self.tables.insert(key, (columns, hashes));
+        }
+        Ok(())
+    }
+
+    /// Takes those of one table, sorted.
+    fn take(&mut self, table: &Doomed) -> Vec<i64> {
+        let compared = table.compared().and_then(|(key, _)| self.tables.remove(&key));
+        compared.map(|(_, hashes)| hashes).unwrap_or_default()
+    }
+}
+
+/// How many transactions ago the snapshot was: what an older transaction wrote was seen by it.
+///
+/// A number comes again when a server is restored to an earlier instant, and nobody can be restored
+/// without a start: where the server was started since, every row is compared.
+pub(super) async fn transactions_since(client: &Client, manifest: &Manifest) -> Result<Option<i32>, Error> {
+    let Some(horizon) = manifest.database.horizon else { return Ok(None) };
+    let sql = "select pg_catalog.pg_current_xact_id()::text::int8 - $1, \
+        pg_catalog.pg_postmaster_start_time() < $2::text::timestamptz";
+    let taken = manifest.taken.target_clock.to_string();
+    let row = client.query_one(sql, &[&horizon, &taken]).await?;
+    let (ago, runs_since): (i64, bool) = (row.get(0), row.get(1));
+    // Ages go up to half of all numbers.
+    Ok(i32::try_from(ago).ok().filter(|ago| runs_since && (0..i32::MAX / 2).contains(ago)))
+}
+
+/// The tables among these that a transaction wrote to which the snapshot did not see.
+pub(super) async fn written<'a>(
+    client: &Client,
+    tables: &[&'a Doomed],
+    ago: Option<i32>,
+) -> Result<Vec<&'a Doomed>, Error> {
+    let Some(ago) = ago else { return Ok(tables.to_vec()) };
+    let mut found = Vec::new();
+    for some in tables.chunks(LOOKED_AT) {
+        let looks = some.iter().enumerate().map(|(rank, table)| {
+            let name = sql_name(&table.schema, &table.name);
+            format!(
+                "select {rank} where exists (select from only {name} t where pg_catalog.age(t.xmin) <= {ago})"
+            )
+        });
+        for message in client.simple_query(&looks.collect::<Vec<_>>().join(";")).await? {
+            let SimpleQueryMessage::Row(row) = message else { continue };
+            let rank = row.get(0).and_then(|rank| rank.parse::<usize>().ok());
+            found.extend(rank.and_then(|rank| some.get(rank)));
+        }
+    }
+    Ok(found)
+}
+
+/// What rows are to be compared with.
+pub(super) struct Compared<'a> {
+    pub(super) archive: &'a Archive<'a>,
+    /// As [`transactions_since`] says.
+    pub(super) ago: Option<i32>,
+    /// Versions of the history that go.
+    pub(super) versions: &'a [String],
+}
+
 /// Keeps the rows of these tables that the archive does not have.
 pub(super) async fn save(
     client: &Client,
     doomed: &[Doomed],
-    archive: &Archive<'_>,
-    versions: &[String],
+    mut known: Known,
+    compared: &Compared<'_>,
     folder: &Path,
 ) -> Result<Vec<Saved>, Error> {
     disk::make_private_dir(folder)?;
-    let mut known = hashes(doomed, archive).await?;
-    let since =
-        "select max(pg_catalog.age(xmin)) from supabase_migrations.schema_migrations where version = any($1)";
-    let has_history = "select pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null";
-    let since: Option<i32> = if client.query_one(has_history, &[]).await?.get(0) {
-        client.query_one(since, &[&versions]).await?.get(0)
-    } else {
-        None
-    };
+    let written = written(client, &doomed.iter().collect::<Vec<_>>(), compared.ago).await?;
+    known.add(&written, compared.archive).await?;
+    let pushed = pushed(client, compared.versions).await?;
+    let counts = mark(client, &written, known, (compared.ago, pushed)).await?;
     let mut saved = Vec::new();
-    for table in doomed {
-        let recorded = table.recorded.as_ref();
-        let mut hashes = recorded
-            .and_then(|(schema, name, _)| known.remove(&(schema.clone(), name.clone())))
-            .unwrap_or_default();
-        hashes.sort_unstable();
-        let rows = mark(client, table, &hashes, since).await?;
+    let mut files = Vec::new();
+    for ((rank, table), rows) in written.iter().enumerate().zip(counts) {
         if rows > 0 {
             let file = format!("{:04}.csv", saved.len() + 1);
-            write(client, table, &folder.join(&file)).await?;
+            files.push((rank, *table, folder.join(&file)));
             saved.push(Saved { table: qualified(&table.schema, &table.name), rows, file });
         }
     }
+    // Each waits for the way there and back.
+    let writing = files.iter().map(|(rank, table, path)| write(client, (*rank, table), path));
+    futures_util::stream::iter(writing).buffered(FILES_AT_ONCE).try_collect::<()>().await?;
     disk::write(&folder.join("load.sql"), load_script(doomed, &saved).as_bytes())?;
     disk::write_json(&folder.join("saved.json"), &saved)?;
     disk::sync_dir(folder)?;
     Ok(saved)
 }
 
-/// Marks the rows of one table that the archive does not have; returns their number.
-pub(super) async fn mark_one(client: &Client, table: &Doomed, archive: &Archive<'_>) -> Result<u64, Error> {
-    let mut known = hashes(std::slice::from_ref(table), archive).await?;
-    let mut hashes = known.pop_first().map(|(_, hashes)| hashes).unwrap_or_default();
-    hashes.sort_unstable();
-    mark(client, table, &hashes, None).await
+/// How many transactions ago these versions came into the history.
+async fn pushed(client: &Client, versions: &[String]) -> Result<Option<i32>, Error> {
+    let since =
+        "select max(pg_catalog.age(xmin)) from supabase_migrations.schema_migrations where version = any($1)";
+    let has_history = "select pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null";
+    if client.query_one(has_history, &[]).await?.get(0) {
+        return Ok(client.query_one(since, &[&versions]).await?.get(0));
+    }
+    Ok(None)
 }
 
-/// The hashes of the archive's rows, by table.
-async fn hashes(
-    doomed: &[Doomed],
-    archive: &Archive<'_>,
-) -> Result<BTreeMap<(String, String), Vec<i64>>, Error> {
-    let mut single: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
-    for table in doomed {
-        if let Some((schema, name, columns)) = &table.recorded {
-            let kept = pairs(&table.columns, columns).into_iter().map(|(_, name)| name.to_owned());
-            single.insert((schema.clone(), name.clone()), kept.collect());
-        }
-    }
-    let list =
-        archive.list_of_rows(|schema, name| single.contains_key(&(schema.to_owned(), name.to_owned())));
-    if list.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let path = archive.scratch.join("since.list");
-    disk::write(&path, list.as_bytes())?;
-    let reader = Arc::new(Mutex::new(RowReader::of_single_rows(single)));
-    let reading = Arc::clone(&reader);
-    pg_restore::section(archive.clients, &archive.snapshot.archive(), &path, Section::Data)
-        .on_bytes(move |bytes| reading.lock().unwrap_or_else(PoisonError::into_inner).feed(bytes))
-        .run()
-        .await
-        .map_err(Error::Archive)?;
-    let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-    let tables = std::mem::take(&mut *reader).into_tables();
-    Ok(tables.into_iter().map(|(table, rows)| (table, rows.into_hashes())).collect())
+/// Marks the rows of one table that the archive does not have, with number 0; returns how many.
+pub(super) async fn mark_one(client: &Client, table: &Doomed, compared: &Compared<'_>) -> Result<u64, Error> {
+    let written = written(client, &[table], compared.ago).await?;
+    let mut known = Known::default();
+    known.add(&written, compared.archive).await?;
+    Ok(mark(client, &written, known, (compared.ago, None)).await?.into_iter().sum())
 }
 
-/// Puts the places of the rows that are not in the snapshot into a temporary table; returns their
-/// number.
-async fn mark(client: &Client, table: &Doomed, known: &[i64], since: Option<i32>) -> Result<u64, Error> {
-    let recorded = table.recorded.as_ref().map(|(_, _, columns)| columns.as_slice()).unwrap_or_default();
-    let pairs = pairs(&table.columns, recorded);
-    let columns: Vec<String> =
-        pairs.iter().map(|(live, _)| format!("t.{}", quote_identifier(live))).collect();
-    let has_more = table.columns.len() > pairs.len() || pairs.is_empty();
-    let is_written = match since {
-        _ if !has_more => "false".to_owned(),
-        None => "true".to_owned(),
-        Some(age) => format!("pg_catalog.age(t.xmin) < {age}"),
-    };
-    let name = qualified_sql(table);
-    let sql = format!(
-        "copy (select t.ctid, pg_catalog.hashtextextended(row({})::pg_catalog.text, 0), {is_written} \
-         from only {name} t) to stdout",
-        columns.join(", ")
-    );
+/// Puts the places of the rows that are not in the snapshot into a temporary table, with the number of
+/// their table; returns how many each has.
+async fn mark(
+    client: &Client,
+    tables: &[&Doomed],
+    mut known: Known,
+    (ago, pushed): (Option<i32>, Option<i32>),
+) -> Result<Vec<u64>, Error> {
     // The places are few or they are many; a file holds either.
     let mut places = tempfile::tempfile()?;
-    let mut count = 0;
-    let stream = client.copy_out(&sql).await?;
-    let mut stream = std::pin::pin!(stream);
-    while let Some(piece) = stream.next().await {
-        // A server sends one row at a time.
-        for line in piece?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let text = std::str::from_utf8(line).map_err(|_| Error::Encoding)?;
-            let mut fields = text.split('\t');
-            let (place, hash, is_written) = (fields.next(), fields.next(), fields.next());
-            let is_known = hash
-                .and_then(|hash| hash.parse().ok())
-                .is_some_and(|hash| known.binary_search(&hash).is_ok());
-            if !is_known || is_written == Some("t") {
-                count += 1;
-                writeln!(places, "{}", place.unwrap_or_default())?;
+    let mut counts = vec![0_u64; tables.len()];
+    for (chunk, some) in tables.chunks(READ_AT_ONCE).enumerate() {
+        let first = chunk * READ_AT_ONCE;
+        let hashes: Vec<Vec<i64>> = some.iter().map(|table| known.take(table)).collect();
+        let selects = some.iter().enumerate().map(|(rank, table)| table.select(first + rank, ago, pushed));
+        let sql = format!("copy ({}) to stdout", selects.collect::<Vec<_>>().join(" union all "));
+        let stream = client.copy_out(&sql).await?;
+        let mut stream = std::pin::pin!(stream);
+        while let Some(piece) = stream.next().await {
+            // A server sends one row at a time.
+            for line in piece?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let text = std::str::from_utf8(line).map_err(|_| Error::Encoding)?;
+                let mut fields = text.split('\t');
+                let (rank, place) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+                let (hash, is_written) = (fields.next(), fields.next());
+                let rank_here = rank.parse::<usize>().map_err(|_| Error::Encoding)?;
+                let hashes = hashes.get(rank_here - first);
+                let is_known = hash
+                    .and_then(|hash| hash.parse().ok())
+                    .is_some_and(|hash| hashes.is_some_and(|known| known.binary_search(&hash).is_ok()));
+                if (!is_known || is_written == Some("t"))
+                    && let Some(count) = counts.get_mut(rank_here)
+                {
+                    *count += 1;
+                    writeln!(places, "{rank}\t{place}")?;
+                }
             }
         }
     }
     // Most tables have none, and over a long way each question takes its time.
-    if count > 0 {
+    if counts.iter().any(|count| *count > 0) {
         send_places(client, places).await?;
     }
-    Ok(count)
+    Ok(counts)
 }
 
 async fn send_places(client: &Client, mut places: std::fs::File) -> Result<(), Error> {
@@ -186,7 +293,8 @@ async fn send_places(client: &Client, mut places: std::fs::File) -> Result<(), E
     places.rewind()?;
     client
         .batch_execute(
-            "create temp table if not exists supa_safe_since (place tid); truncate pg_temp.supa_safe_since",
+            "create temp table if not exists supa_safe_since (rank int, place tid); \
+             truncate pg_temp.supa_safe_since",
         )
         .await?;
     let sink = client.copy_in("copy pg_temp.supa_safe_since from stdin").await?;
@@ -204,22 +312,23 @@ async fn send_places(client: &Client, mut places: std::fs::File) -> Result<(), E
     Ok(())
 }
 
-pub(super) fn qualified_sql(table: &Doomed) -> String {
-    format!("{}.{}", quote_identifier(&table.schema), quote_identifier(&table.name))
-}
-
 fn column_list(columns: &[String]) -> String {
     columns.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ")
 }
 
-/// Writes the marked rows, synced.
-pub(super) async fn write(client: &Client, table: &Doomed, path: &Path) -> Result<(), Error> {
+/// Writes the marked rows of the table with this number, synced.
+pub(super) async fn write(
+    client: &Client,
+    (rank, table): (usize, &Doomed),
+    path: &Path,
+) -> Result<(), Error> {
     let columns: Vec<String> =
         table.columns.iter().map(|column| format!("t.{}", quote_identifier(column))).collect();
     let sql = format!(
-        "copy (select {} from only {} t join pg_temp.supa_safe_since s on s.place = t.ctid) to stdout (format csv, header)",
+        "copy (select {} from only {} t join pg_temp.supa_safe_since s on s.place = t.ctid and s.rank = {rank}) \
+         to stdout (format csv, header)",
         columns.join(", "),
-        qualified_sql(table)
+        sql_name(&table.schema, &table.name)
     );
     let folder = path.parent().unwrap_or(path);
     let mut file = disk::Temp::new_in(folder)?;
