@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use supa_safe::demo::storage::put_etag;
+use supa_safe::demo::storage::{Kind, Operation, put_etag};
 use supa_safe::disk;
 
 /// Keys that the server accepts, and that a careless client, path, or shell would spoil.
@@ -284,6 +284,45 @@ fn what_has_not_changed_is_not_copied_again() {
     assert_eq!(fs::read(file(&world, object)).unwrap(), "tcejbo 7".repeat(1500).as_bytes());
     assert_eq!(list(&world.store().join("objects/incoming")), [""; 0].map(PathBuf::from));
     drop(world.run(["verify"]).exits(0));
+}
+
+/// Bytes that the store had from before are read back with the snapshot that leans on them, and the
+/// same run fetches them again when they are not what they were.
+#[test]
+fn bytes_that_are_damaged_are_fetched_again_in_the_same_run() {
+    let (world, bucket) = world(&["photos"]);
+    for key in ["one", "two", "same as two", "three"] {
+        bucket.put("photos", key, key.replace("same as ", "").as_bytes());
+    }
+    world.run(["snapshot"]).exits(0);
+    let index = index(&world);
+    let path = |key: &str| file(&world, &index[&("photos".to_owned(), key.to_owned())]);
+    let gets = bucket.double.served().gets;
+    disk::write(&path("one"), b"longer than it was").unwrap();
+    disk::write(&path("two"), b"owt").unwrap();
+    let ran = world.run(["snapshot"]).exits(0);
+    assert_eq!(
+        ran.lines("warning: "),
+        [
+            "warning: 1 file of Storage's bytes had changed on this disk since an earlier snapshot, and came anew from \
+             the server; what was found stays beside, as `.damaged`"
+        ]
+    );
+    assert_eq!(["one", "two"].map(|key| fs::read(path(key)).unwrap()), [b"one", b"two"]);
+    assert_eq!(fs::read(path("two").with_extension("damaged")).unwrap(), b"owt");
+    assert_eq!(bucket.double.served().gets, gets + 2);
+    drop(world.run(["verify"]).exits(0));
+
+    // A server that does not give them out leaves the damage, which is said.
+    disk::write(&path("three"), b"eerht").unwrap();
+    bucket.spoil(Operation::Get, Kind::Status(544), 6);
+    let ran = world.run(["snapshot", "--json"]).exits(3);
+    let finding = &ran.summary()["findings"][0];
+    assert_eq!(finding["rule"], "SS005");
+    let fact = finding["fact"].as_str().unwrap();
+    assert_eq!(fact.split_once(": ").unwrap().1, "the bytes of object `photos/three` have another SHA-256");
+    world.run(["snapshot"]).exits(0);
+    assert_eq!(fs::read(path("three")).unwrap(), b"three");
 }
 
 #[test]

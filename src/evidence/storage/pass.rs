@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Transfers at once.
-const TRANSFERS: usize = 8;
+pub(super) const TRANSFERS: usize = 8;
 /// Objects that may wait for one before them, since the record is written in order.
 const WINDOW: usize = 256;
 /// How often progress is told.
