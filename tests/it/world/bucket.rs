@@ -2,7 +2,7 @@
 
 use super::{ADMIN, World, told};
 use supa_safe::demo::storage::{Double, Fault, Kind, Operation, Settings};
-use supa_safe::objects::{Access, Client, Endpoint, Keys};
+use supa_safe::objects::{Access, Client, Endpoint, Keys, Origin};
 use supa_safe::secret::Secret;
 use supa_safe::target::{Connection, Defaults};
 use tokio::runtime::Runtime;
@@ -50,7 +50,7 @@ impl Bucket {
     /// The double's endpoint with these keys.
     pub(crate) fn access(&self, keys: Keys) -> Access {
         let endpoint = Endpoint::parse(&self.double.endpoint()).unwrap();
-        Access { endpoint, region: None, keys: Some(keys), service_role: None }
+        Access { endpoint, origin: Origin::Vouched, region: None, keys: Some(keys), service_role: None }
     }
 }
 
