@@ -81,7 +81,7 @@ pub enum Event {
         item: String,
         /// Bytes done.
         bytes: u64,
-        /// Bytes expected, when they can be estimated.
+        /// Bytes expected at most, when they can be estimated.
         expected_bytes: Option<u64>,
     },
     /// Something worth knowing.

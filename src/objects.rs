@@ -24,11 +24,23 @@ use std::path::PathBuf;
 /// (supabase/storage, `signature-v4.ts`).
 pub const DEFAULT_REGION: &str = "us-east-1";
 
+/// Who says where the objects are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The project, whose own host it is, or a person, who named it in the environment.
+    Vouched,
+    /// A file of the repository alone, which many may change. What signs may be used there: the secret
+    /// stays here, and a signature holds for that host only. What is sent as it is may not.
+    File,
+}
+
 /// Where the objects of a target are, and with what they are read.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The S3 endpoint.
     pub endpoint: Endpoint,
+    /// Who says so.
+    pub origin: Origin,
     /// The region that is signed for; that of the profile, then [`DEFAULT_REGION`], without it.
     pub region: Option<String>,
     /// What signs; without it nothing can be read.

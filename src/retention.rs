@@ -25,7 +25,7 @@ pub struct Facts {
     pub rehearsals: Vec<(SnapshotId, Timestamp)>,
     /// Runs that pushed.
     pub pushes: Vec<PastPush>,
-    /// When the platform's newest backup was completed; none when that is not known.
+    /// When the platform's newest backup was completed; none when that is not known, or there is none.
     pub backup_at: Option<Timestamp>,
 }
 
@@ -123,7 +123,7 @@ pub enum Reason {
     LastPush,
     /// Nobody knows what became of that run's push.
     Unsettled(String),
-    /// The platform has no backup that is newer than the push.
+    /// The platform is not known to have a backup that is newer than the push.
     NoBackup,
     /// Its record cannot be read.
     Damaged(String),
@@ -145,7 +145,7 @@ impl fmt::Display for Reason {
             Self::Successor(id) => write!(f, "its restore stands for snapshot {id}"),
             Self::LastPush => f.write_str("the last push leaned on it"),
             Self::Unsettled(run) => write!(f, "nobody knows yet what became of the push of run {run}"),
-            Self::NoBackup => f.write_str("the platform has no backup from after its push"),
+            Self::NoBackup => f.write_str("no native backup from after its push is known"),
             Self::Damaged(why) => {
                 write!(f, "its record cannot be read ({why}): look at it, then remove it by hand")
             }
@@ -242,6 +242,12 @@ fn own_reasons(facts: &Facts, known: &Known) -> Vec<Reason> {
         }
     }
     reasons
+}
+
+/// Whether one goes that a push leaned on: then it matters what backups the platform has.
+pub fn lets_go_of_a_push(facts: &Facts, verdicts: &[Verdict]) -> bool {
+    let mut going = verdicts.iter().filter(|verdict| !verdict.is_kept());
+    going.any(|verdict| facts.pushes.iter().any(|push| push.snapshot == verdict.id))
 }
 
 /// What a snapshot holds, in words.
@@ -368,11 +374,14 @@ mod tests {
         one.pushes = vec![push(60, true), push(50, true), push(20, true)];
         let last = [Reason::Newest, Reason::LastPush];
         check(&one, &[(20, &last)]);
+        assert!(lets_go_of_a_push(&one, &decide(&one)));
         one.backup_at = Some(days_ago(55));
         check(
             &one,
             &[(20, &[Reason::Newest, Reason::LastPush, Reason::NoBackup]), (50, &[Reason::NoBackup])],
         );
+        one.pushes.remove(0);
+        assert!(!lets_go_of_a_push(&one, &decide(&one)));
         one.backup_at = Some(days_ago(1));
         check(&one, &[(20, &last)]);
     }

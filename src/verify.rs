@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::decode;
 use crate::disk;
 use crate::event::{Event, Stage};
-use crate::evidence::Collected;
+use crate::evidence::{self, Collected};
 use crate::manifest::{Damage, FileDigest, Proof, SnapshotId, Strength};
 use crate::store::{self, Snapshot, Standing, Store};
 use crate::tools::installs;
@@ -42,6 +42,9 @@ pub enum Error {
     /// No fitting client programs.
     #[error(transparent)]
     Installs(#[from] installs::Error),
+    /// Bytes of Storage could not be fetched again.
+    #[error("cannot fetch bytes of Storage again")]
+    Storage(#[from] evidence::storage::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -187,14 +190,30 @@ fn recorded(
 }
 
 /// The same for a snapshot that was collected a moment ago: what was decoded then is taken, once
-/// the files are read back and are still those.
+/// the files are read back and are still those. Bytes of Storage that the store had from before and
+/// that are damaged are fetched again, since the server still has them.
 pub async fn verify_collected(collected: Collected, context: &Context) -> Result<Verified, Error> {
     let Collected { snapshot, rows } = collected;
     let watch = context.stage(Stage::Verify, format!("read snapshot {} back", snapshot.id()));
-    let standing = look(context, &snapshot, Look::Digest).await?;
+    let mut standing = look(context, &snapshot, Look::Digest).await?;
+    if !standing.broken.is_empty() {
+        let came_back = evidence::storage::fetch_again(context, &snapshot).await?;
+        if came_back > 0 {
+            context.warn(fetched_in_words(came_back));
+            standing = look(context, &snapshot, Look::Digest).await?;
+        }
+    }
     let verified = recorded(prove(snapshot.clone(), context, standing, &rows), &snapshot, context)?;
     watch.done(decoded_in_words(verified.snapshot()));
     Ok(verified)
+}
+
+fn fetched_in_words(count: u64) -> String {
+    let files = if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
+    format!(
+        "{files} of Storage's bytes had changed on this disk since an earlier snapshot, and came anew from the \
+         server; what was found stays beside, as `.damaged`"
+    )
 }
 
 fn decoded_in_words(snapshot: &Snapshot) -> String {

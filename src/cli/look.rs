@@ -208,6 +208,10 @@ fn write_snapshot(
     }
     if let Some(backups) = native_backups(snapshot) {
         writeln!(text, "native     backups: {backups}")?;
+        writeln!(
+            text,
+            "           named restore points stand in the dashboard: supabase has no command for them"
+        )?;
     }
     writeln!(text, "tables")?;
     let (empty, filled): (Vec<_>, Vec<_>) =

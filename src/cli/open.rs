@@ -12,6 +12,7 @@ use crate::event::{Event, Observer, Observers};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{ComponentName, SnapshotId};
+use crate::objects::Origin;
 use crate::policy::{Facts, Policy};
 use crate::resolve;
 use crate::scratch;
@@ -86,8 +87,8 @@ async fn pin(
     let policy = config.policy(&target.names()).map_err(failed(Exit::Usage))?;
     let storage =
         storage(setting, &config, &target)?.filter(|_| policy.components.contains(&ComponentName::Storage));
-    if let Some(why) = storage.as_ref().and_then(|storage| storage.withheld.as_ref()) {
-        observers.see(&Event::Warning { text: why.to_string() });
+    for note in storage.iter().flat_map(|storage| of_storage(storage, &target)) {
+        observers.see(&note);
     }
     let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
     let lock = lock(&store)?;
@@ -115,6 +116,20 @@ async fn pin(
     };
     sweep(&context).await?;
     Ok(Opened { target, policy, context, config, record, timings, run, _lock: lock })
+}
+
+/// What a person should know of the way to Storage.
+fn of_storage(storage: &Storage, target: &Target) -> Vec<Event> {
+    let withheld = storage.withheld.iter().map(|why| Event::Warning { text: why.to_string() });
+    let elsewhere = target.project_ref().filter(|_| storage.access.origin == Origin::File);
+    let elsewhere = elsewhere.map(|project_ref| Event::Note {
+        text: format!(
+            "`storage_url` leads to `{}`, which is not a host of {project_ref}: objects are read there, and a \
+             rollback sends them there",
+            storage.access.endpoint
+        ),
+    });
+    elsewhere.into_iter().chain(withheld).collect()
 }
 
 async fn find(

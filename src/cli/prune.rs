@@ -1,19 +1,24 @@
 //! `supa-safe prune`, `pin`, and `unpin`: which snapshots stay.
 //!
-//! Nothing here speaks to the target: what stands on this machine is enough to decide.
+//! Nothing here speaks to the target: what stands on this machine decides. Only where a snapshot would
+//! go that a push leaned on is the platform asked, through the CLI, what native backups it has.
 
 use super::done::close;
-use super::fail::failed;
+use super::fail::{cloud_failed, failed};
 use super::open;
 use super::{Setting, TargetArgs, snapshot_id};
+use crate::config::Config;
 use crate::disk::{self, Lock};
 use crate::event::{Event, Observer, Observers};
+use crate::evidence::config::{newest_backup, recorded_backup};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::policy::in_words;
-use crate::retention::{Facts, Known, PastPush, Verdict, decide, holds};
+use crate::retention::{Facts, Known, PastPush, Verdict, decide, holds, lets_go_of_a_push};
 use crate::store::{self, Snapshot, Store};
+use crate::target::ProjectRef;
+use crate::tools::supabase::cloud::Folder;
 use crate::ui::Record;
 use crate::verify;
 use clap::Args;
@@ -46,7 +51,8 @@ pub(super) async fn prune(setting: &Setting, args: &PruneArgs) -> Result<Exit, F
 }
 
 async fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure> {
-    let open::Known { names, store, config, .. } = open::known(setting, &args.target).await?;
+    let open::Known { names, project_ref, policy, store, config, .. } =
+        open::known(setting, &args.target).await?;
     let every: Vec<&str> = names.iter().map(String::as_str).collect();
     let keep = config.keep(&every).map_err(failed(Exit::Usage))?;
     let name = names.first().cloned().unwrap_or_default();
@@ -61,13 +67,63 @@ async fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure
             observers.see(&Event::Note { text });
         }
     }
-    let facts = facts(&store, (setting.clock)(), keep).map_err(failed(Exit::Error))?;
-    let verdicts = decide(&facts);
+    let mut facts = facts(&store, (setting.clock)(), keep).map_err(failed(Exit::Error))?;
+    let mut verdicts = decide(&facts);
+    if let Some(project_ref) = project_ref.filter(|_| lets_go_of_a_push(&facts, &verdicts)) {
+        // A policy without components asks nothing of the platform.
+        let asked = if policy.components.is_empty() {
+            Err("`components = []`".to_owned())
+        } else {
+            ask(setting, &config, &project_ref).await?
+        };
+        let (backup_at, text) = judge_backups(&store, &project_ref, asked)?;
+        observers.see(&Event::Note { text });
+        facts.backup_at = backup_at;
+        verdicts = decide(&facts);
+    }
     let going = remove_snapshots(&store, &verdicts, &observers, args.dry_run)?;
     let objects = remove_objects(&store, &facts, &going, &observers, args.dry_run)?;
     let (kept, gone) = (verdicts.len() - going.len(), going.len());
     let would = if args.dry_run { "would go" } else { "went" };
     Ok(vec![format!("{gone} of {} snapshots of {name} {would}{objects}; {kept} stay", verdicts.len())])
+}
+
+/// Asks the platform for its native backups; when it cannot be asked, says why.
+async fn ask(
+    setting: &Setting,
+    config: &Config,
+    project_ref: &ProjectRef,
+) -> Result<Result<Value, String>, Failure> {
+    let scratch = tempfile::tempdir().map_err(failed(Exit::Error))?;
+    let folder = Folder::new(scratch.path()).map_err(failed(Exit::Error))?;
+    let asked = async {
+        let cloud = open::cloud(setting, config, project_ref).await?;
+        cloud.backups(&folder).await.map_err(|error| cloud_failed(&error))
+    };
+    Ok(asked.await.map_err(|failure| failure.chain.join(": ")))
+}
+
+/// The newest native backup that is known, and how it is known.
+fn judge_backups(
+    store: &Store,
+    project_ref: &ProjectRef,
+    asked: Result<Value, String>,
+) -> Result<(Option<Timestamp>, String), Failure> {
+    let by_age = "their age alone decides about snapshots that a push leaned on";
+    let why = match asked.map(|told| newest_backup(&told)) {
+        Ok(Some(at)) => {
+            return Ok((Some(at), format!("the newest native backup of {project_ref} is of {at}")));
+        }
+        Ok(None) => return Ok((None, format!("{project_ref} has no native backup: {by_age}"))),
+        Err(why) => why,
+    };
+    let ids = store.ids().map_err(failed(Exit::Error))?;
+    let recorded = ids.iter().filter_map(|id| recorded_backup(&store.load(id).ok()?)).max();
+    let known = match recorded {
+        Some(at) => format!("the newest one that a snapshot knows of is of {at}"),
+        None => format!("no snapshot knows of one: {by_age}"),
+    };
+    Ok((recorded, format!("{project_ref} was not asked for its native backups ({why}); {known}")))
 }
 
 fn remove_snapshots(
@@ -126,7 +182,7 @@ fn remove_objects(
     Ok(format!(", and {count} Storage objects with them"))
 }
 
-/// What the state folder says. The platform's backups are known to nobody here, so the days decide.
+/// What the state folder says. The platform's backups are not known here.
 fn facts(store: &Store, now: Timestamp, keep: SignedDuration) -> Result<Facts, verify::Error> {
     let mut snapshots = Vec::new();
     for id in store.ids()? {

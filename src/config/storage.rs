@@ -1,7 +1,7 @@
 //! Where Storage is, and what signs for it.
 
 use super::{Config, Error, Surroundings};
-use crate::objects::{Access, Endpoint, Keys};
+use crate::objects::{Access, Endpoint, Keys, Origin};
 use crate::secret::Secret;
 use crate::target::Profile;
 use base64::Engine as _;
@@ -19,17 +19,16 @@ pub struct Linked<'a> {
     pub host: &'a str,
 }
 
-/// Where a target's Storage is, what signs for it, and why the project's own keys do not, when they
-/// are set and nothing else is.
+/// Where a target's Storage is, what signs for it, and why a key that is set is not used.
 #[derive(Clone, Debug)]
 pub struct Storage {
     /// Where, and what signs.
     pub access: Access,
-    /// Why the service role's key is not used.
-    pub withheld: Option<Withheld>,
+    /// Why keys of the service role are not used.
+    pub withheld: Vec<Withheld>,
 }
 
-/// Why the key of the service role, which may do everything to a project, is not sent.
+/// Why a key of the service role, which may do everything to a project, is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Withheld {
     /// A key of the new form is no JWT, and cannot be a session token.
@@ -38,17 +37,28 @@ pub enum Withheld {
     Host(String),
     /// The key says that it is another project's.
     Project(String),
+    /// Only a file of the repository names the endpoint, and whoever can change that would have the key
+    /// of our own variable.
+    File(String),
 }
 
 impl fmt::Display for Withheld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SUPABASE_SERVICE_ROLE_KEY is not used for Storage: ")?;
+        let variable = match self {
+            Self::File(_) => "SUPA_SAFE_SERVICE_ROLE_KEY",
+            Self::NoToken | Self::Host(_) | Self::Project(_) => "SUPABASE_SERVICE_ROLE_KEY",
+        };
+        write!(f, "{variable} is not used for Storage: ")?;
         match self {
             Self::NoToken => f.write_str("it is no JWT, and only a JWT can be a session token; use S3 keys"),
             Self::Host(endpoint) => {
                 write!(f, "`{endpoint}` is not a host of the project; use S3 keys, which are never sent")
             }
             Self::Project(found) => write!(f, "it is the key of project {}", found.escape_debug()),
+            Self::File(endpoint) => write!(
+                f,
+                "only `storage_url` names `{endpoint}`; set SUPA_SAFE_STORAGE_URL to it if it may have the key"
+            ),
         }
     }
 }
@@ -66,30 +76,57 @@ impl Config {
         let setting = |variable: &str, own: &Option<String>, all: &Option<String>| {
             surroundings.variable(variable).or_else(|| own.clone()).or_else(|| all.clone())
         };
-        let endpoint =
-            match (setting("SUPA_SAFE_STORAGE_URL", &own.storage_url, &self.file.storage_url), linked) {
-                (Some(url), _) => Endpoint::parse(&url)?,
-                (None, Some(linked)) => Endpoint::of_project(linked.project_ref, linked.host)?,
-                (None, None) => return Ok(None),
-            };
+        let exported = surroundings.variable("SUPA_SAFE_STORAGE_URL");
+        let is_exported = exported.is_some();
+        let in_file = || own.storage_url.clone().or_else(|| self.file.storage_url.clone());
+        let endpoint = match (exported.or_else(in_file), linked) {
+            (Some(url), _) => Endpoint::parse(&url)?,
+            (None, Some(linked)) => Endpoint::of_project(linked.project_ref, linked.host)?,
+            (None, None) => return Ok(None),
+        };
+        let is_own = linked.is_some_and(|linked| endpoint.is_of_project(linked.project_ref, linked.host));
+        let origin = if is_exported || is_own { Origin::Vouched } else { Origin::File };
+        let place = Place { endpoint: &endpoint, origin, linked };
         let profile = setting("SUPA_SAFE_S3_PROFILE", &own.storage_profile, &self.file.storage_profile);
-        let (mut keys, mut withheld) = (pair(surroundings)?, None);
+        let (mut keys, mut withheld) = (pair(surroundings)?, Vec::new());
         if keys.is_none() {
             keys = profile.and_then(|name| Some(Keys::Profile { name, files: aws_files(surroundings)? }));
         }
         if keys.is_none() {
-            match session(surroundings, &endpoint, linked).transpose() {
+            match session(surroundings, place).transpose() {
                 Ok(session) => keys = session,
-                Err(why) => withheld = Some(why),
+                Err(why) => withheld.push(why),
             }
         }
         let region = setting("SUPA_SAFE_S3_REGION", &own.storage_region, &self.file.storage_region);
-        let service_role = surroundings
-            .variable("SUPA_SAFE_SERVICE_ROLE_KEY")
+        let mut service_role = surroundings.variable("SUPA_SAFE_SERVICE_ROLE_KEY");
+        if service_role.is_some() && origin == Origin::File {
+            withheld.push(Withheld::File(endpoint.to_string()));
+            service_role = None;
+        }
+        let service_role = service_role
             // The project's own key goes to the project's own endpoint.
-            .or_else(|| own_key(surroundings, &endpoint, linked).ok())
+            .or_else(|| own_key(surroundings, place).ok())
             .map(Secret::new);
-        Ok(Some(Storage { access: Access { endpoint, region, keys, service_role }, withheld }))
+        Ok(Some(Storage { access: Access { endpoint, origin, region, keys, service_role }, withheld }))
+    }
+}
+
+/// An endpoint, who names it, and the project that it should be of.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    endpoint: &'a Endpoint,
+    origin: Origin,
+    linked: Option<Linked<'a>>,
+}
+
+impl<'a> Place<'a> {
+    /// The project whose own host the endpoint is.
+    fn project(self) -> Option<&'a str> {
+        let platform = Profile::default();
+        let host = self.linked.map_or(platform.project_host.as_str(), |linked| linked.host);
+        let project = self.linked.map(|linked| linked.project_ref).or_else(|| self.endpoint.project_ref());
+        project.filter(|project| self.endpoint.is_of_project(project, host))
     }
 }
 
@@ -114,44 +151,30 @@ fn aws_files(surroundings: &Surroundings) -> Option<[PathBuf; 2]> {
 }
 
 /// The project's own keys as an S3 session, when the endpoint and the key are that project's.
-fn session(
-    surroundings: &Surroundings,
-    endpoint: &Endpoint,
-    linked: Option<Linked<'_>>,
-) -> Option<Result<Keys, Withheld>> {
+fn session(surroundings: &Surroundings, place: Place<'_>) -> Option<Result<Keys, Withheld>> {
     surroundings.variable("SUPABASE_SERVICE_ROLE_KEY")?;
     let anon = surroundings.variable("SUPABASE_ANON_KEY")?;
-    let keys = own_key(surroundings, endpoint, linked).and_then(|service_role| {
+    let keys = own_key(surroundings, place).and_then(|service_role| {
         if service_role.split('.').count() != 3 {
             return Err(Withheld::NoToken);
         }
-        let project = own_project(endpoint, linked).unwrap_or_default().to_owned();
+        let project = place.project().unwrap_or_default().to_owned();
         Ok(Keys::Session { project, anon: Secret::new(anon), service_role: Secret::new(service_role) })
     });
     Some(keys)
 }
 
-/// The key of the service role, when the endpoint and the key are the project's.
-fn own_key(
-    surroundings: &Surroundings,
-    endpoint: &Endpoint,
-    linked: Option<Linked<'_>>,
-) -> Result<String, Withheld> {
-    let other = || Withheld::Host(endpoint.to_string());
-    let project = own_project(endpoint, linked).ok_or_else(other)?;
+/// The key of the service role, when the endpoint and the key are the project's. Where a file of the
+/// repository alone says which project that is, the key has to say so itself.
+fn own_key(surroundings: &Surroundings, place: Place<'_>) -> Result<String, Withheld> {
+    let other = || Withheld::Host(place.endpoint.to_string());
+    let project = place.project().ok_or_else(other)?;
     let key = surroundings.variable("SUPABASE_SERVICE_ROLE_KEY").ok_or_else(other)?;
-    match project_of(&key).filter(|found| found != project) {
-        Some(found) => Err(Withheld::Project(found)),
-        None => Ok(key),
+    match project_of(&key) {
+        Some(found) if found != project => Err(Withheld::Project(found)),
+        None if place.origin == Origin::File => Err(other()),
+        Some(_) | None => Ok(key),
     }
-}
-
-/// The project whose own host the endpoint is.
-fn own_project<'a>(endpoint: &'a Endpoint, linked: Option<Linked<'a>>) -> Option<&'a str> {
-    let platform = Profile::default();
-    let host = linked.map_or(platform.project_host.as_str(), |linked| linked.host);
-    let project = linked.map(|linked| linked.project_ref).or_else(|| endpoint.project_ref());
-    project.filter(|project| endpoint.is_of_project(project, host))
 }
 
 /// The project that a JWT of the platform names in its claim `ref`.
@@ -245,24 +268,59 @@ mod tests {
             let config = with_file(&file, Flags::default()).unwrap();
             let storage = config.storage(&surroundings(&vars, Path::new("/")), &["t"], linked);
             let Storage { access, withheld } = storage.unwrap().unwrap();
-            assert_eq!(access.keys.is_some(), withheld.is_none());
-            withheld
+            assert_eq!(access.keys.is_some(), withheld.is_empty());
+            withheld.into_iter().next()
         };
         let direct = format!("https://{id}.supabase.co/storage/v1/s3");
         for (url, linked) in [("", true), (direct.as_str(), true), (direct.as_str(), false)] {
             assert_eq!(read(&own, url, linked), None, "{url}");
-            assert_eq!(read(&token("{}"), url, linked), None, "{url}");
-            assert_eq!(read("sb_secret_x", url, linked), Some(Withheld::NoToken));
+            // Which project a key belongs to that does not say so, the link says, and a file does not.
+            let host = || Some(Withheld::Host(format!("{direct}/")));
+            assert_eq!(read(&token("{}"), url, linked), if linked { None } else { host() }, "{url}");
+            let no_token = if linked { Some(Withheld::NoToken) } else { host() };
+            assert_eq!(read("sb_secret_x", url, linked), no_token);
             let other = token("{\"ref\":\"bcdefghijklmnopqrstu\"}");
             assert_eq!(read(&other, url, linked), Some(Withheld::Project("bcdefghijklmnopqrstu".to_owned())));
         }
-        for url in ["http://127.0.0.1:9/s3/", "https://abcdefghijklmnopqrst.example.com/s3/"] {
+        for url in [
+            "http://127.0.0.1:9/s3/",
+            "https://abcdefghijklmnopqrst.example.com/s3/",
+            // Its own functions are no part of Storage, and write down what they are sent.
+            "https://abcdefghijklmnopqrst.supabase.co/functions/v1/log/s3/",
+        ] {
             for linked in [true, false] {
                 assert_eq!(read(&own, url, linked), Some(Withheld::Host(url.to_owned())));
             }
         }
-        let other = "https://bcdefghijklmnopqrstu.supabase.co/s3/";
+        let other = "https://bcdefghijklmnopqrstu.supabase.co/storage/v1/s3/";
         assert_eq!(read(&own, other, true), Some(Withheld::Host(other.to_owned())));
         assert_eq!(read(&own, other, false), Some(Withheld::Project(id.to_owned())));
+    }
+    #[test]
+    fn our_own_variable_goes_where_the_environment_or_the_project_says() {
+        let id = "abcdefghijklmnopqrst";
+        let read = |exported: Option<&str>, file: &str, host: &str| {
+            let mut vars = vec![("SUPA_SAFE_SERVICE_ROLE_KEY", "y")];
+            vars.extend(exported.map(|url| ("SUPA_SAFE_STORAGE_URL", url)));
+            let config = with_file(file, Flags::default()).unwrap();
+            let linked = Some(Linked { project_ref: id, host });
+            let storage = config.storage(&surroundings(&vars, Path::new("/")), &["t"], linked);
+            let Storage { access, withheld } = storage.unwrap().unwrap();
+            assert_eq!(access.service_role.is_some(), withheld.is_empty());
+            assert_eq!(access.origin == Origin::Vouched, withheld.is_empty());
+            (access.endpoint.to_string(), withheld)
+        };
+        let other = "https://storage.example.com/s3/";
+        let in_file = format!("storage_url = \"{other}\"");
+        let own = format!("https://{id}.storage.supabase.co/storage/v1/s3/");
+        let staging = format!("https://{id}.storage.supabase.red/storage/v1/s3/");
+        assert_eq!(read(None, "", "supabase.co"), (own.clone(), Vec::new()));
+        // The profile says which platform the project is on.
+        assert_eq!(read(None, "", "supabase.red"), (staging, Vec::new()));
+        assert_eq!(read(None, &format!("storage_url = \"{own}\""), "supabase.co"), (own.clone(), Vec::new()));
+        assert_eq!(read(Some(other), &in_file, "supabase.co"), (other.to_owned(), Vec::new()));
+        let withheld = |url: &str| (url.to_owned(), vec![Withheld::File(url.to_owned())]);
+        assert_eq!(read(None, &in_file, "supabase.co"), withheld(other));
+        assert_eq!(read(None, &format!("storage_url = \"{own}\""), "supabase.red"), withheld(&own));
     }
 }

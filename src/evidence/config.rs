@@ -11,6 +11,7 @@ use crate::store::{Draft, Snapshot};
 use crate::tools::git::{Git, Revision};
 use crate::tools::supabase::cloud::{self, Cloud, Folder};
 use fs_err as fs;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use std::io;
@@ -27,6 +28,8 @@ const FILES: [&str; 5] = [".toml", ".json", ".jsonc", ".sql", ".md"];
 const FOLDERS: [&str; 7] = ["checks", "functions", "migrations", "schemas", "seed", "seeds", "templates"];
 /// Folders that are made from others, or that belong to the CLI.
 const MADE: [&str; 4] = [".branches", ".git", ".temp", "node_modules"];
+/// The state of a backup that can be restored.
+const COMPLETED: &str = "COMPLETED";
 /// Ends of names of env files, private keys, and key stores.
 const SECRETS: [&str; 9] =
     [".env", ".jks", ".key", ".keystore", ".p12", ".p8", ".pem", ".pfx", "signing_keys.json"];
@@ -211,20 +214,38 @@ struct Window {
 /// What the platform had of native backups when the snapshot was taken, in words; nothing where it was
 /// not asked.
 pub fn native_backups(snapshot: &Snapshot) -> Option<String> {
+    recorded(snapshot).map(|told| in_words(&told))
+}
+
+/// The newest native backup that the platform had when the snapshot was taken.
+pub fn recorded_backup(snapshot: &Snapshot) -> Option<Timestamp> {
+    newest_backup(&recorded(snapshot)?)
+}
+
+fn recorded(snapshot: &Snapshot) -> Option<Value> {
     let told = fs::read(snapshot.dir.join(DIR).join(BACKUPS)).ok()?;
-    Some(in_words(&serde_json::from_slice(&told).ok()?))
+    serde_json::from_slice(&told).ok()
+}
+
+/// The last moment that one of the native backups brings back, by what the platform told of them.
+pub fn newest_backup(told: &Value) -> Option<Timestamp> {
+    let Backups { pitr_enabled, daily, physical_backup_data } = Backups::deserialize(told).ok()?;
+    let window = physical_backup_data.latest_physical_backup_date_unix.filter(|_| pitr_enabled);
+    let window = window.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let done = daily.iter().filter(|backup| backup.status == COMPLETED);
+    done.filter_map(|backup| backup.inserted_at.parse().ok()).chain(window).max()
 }
 
 fn in_words(told: &Value) -> String {
     let Ok(told) = Backups::deserialize(told) else { return "cannot be read".to_owned() };
     let Window { earliest_physical_backup_date_unix: from, latest_physical_backup_date_unix: to } =
         told.physical_backup_data;
-    let instant = |seconds: i64| jiff::Timestamp::from_second(seconds).ok();
+    let instant = |seconds: i64| Timestamp::from_second(seconds).ok();
     if let (true, Some(from), Some(to)) = (told.pitr_enabled, from.and_then(instant), to.and_then(instant)) {
         return format!("to any second from {from} to {to}");
     }
     // Written alike, so that text sorts as time.
-    let done = told.daily.iter().filter(|backup| backup.status == "COMPLETED");
+    let done = told.daily.iter().filter(|backup| backup.status == COMPLETED);
     let last = done.map(|backup| backup.inserted_at.as_str()).max();
     last.map_or_else(|| "none".to_owned(), |last| format!("the last one is of {last}"))
 }
@@ -298,9 +319,14 @@ mod tests {
         ];
         let told = json!({"pitr_enabled": false, "backups": list, "physical_backup_data": {}});
         assert_eq!(in_words(&told), "the last one is of 2026-11-02T03:00:00.000Z");
+        let newest = |told: &Value| newest_backup(told).map(|at| at.to_string());
+        assert_eq!(newest(&told).unwrap(), "2026-11-02T03:00:00Z");
         let window = json!({"earliest_physical_backup_date_unix": 1_800_000_000, "latest_physical_backup_date_unix": 1_800_086_400});
-        let told = json!({"pitr_enabled": true, "backups": [], "physical_backup_data": window});
+        let told = json!({"pitr_enabled": true, "backups": [], "physical_backup_data": window.clone()});
         assert_eq!(in_words(&told), "to any second from 2027-01-15T08:00:00Z to 2027-01-16T08:00:00Z");
+        assert_eq!(newest(&told).unwrap(), "2027-01-16T08:00:00Z");
+        let told = json!({"pitr_enabled": false, "backups": [], "physical_backup_data": window});
+        assert_eq!(newest(&told), None);
         assert_eq!(in_words(&json!({"backups": []})), "none");
         assert_eq!(in_words(&json!({"backups": 1})), "cannot be read");
     }

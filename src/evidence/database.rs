@@ -185,7 +185,7 @@ impl Capture<'_> {
         let point = point::open(self.context, client, storage).await?;
 
         let tables = catalog::tables(client).await?;
-        self.announce(&tables, line)?;
+        let expected_bytes = self.announce(&tables, line)?;
         let fingerprint = catalog::fingerprint(client).await?;
         let extensions = catalog::extensions(client).await?;
         let applied = history::read(client).await.map_err(doing("read the migration history"))?;
@@ -207,7 +207,7 @@ impl Capture<'_> {
         let as_read = defaults.is_hex && (defaults.is_utc || may_ask_for_utc);
         let (mut measured, (), storage) = tokio::try_join!(
             self.measure(session, &readable, as_read),
-            self.dump(&dump),
+            self.dump(&dump, expected_bytes),
             point.storage.end()
         )?;
         let large_objects = rows::large_objects(client).await.map_err(doing("hash the large objects"))?;
@@ -265,8 +265,9 @@ impl Capture<'_> {
         Login { connection: &self.target.connection }
     }
 
-    /// Tells what it will cost, and refuses when the disk is certainly too small.
-    fn announce(&self, tables: &[Table], bytes_per_second: f64) -> Result<(), Error> {
+    /// Tells what it will cost, and refuses when the disk is certainly too small; returns how many
+    /// bytes the archive may take.
+    fn announce(&self, tables: &[Table], bytes_per_second: f64) -> Result<u64, Error> {
         let estimate = estimate::estimate(tables, bytes_per_second);
         let free = disk::free_bytes(self.dir)?;
         self.context.tell(&Event::Estimate {
@@ -289,7 +290,7 @@ impl Capture<'_> {
                 free,
             });
         }
-        Ok(())
+        Ok(estimate.disk_bytes)
     }
 
     async fn compression(&self) -> Result<Compression, Error> {
@@ -336,7 +337,7 @@ impl Capture<'_> {
         Ok(measured)
     }
 
-    async fn dump(&self, dump: &Dump<'_>) -> Result<(), Error> {
+    async fn dump(&self, dump: &Dump<'_>, expected_bytes: u64) -> Result<(), Error> {
         let table = Arc::new(Mutex::new(String::new()));
         let seen = Arc::clone(&table);
         resolve::refresh(self.target).await?;
@@ -362,7 +363,8 @@ impl Capture<'_> {
                 _ = tick.tick() => {
                     let item = table.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     let bytes = disk::bytes_below(dump.folder);
-                    self.context.tell(&Event::Progress { stage: Stage::Collect, item, bytes, expected_bytes: None });
+                    let expected_bytes = Some(expected_bytes);
+                    self.context.tell(&Event::Progress { stage: Stage::Collect, item, bytes, expected_bytes });
                 }
             }
         }

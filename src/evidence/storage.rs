@@ -7,9 +7,12 @@
 //! What is overwritten even then has drifted; while that takes no time to repeat, the consistency
 //! point is taken anew.
 
+mod again;
 mod check;
 mod known;
 mod pass;
+
+pub use again::fetch_again;
 
 use crate::context::Context;
 use crate::disk;

@@ -2,7 +2,7 @@
 
 use super::digest::{Digests, EtagCheck, bare_etag};
 use super::error::{Error, Place, broken_off};
-use super::{Access, DEFAULT_REGION, Keys};
+use super::{Access, DEFAULT_REGION, Keys, Origin};
 use aws_config::meta::region::ProvideRegion as _;
 #[expect(deprecated, reason = "the names that are not deprecated are in a crate of the SDK's insides")]
 use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
@@ -89,10 +89,9 @@ pub enum Probe {
 impl Client {
     /// Makes a client; nothing is asked yet.
     pub async fn new(access: &Access) -> Result<Self, Error> {
-        let keys = access.keys.as_ref().ok_or_else(|| Error::NoKeys(access.endpoint.to_string()))?;
         let tls = Provider::rustls(CryptoMode::Ring);
         let http = aws_smithy_http_client::Builder::new().tls_provider(tls).build_https();
-        let (credentials, of_profile) = credentials(keys, &http).await?;
+        let (credentials, of_profile) = credentials(access, &http).await?;
         let region = access.region.clone().or(of_profile).unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -277,9 +276,10 @@ where
 
 /// What signs, and the region that belongs to it.
 async fn credentials(
-    keys: &Keys,
+    access: &Access,
     http: &SharedHttpClient,
 ) -> Result<(SharedCredentialsProvider, Option<String>), Error> {
+    let keys = access.keys.as_ref().ok_or_else(|| Error::NoKeys(access.endpoint.to_string()))?;
     Ok(match keys {
         Keys::Pair { id, secret } => {
             let fixed = Credentials::new(id, secret.expose(), None, None, "supa-safe");
@@ -305,10 +305,13 @@ async fn credentials(
                 .profile_files(files)
                 .build();
             // Else the first request would fail for it, and be taken for a lost connection.
-            credentials
+            let given = credentials
                 .provide_credentials()
                 .await
                 .map_err(|source| Error::Profile { name: name.clone(), source: Box::new(source) })?;
+            if given.session_token().is_some() && access.origin == Origin::File {
+                return Err(Error::Token { name: name.clone(), endpoint: access.endpoint.to_string() });
+            }
             (SharedCredentialsProvider::new(credentials), region.map(|region| region.to_string()))
         }
     })

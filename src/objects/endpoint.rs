@@ -64,12 +64,12 @@ impl Endpoint {
         host.split(['.', ':', '/']).next().filter(|label| is_project_ref(label))
     }
 
-    /// Whether it is one of the two hosts that the platform gives a project
+    /// Whether it is Storage on one of the two hosts that the platform gives a project
     /// (guides/storage/s3/authentication).
     pub fn is_of_project(&self, project_ref: &str, project_host: &str) -> bool {
         let hosts =
             [format!("{project_ref}.storage.{project_host}"), format!("{project_ref}.{project_host}")];
-        hosts.iter().any(|host| self.0.starts_with(&format!("https://{host}/")))
+        hosts.iter().any(|host| self.0 == format!("https://{host}{PATH}"))
     }
 
     /// The address.
@@ -116,9 +116,10 @@ mod tests {
     fn only_its_own_hosts_are_a_projects() {
         let id = "abcdefghijklmnopqrst";
         let is = |text: &str| Endpoint::parse(text).unwrap().is_of_project(id, "supabase.co");
-        for own in
-            ["https://abcdefghijklmnopqrst.supabase.co", "https://ABCDEFGHIJKLMNOPQRST.storage.supabase.co/x"]
-        {
+        for own in [
+            "https://abcdefghijklmnopqrst.supabase.co",
+            "https://ABCDEFGHIJKLMNOPQRST.storage.supabase.co/storage/v1/s3",
+        ] {
             assert!(is(own), "{own}");
         }
         for other in [
@@ -127,6 +128,7 @@ mod tests {
             "https://abcdefghijklmnopqrst.example.com",
             "https://abcdefghijklmnopqrst.supabase.co.example.com",
             "https://abcdefghijklmnopqrst.supabase.co:8443",
+            "https://abcdefghijklmnopqrst.supabase.co/functions/v1/log/s3",
             "https://example.com/abcdefghijklmnopqrst.supabase.co/",
         ] {
             assert!(!is(other), "{other}");

@@ -22,6 +22,17 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The profile holds what would be sent as it is to a host that nobody vouches for.
+    #[error(
+        "the AWS profile `{name}` holds a session token, which is sent as it is, and only `storage_url` names \
+         `{endpoint}`; set SUPA_SAFE_STORAGE_URL to it if it may have the token"
+    )]
+    Token {
+        /// The profile's name.
+        name: String,
+        /// The endpoint.
+        endpoint: String,
+    },
     /// The access key id belongs to nobody.
     #[error("`{endpoint}` does not know this access key id")]
     UnknownKey {

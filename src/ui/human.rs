@@ -11,6 +11,9 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// From when on a stage's pace tells how long it takes.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// Tells a person.
 #[derive(Debug)]
 pub struct Human {
@@ -61,9 +64,8 @@ impl Human {
                     seconds_in_words(*seconds)
                 ));
             }
-            Event::Progress { item, bytes, .. } => {
-                let item = if item.is_empty() { String::new() } else { format!(", {item}") };
-                self.bar.set_message(format!("{}{item}", bytes_in_words(*bytes)));
+            Event::Progress { item, bytes, expected_bytes, .. } => {
+                self.bar.set_message(progress(item, *bytes, *expected_bytes, self.bar.elapsed()));
             }
             Event::Note { text } => self.line(&format!("  {text}")),
             Event::Warning { text } => self.line(&format!("{WARNING}warning{WARNING:#}: {text}")),
@@ -185,11 +187,42 @@ fn estimate(table_bytes: u64, disk_bytes: u64, free_bytes: u64, minutes: f64) ->
     )
 }
 
+/// How far a stage is, and how long it takes yet at the pace so far.
+fn progress(item: &str, bytes: u64, expected: Option<u64>, elapsed: Duration) -> String {
+    let of = expected.filter(|expected| *expected > bytes).map_or_else(String::new, |expected| {
+        let of = format!(" of at most {}", bytes_in_words(expected));
+        if bytes == 0 || elapsed < SETTLED {
+            return of;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let share = (expected - bytes) as f64 / bytes as f64;
+        format!("{of}, {} more", seconds_in_words((elapsed.as_secs_f64() * share).ceil()))
+    });
+    let item = if item.is_empty() { String::new() } else { format!(", {item}") };
+    format!("{}{of}{item}", bytes_in_words(bytes))
+}
+
 /// Seconds for people.
 pub(super) fn seconds_in_words(seconds: f64) -> String {
     if seconds < 60.0 {
         format!("{seconds:.1} s")
     } else {
         format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_tells_what_is_left() {
+        let after =
+            |seconds, bytes, expected| progress("`a/b`", bytes, expected, Duration::from_secs(seconds));
+        assert_eq!(after(9, 1_000_000, None), "1.0 MB, `a/b`");
+        assert_eq!(after(1, 1_000_000, Some(9_000_000)), "1.0 MB of at most 9.0 MB, `a/b`");
+        assert_eq!(after(10, 1_000_000, Some(9_000_000)), "1.0 MB of at most 9.0 MB, 1 min 20 s more, `a/b`");
+        assert_eq!(after(10, 9_000_000, Some(9_000_000)), "9.0 MB, `a/b`");
+        assert_eq!(progress("", 0, Some(5), Duration::from_secs(10)), "0 B of at most 5 B");
     }
 }

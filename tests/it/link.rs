@@ -1,5 +1,7 @@
 //! A linked project: which one a run is about, and the way to its database.
 
+mod doors;
+
 use crate::terminal::Terminal;
 use crate::world::{
     ADMIN, Cli, LOGIN_PASSWORD, Linked, Major, OWNER, Open, Platform, Ran, TEMPORARY, Template, World,
@@ -37,76 +39,6 @@ fn first_line(ran: &Ran, project: &Linked) -> String {
     let line = ran.stderr.lines().next().unwrap_or_default();
     let line = line.replace(&project.project_ref, "[REF]").replace(&project.pooler, "[POOLER]");
     line.split(", Postgres ").next().unwrap().to_owned()
-}
-
-mod every_server_cli_and_door {
-    use super::*;
-
-    /// From a link by the real CLI to three pushes, each through another door.
-    fn a_healthy_migrate(major: Major, cli: Cli) {
-        let (mut world, mut project, platform) = linked(major, cli);
-        let config =
-            format!("project_id = \"test\"\n[remotes.prod]\nproject_id = \"{}\"\n", project.project_ref);
-        world.write("supabase/config.toml", &config);
-
-        world.migration(FILES[0].0, FILES[0].1);
-        let ran = migrate(&world, &project, &[]).exits(0);
-        assert_eq!(first_line(&ran, &project), "target [REF] (project Prod App, [remotes.prod], direct host");
-        assert_eq!(world.history(), ["20260101000001"]);
-        let manifest = read_json(&world.snapshots()[0].join("manifest.json"));
-        for name in ["functions", "secrets", "config"] {
-            let components = manifest["components"].as_array().unwrap();
-            let component = components.iter().find(|component| component["name"] == name).unwrap();
-            assert_eq!(component["state"], "complete", "{component}");
-        }
-
-        // What the platform is asked does not depend on the door.
-        world.write("supabase/supa-safe.toml", "components = []\n");
-        project.open(&world, Open::Pooler);
-        world.migration(FILES[1].0, FILES[1].1);
-        let ran = migrate(&world, &project, &[]).exits(0);
-        assert_eq!(
-            first_line(&ran, &project),
-            "target [REF] (project Prod App, [remotes.prod], session pooler [POOLER]:5432"
-        );
-        assert_eq!(world.history(), ["20260101000001", "20260101000002"]);
-
-        // The same database by its URL is the same target: same name, same evidence.
-        project.open(&world, Open::Direct);
-        world.migration(FILES[2].0, FILES[2].1);
-        world.set("PGPASSWORD", told("SUPA_SAFE_TEST_PASSWORD"));
-        let url = format!(
-            "postgresql://postgres@db.{}.supabase.co:5432/postgres?sslmode=verify-full&sslrootcert={}",
-            project.project_ref,
-            told("SUPA_SAFE_TEST_ROOT_CA")
-        );
-        let ran = migrate(&world, &project, &["--db-url", &url]).exits(0);
-        assert_eq!(first_line(&ran, &project), "target [REF] (project Prod App, [remotes.prod], direct host");
-        assert_eq!(world.history().len(), 3);
-        assert_eq!(world.snapshots().len(), 3);
-        assert!(world.store().ends_with(&project.project_ref));
-        platform.knew_every_call();
-    }
-
-    #[test]
-    fn pg15_cli2() {
-        a_healthy_migrate(Major::Pg15, Cli::V2);
-    }
-
-    #[test]
-    fn pg15_cli3() {
-        a_healthy_migrate(Major::Pg15, Cli::V3);
-    }
-
-    #[test]
-    fn pg17_cli2() {
-        a_healthy_migrate(Major::Pg17, Cli::V2);
-    }
-
-    #[test]
-    fn pg17_cli3() {
-        a_healthy_migrate(Major::Pg17, Cli::V3);
-    }
 }
 
 /// Everything that an application's files could say, at once; the other project is alive and open.

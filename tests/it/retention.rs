@@ -1,12 +1,13 @@
 //! `prune`, `pin`, and `unpin`: what goes, what stays, and that nothing needed ever goes.
 
-use crate::world::{Bucket, World, list, read_json};
+use crate::world::{Bucket, Platform, REF_17, World, list, read_json};
 use fs_err as fs;
 use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use supa_safe::demo::cloud::{Backup, Project};
 use supa_safe::disk;
 use supa_safe::manifest::storage::{Line, State};
 use supa_safe::postgres::storage::Row;
@@ -141,6 +142,84 @@ fn what_a_push_and_a_rehearsal_lean_on_stays() {
             &json!(["a rehearsal that still counts restored it", "the last push leaned on it"]),
         ]
     );
+}
+
+/// What a push leaned on stays until the platform has a backup from after it, as far as one can ask.
+#[test]
+fn a_push_waits_for_a_backup_of_the_platform() {
+    let mut world = World::hosted(&[("20260101000000_a", "create table a (id int);")]);
+    world.write("supabase/supa-safe.toml", "allow_unrehearsed = true\n");
+    drop(world.migrate(&["--rehearse", "off"]).exits(0));
+    world.migration("20260101000001_b", "create table b (id int);");
+    drop(world.migrate(&["--rehearse", "off"]).exits(0));
+    for snapshot in world.snapshots() {
+        let mut manifest = read_json(&snapshot.join("manifest.json"));
+        manifest["taken"]["local_clock"] = json!("2026-01-01T00:00:00Z");
+        disk::write_json(&snapshot.join("manifest.json"), &manifest).unwrap();
+    }
+    drop(world.run(["snapshot"]).exits(0));
+    let first = ids(&world).swap_remove(0);
+    let platform = Platform::start(&mut world, vec![Project::new(REF_17, "Acme shop")]);
+    let backup = |at: &str| Backup {
+        id: 1,
+        is_physical_backup: true,
+        status: "COMPLETED".to_owned(),
+        inserted_at: at.to_owned(),
+    };
+    // What is said of backups, what goes, and why the first one stays.
+    let pruned = |world: &World, dry: &[&str]| {
+        let ran = world.run([&["prune", "--project-ref", REF_17, "--json"], dry].concat()).exits(0);
+        let text = |event: &Value, name: &str| event[name].as_str().unwrap().to_owned();
+        let notes: Vec<String> = ran.events_of("note").iter().map(|note| text(note, "text")).collect();
+        let gone: Vec<String> =
+            ran.events_of("snapshot-removed").iter().map(|event| text(event, "snapshot")).collect();
+        let kept =
+            ran.events_of("snapshot-kept").into_iter().find(|event| event["snapshot"] == first.as_str());
+        (notes.join("\n").replace(REF_17, "[REF]"), gone, kept.map(|event| event["reasons"].clone()))
+    };
+    let waits = Some(json!(["no native backup from after its push is known"]));
+    let dry = ["--dry-run"];
+    let (said, gone, _) = pruned(&world, &dry);
+    assert_eq!(
+        said,
+        "[REF] has no native backup: their age alone decides about snapshots that a push leaned on"
+    );
+    assert_eq!(gone, std::slice::from_ref(&first));
+
+    platform.stub.change(REF_17, |project| project.backups.list.push(backup("2026-01-02T03:00:00.000Z")));
+    let (said, gone, kept) = pruned(&world, &dry);
+    assert_eq!(said, "the newest native backup of [REF] is of 2026-01-02T03:00:00Z");
+    assert_eq!((gone, kept), (Vec::new(), waits.clone()));
+
+    // Offline, what a snapshot recorded counts.
+    let token = world.variable("SUPABASE_ACCESS_TOKEN");
+    world.unset("SUPABASE_ACCESS_TOKEN");
+    let asked = "[REF] was not asked for its native backups (supabase is not signed in: Access token not provided. \
+                 Supply an access token by running `supabase login` or setting the SUPABASE_ACCESS_TOKEN environment \
+                 variable)";
+    let (said, gone, _) = pruned(&world, &dry);
+    assert_eq!(
+        said,
+        format!(
+            "{asked}; no snapshot knows of one: their age alone decides about snapshots that a push leaned on"
+        )
+    );
+    assert_eq!(gone, std::slice::from_ref(&first));
+    let recorded = world.snapshots()[0].join("config/backups.json");
+    fs::create_dir_all(recorded.parent().unwrap()).unwrap();
+    disk::write_json(&recorded, &json!({"backups": [backup("2026-01-02T03:00:00.000Z")]})).unwrap();
+    let (said, gone, kept) = pruned(&world, &dry);
+    assert_eq!(said, format!("{asked}; the newest one that a snapshot knows of is of 2026-01-02T03:00:00Z"));
+    assert_eq!((gone, kept), (Vec::new(), waits));
+
+    // One from after both pushes is enough.
+    world.set("SUPABASE_ACCESS_TOKEN", token);
+    platform.stub.change(REF_17, |project| project.backups.list.push(backup("2099-01-02T03:00:00.000Z")));
+    let (said, gone, _) = pruned(&world, &[]);
+    assert_eq!(said, "the newest native backup of [REF] is of 2099-01-02T03:00:00Z");
+    assert_eq!(gone, std::slice::from_ref(&first));
+    assert!(!ids(&world).contains(&first));
+    platform.knew_every_call();
 }
 
 #[test]

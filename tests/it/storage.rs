@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use supa_safe::demo::storage::put_etag;
+use supa_safe::demo::storage::{Kind, Operation, Served, put_etag};
 use supa_safe::disk;
 
 /// Keys that the server accepts, and that a careless client, path, or shell would spoil.
@@ -286,6 +286,45 @@ fn what_has_not_changed_is_not_copied_again() {
     drop(world.run(["verify"]).exits(0));
 }
 
+/// Bytes that the store had from before are read back with the snapshot that leans on them, and the
+/// same run fetches them again when they are not what they were.
+#[test]
+fn bytes_that_are_damaged_are_fetched_again_in_the_same_run() {
+    let (world, bucket) = world(&["photos"]);
+    for key in ["one", "two", "same as two", "three"] {
+        bucket.put("photos", key, key.replace("same as ", "").as_bytes());
+    }
+    world.run(["snapshot"]).exits(0);
+    let index = index(&world);
+    let path = |key: &str| file(&world, &index[&("photos".to_owned(), key.to_owned())]);
+    let gets = bucket.double.served().gets;
+    disk::write(&path("one"), b"longer than it was").unwrap();
+    disk::write(&path("two"), b"owt").unwrap();
+    let ran = world.run(["snapshot"]).exits(0);
+    assert_eq!(
+        ran.lines("warning: "),
+        [
+            "warning: 1 file of Storage's bytes had changed on this disk since an earlier snapshot, and came anew from \
+             the server; what was found stays beside, as `.damaged`"
+        ]
+    );
+    assert_eq!(["one", "two"].map(|key| fs::read(path(key)).unwrap()), [b"one", b"two"]);
+    assert_eq!(fs::read(path("two").with_extension("damaged")).unwrap(), b"owt");
+    assert_eq!(bucket.double.served().gets, gets + 2);
+    drop(world.run(["verify"]).exits(0));
+
+    // A server that does not give them out leaves the damage, which is said.
+    disk::write(&path("three"), b"eerht").unwrap();
+    bucket.spoil(Operation::Get, Kind::Status(544), 6);
+    let ran = world.run(["snapshot", "--json"]).exits(3);
+    let finding = &ran.summary()["findings"][0];
+    assert_eq!(finding["rule"], "SS005");
+    let fact = finding["fact"].as_str().unwrap();
+    assert_eq!(fact.split_once(": ").unwrap().1, "the bytes of object `photos/three` have another SHA-256");
+    world.run(["snapshot"]).exits(0);
+    assert_eq!(fs::read(path("three")).unwrap(), b"three");
+}
+
 #[test]
 fn an_object_file_that_is_gone_is_copied_again() {
     let (world, bucket) = world(&["photos"]);
@@ -382,6 +421,48 @@ fn a_role_that_is_shown_nothing_is_a_failure_that_names_the_cause() {
     profile(keys.service_role.expose());
     world.run(["snapshot"]).exits(0);
     assert_eq!(component(&world)["state"], "complete");
+}
+
+/// Whoever can change a file of the repository could name a host of their own there: what is sent as
+/// it is does not go to it. A signature may: it holds for that host, and the secret stays here.
+#[test]
+fn a_session_token_does_not_go_where_a_file_alone_leads() {
+    let (mut world, bucket) = world(&["photos"]);
+    bucket.put("photos", "x", b"x");
+    let endpoint = bucket.access(bucket.pair()).endpoint;
+    let keys = bucket.double.keys();
+    let text = format!(
+        "[shop]\naws_access_key_id = {}\naws_secret_access_key = {}\naws_session_token = {}\n[pair]\n\
+         aws_access_key_id = {}\naws_secret_access_key = {}\n",
+        keys.project_ref,
+        keys.anon.expose(),
+        keys.service_role.expose(),
+        keys.access_key_id,
+        keys.secret_access_key.expose(),
+    );
+    fs::create_dir_all(world.path("home/.aws")).unwrap();
+    disk::write(&world.path("home/.aws/credentials"), text.as_bytes()).unwrap();
+    world.unset("SUPA_SAFE_S3_ACCESS_KEY_ID");
+    world.unset("SUPA_SAFE_S3_SECRET_ACCESS_KEY");
+    world.unset("SUPA_SAFE_STORAGE_URL");
+    let policy = format!("storage_url = \"{endpoint}\"\nstorage_profile = \"shop\"\n");
+    world.write("supabase/supa-safe.toml", &policy);
+    assert_eq!(
+        lacks(&world),
+        format!(
+            "objects of Storage: the AWS profile `shop` holds a session token, which is sent as it is, and only \
+             `storage_url` names `{endpoint}`; set SUPA_SAFE_STORAGE_URL to it if it may have the token"
+        )
+    );
+    assert_eq!(bucket.double.served(), Served::default());
+    // Nobody but this person can set a variable, or a profile of another name.
+    world.set("SUPA_SAFE_S3_PROFILE", "pair");
+    world.run(["snapshot"]).exits(0);
+    world.unset("SUPA_SAFE_S3_PROFILE");
+    world.set("SUPA_SAFE_STORAGE_URL", endpoint.as_str());
+    bucket.put("photos", "x", b"changed");
+    world.run(["snapshot"]).exits(0);
+    assert_eq!(bucket.double.served().gets, 2);
 }
 
 #[test]

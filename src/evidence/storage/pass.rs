@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Transfers at once.
-const TRANSFERS: usize = 8;
+pub(super) const TRANSFERS: usize = 8;
 /// Objects that may wait for one before them, since the record is written in order.
 const WINDOW: usize = 256;
 /// How often progress is told.
@@ -94,6 +94,7 @@ impl Pass<'_> {
             tally.counts.add(&line);
             out.json(&line)?;
         }
+        let expected_bytes = Some(self.expected()?);
         let bytes = Arc::new(AtomicU64::new(0));
         let transfers = Semaphore::new(TRANSFERS);
         let copied = self.rows()?.map(|row| self.one(row, &transfers, &bytes)).buffered(WINDOW);
@@ -106,7 +107,8 @@ impl Pass<'_> {
                 _ = tick.tick() => {
                     let bytes = bytes.load(Ordering::Relaxed);
                     if bytes > 0 {
-                        self.context.tell(&Event::Progress { stage: Stage::Collect, item: item.clone(), bytes, expected_bytes: None });
+                        let item = item.clone();
+                        self.context.tell(&Event::Progress { stage: Stage::Collect, item, bytes, expected_bytes });
                     }
                     continue;
                 }
@@ -129,18 +131,35 @@ impl Pass<'_> {
         Ok(tally)
     }
 
-    /// The rows, each with what is known of it.
+    /// Bytes that are to be fetched, as far as the records tell; what they name is taken to be there.
+    fn expected(&self) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for row in self.lines()? {
+            let (row, known) = row?;
+            let told = row.told();
+            if row.address().is_some() && !known.iter().any(|seen| is_same(seen, &row, &told)) {
+                bytes += told.size.unwrap_or_default();
+            }
+        }
+        Ok(bytes)
+    }
+
     fn rows(&self) -> Result<impl Stream<Item = Result<(Row, Vec<Object>), Error>> + use<>, Error> {
+        Ok(stream::iter(self.lines()?))
+    }
+
+    /// The rows, each with what is known of it.
+    fn lines(&self) -> Result<impl Iterator<Item = Result<(Row, Vec<Object>), Error>> + use<>, Error> {
         let mut known = Known::default();
         for record in self.objects.seen().iter().chain(&self.context.store.newest_storage_index()?) {
             known.add(record)?;
         }
         let lines = BufReader::new(fs::File::open(&self.rows)?).lines();
-        Ok(stream::iter(lines.map(move |line| {
+        Ok(lines.map(move |line| {
             let row: Row = serde_json::from_str(&line?).map_err(Error::Row)?;
             let known = known.of(row.bucket_id.as_deref(), row.name.as_deref());
             Ok((row, known))
-        })))
+        }))
     }
 
     async fn one(
@@ -164,15 +183,10 @@ impl Pass<'_> {
         self.fetch(client, row, &told, bytes).await
     }
 
-    /// Whether these bytes are the row's, and in the store: by the version, or by etag and length.
+    /// Whether these bytes are the row's, and in the store.
     fn has(&self, seen: &Object, row: &Row, told: &Told) -> bool {
-        let agrees = told.etag.is_none() || seen.etag == told.etag;
-        let same_version =
-            seen.state.is_captured() && agrees && row.version.is_some() && seen.version == row.version;
-        let same_bytes =
-            told.etag.is_some() && told.size.is_some() && seen.etag == told.etag && seen.size == told.size;
         let (Some(sha256), Some(size)) = (&seen.sha256, seen.size) else { return false };
-        (same_version || same_bytes) && self.objects.holds(sha256, size)
+        is_same(seen, row, told) && self.objects.holds(sha256, size)
     }
 
     async fn fetch(
@@ -243,6 +257,16 @@ impl Pass<'_> {
         object.state = placeholder(object.state, &object);
         Ok(Done { fetched: true, unproved, ..Done::of(object) })
     }
+}
+
+/// Whether these bytes are the row's: by the version, or by etag and length.
+fn is_same(seen: &Object, row: &Row, told: &Told) -> bool {
+    let agrees = told.etag.is_none() || seen.etag == told.etag;
+    let same_version =
+        seen.state.is_captured() && agrees && row.version.is_some() && seen.version == row.version;
+    let same_bytes =
+        told.etag.is_some() && told.size.is_some() && seen.etag == told.etag && seen.size == told.size;
+    same_version || same_bytes
 }
 
 /// The row with bytes that the store has.

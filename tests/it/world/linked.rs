@@ -65,6 +65,11 @@ impl Linked {
         project
     }
 
+    /// Where the hosts file leads its own names.
+    pub(crate) fn address(&self) -> std::net::Ipv4Addr {
+        [127, 0, 1, u8::try_from(self.number).unwrap()].into()
+    }
+
     /// Opens one door to the world's database, and closes the other.
     pub(crate) fn open(&mut self, world: &World, door: Open) {
         self.close();
@@ -74,7 +79,7 @@ impl Linked {
         drop(world.sql(ADMIN, &format!("comment on database {} is '{comment}'", place.database)));
         let password = told("SUPA_SAFE_TEST_PASSWORD");
         let (address, user, forced) = match door {
-            Open::Direct => (format!("127.0.1.{}", self.number), OWNER.to_owned(), String::new()),
+            Open::Direct => (self.address().to_string(), OWNER.to_owned(), String::new()),
             Open::Pooler => (
                 format!("127.0.2.{}", self.number),
                 format!("{OWNER}.{}", self.project_ref),
