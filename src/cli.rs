@@ -19,6 +19,7 @@ mod open;
 mod pre_push;
 mod prepare;
 mod prune;
+mod pushed;
 mod rehearse;
 mod rollback;
 mod secrets;

@@ -7,7 +7,7 @@ use super::fail::{self, failed, refused};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{RUN, Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
+use super::{RUN, Setting, TargetArgs, confirm, duration, earlier, pushed, snapshot_id};
 use crate::clearance::{self, Case, Clearance, Confirmation};
 use crate::delegate::{self, Interrupts, Outcome, TargetLock};
 use crate::event::{Event, Stage};
@@ -418,7 +418,8 @@ async fn finish(
         done.summary.limits.push("NOT REHEARSED".to_owned());
     }
     if !outcome.is_success() {
-        return Err(fail::push_failed(&outcome, signal, done.summary));
+        let what = (prepared, &ready.base);
+        return Err(pushed::push_failed(opened, what, (&outcome, signal), done.summary).await);
     }
     let watch = opened.context.stage(Stage::PostCheck, "compare the target with the rehearsed copy");
     let subject = prepared.subject(opened);

@@ -415,7 +415,16 @@ error: supabase failed: ERROR: canceling statement due to lock timeout (SQLSTATE
   in `1_own.sql`:
     alter table busy add column b int
   not applied  1_own.sql
-  no pending file stands on the target; statements of a file that is not all-or-nothing may
+  no pending file stands on the target, but its schema is not as before:
+    column public.left_behind.id added
+    column supabase_migrations.schema_migrations.name added
+    column supabase_migrations.schema_migrations.statements added
+    column supabase_migrations.schema_migrations.version added
+    constraint schema_migrations_pkey on supabase_migrations.schema_migrations added
+    index supabase_migrations.schema_migrations_pkey added
+    schema supabase_migrations added
+    table public.left_behind added
+    table supabase_migrations.schema_migrations added
   the state before the push is in snapshot [SNAPSHOT]
 hint: Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand
 hint: Or take back what stands: `supa-safe rollback`
