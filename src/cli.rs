@@ -16,6 +16,7 @@ mod init;
 mod look;
 mod migrate;
 mod open;
+mod others;
 mod pre_push;
 mod prepare;
 mod prune;

@@ -1,6 +1,7 @@
 //! Who waits for whom on the target.
 
 use super::sessions::Backend;
+use crate::effect::LockHeld;
 use crate::event::Holder;
 use crate::migration::masked;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +96,69 @@ fn holder(row: &tokio_postgres::Row) -> Holder {
     }
 }
 
+/// The modes of table locks, from the weakest, each with those of its kind and above that it keeps out
+/// (PostgreSQL documentation, "Explicit Locking", table "Conflicting Lock Modes").
+const CONFLICTS: [(&str, &[&str]); 8] = [
+    ("AccessShareLock", &["AccessExclusiveLock"]),
+    ("RowShareLock", &["ExclusiveLock", "AccessExclusiveLock"]),
+    ("RowExclusiveLock", &["ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"]),
+    (
+        "ShareUpdateExclusiveLock",
+        &[
+            "ShareUpdateExclusiveLock",
+            "ShareLock",
+            "ShareRowExclusiveLock",
+            "ExclusiveLock",
+            "AccessExclusiveLock",
+        ],
+    ),
+    ("ShareLock", &["ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"]),
+    ("ShareRowExclusiveLock", &["ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"]),
+    ("ExclusiveLock", &["ExclusiveLock", "AccessExclusiveLock"]),
+    ("AccessExclusiveLock", &["AccessExclusiveLock"]),
+];
+
+/// Whether two modes keep each other out.
+fn conflict(one: &str, other: &str) -> bool {
+    CONFLICTS.iter().any(|(mode, kept_out)| {
+        (*mode == one && kept_out.contains(&other)) || (*mode == other && kept_out.contains(&one))
+    })
+}
+
+/// Sessions in a transaction older than some seconds that hold a lock on a table against these locks,
+/// with the table.
+pub async fn against(
+    client: &Client,
+    wanted: &[&LockHeld],
+    older_than: f64,
+) -> Result<Vec<(Holder, String)>, Error> {
+    let pairs = wanted.iter().flat_map(|lock| {
+        let against = CONFLICTS.iter().filter(|(mode, _)| conflict(mode, &lock.mode));
+        against.map(|(mode, _)| (lock.table.as_str(), *mode))
+    });
+    let (tables, modes): (Vec<&str>, Vec<&str>) = pairs.unzip();
+    let rows = client
+        .query(
+            "select distinct on (a.pid) a.pid, coalesce(a.usename::text, '?'), coalesce(a.application_name, ''),
+                    coalesce(a.state, '?'),
+                    extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::int8, coalesce(a.query, ''),
+                    pg_catalog.format('%I.%I', n.nspname, c.relname)
+             from pg_catalog.pg_locks l
+             join pg_catalog.pg_stat_activity a using (pid)
+             join pg_catalog.pg_class c on c.oid = l.relation
+             join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+             where l.granted and l.pid <> pg_catalog.pg_backend_pid()
+               and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+               and (pg_catalog.format('%I.%I', n.nspname, c.relname), l.mode)
+                   in (select * from unnest($1::text[], $2::text[]))
+               and a.xact_start < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $3)
+             order by a.pid, 7",
+            &[&tables, &modes, &older_than],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| (holder(row), row.get(6))).collect())
+}
+
 /// A transaction of a backend, and the statement that it is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
@@ -147,6 +211,14 @@ pub async fn cancel(client: &Client, transaction: &Transaction) -> Result<bool, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn locks_keep_each_other_out_both_ways() {
+        let against = |mode: &str| CONFLICTS.iter().filter(|(other, _)| conflict(other, mode)).count();
+        let counts = CONFLICTS.map(|(mode, _)| against(mode));
+        assert_eq!(counts, [1, 2, 4, 5, 5, 6, 7, 8]);
+        assert!(!conflict("ShareLock", "ShareLock") && conflict("ShareLock", "RowExclusiveLock"));
+    }
 
     #[test]
     fn a_queue_leads_to_whoever_waits_for_nobody() {

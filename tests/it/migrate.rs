@@ -364,6 +364,7 @@ fn a_lock_on_the_target_stops_at_the_second_of_three() {
         ("2_two", "set lock_timeout = '200ms';\nalter table busy add column b int;"),
         ("3_three", "create table three (id int);"),
     ]);
+    world.write("supabase/supa-safe.toml", "max_block = \"10m\"\n");
     world.sql(OWNER, "create table busy (id int)");
     let reader = world.session(OWNER);
     reader.run("begin; select * from busy");
@@ -404,6 +405,7 @@ fn a_failed_file_that_is_not_all_or_nothing_may_leave_something() {
         "1_own",
         "begin;\ncreate table left_behind (id int);\ncommit;\nset lock_timeout = '200ms';\nalter table busy add column b int;",
     )]);
+    world.write("supabase/supa-safe.toml", "max_block = \"10m\"\n");
     world.sql(OWNER, "create table busy (id int)");
     let reader = world.session(OWNER);
     reader.run("begin; select * from busy");
@@ -440,6 +442,7 @@ hint: To restore the state before the push into a new database, follow [ROOT]/st
 #[test]
 fn a_schema_that_somebody_else_changes_during_the_push_is_found() {
     let world = World::hosted(&[("1_wait", "select pg_advisory_xact_lock(42); create table a (id int);")]);
+    world.write("supabase/supa-safe.toml", "max_block = \"10m\"\n");
     let gate = world.session(OWNER);
     gate.run("select pg_advisory_lock(42)");
     let target = world.target();

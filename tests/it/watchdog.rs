@@ -216,3 +216,37 @@ hint: To restore the state before the push into a new database, follow [ROOT]/st
     );
     reader.run("commit");
 }
+
+#[test]
+fn an_old_transaction_on_a_table_that_the_push_needs() {
+    let world = world("alter table public.gate add column x int;");
+    world.write("supabase/supa-safe.toml", "max_block = \"3s\"\n");
+    world.sql(OWNER, "create table public.other (id int)");
+    world.run(["rehearse"]).exits(0);
+    let (reader, elsewhere) = (world.session(OWNER), world.session(OWNER));
+    reader.run(&format!("begin; {COUNT}"));
+    elsewhere.run("begin; select count(*) from public.other");
+    let old = "select 1 from pg_stat_activity where datname = current_database()
+               and xact_start < clock_timestamp() - interval '4 s'";
+    let observer = world.session(OWNER);
+    until("the transactions are old", || observer.run(old).len() == 2);
+    let ran = world.migrate(&[]).exits(3);
+    assert_data_eq!(
+        ran.failure(),
+        str![[r#"
+error: the policy refuses this migration; the target was not touched
+  [SS015] an old transaction holds `public.gate`, which the push needs: backend [..] (`test` as postgres, idle in transaction, since [TIME]): `begin; select count(*) from public.gate where ? <> ?`
+hint: Wait until that session has ended, then run again
+hint: Run `supa-safe explain SS015` to read why
+
+"#]]
+    );
+    assert_eq!(world.history(), ["1"]);
+
+    let mut run = start(&world);
+    run.until_text("it is waited for");
+    reader.run("commit");
+    let (code, summary) = run.ends();
+    assert_eq!(code, 0, "{summary}");
+    assert_eq!(world.history(), ["1", "2"]);
+}
