@@ -8,7 +8,7 @@ use crate::rehearse::{Rehearsed, Subject};
 use crate::runbook::Written;
 use crate::store;
 use crate::verify::Verified;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// What a person under a coding agent types besides the target's name: such a person has the
 /// agent's variables in the shell too, and a program would not make this claim unasked.
@@ -94,6 +94,7 @@ pub struct Clearance<'a> {
     subject: Subject<'a>,
     snapshot: SnapshotId,
     expires_at: Timestamp,
+    max_block: SignedDuration,
 }
 
 impl<'a> Clearance<'a> {
@@ -110,6 +111,11 @@ impl<'a> Clearance<'a> {
     /// When it ends, by the target's clock.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
+    }
+
+    /// How long the push may wait for a lock, or keep others waiting.
+    pub fn max_block(&self) -> SignedDuration {
+        self.max_block
     }
 }
 
@@ -143,6 +149,7 @@ pub fn grant<'a>(
         subject: case.subject,
         snapshot: manifest.id.clone(),
         expires_at: manifest.taken.target_clock + case.policy.max_age,
+        max_block: case.policy.max_block,
     })
 }
 

@@ -183,6 +183,7 @@ struct PolicyFile {
     components: Option<Vec<ComponentName>>,
     secrets_confirm_every: Option<String>,
     allow_drift: Option<u64>,
+    max_block: Option<String>,
     storage_url: Option<String>,
     storage_profile: Option<String>,
     storage_region: Option<String>,
@@ -230,6 +231,7 @@ struct TargetSection {
     components: Option<Vec<ComponentName>>,
     secrets_confirm_every: Option<String>,
     allow_drift: Option<u64>,
+    max_block: Option<String>,
     storage_url: Option<String>,
     storage_profile: Option<String>,
     storage_region: Option<String>,
@@ -319,6 +321,7 @@ impl Config {
         let rehearsal = duration("rehearsal_max_age", &own.rehearsal_max_age, &self.file.rehearsal_max_age)?;
         let confirm =
             duration("secrets_confirm_every", &own.secrets_confirm_every, &self.file.secrets_confirm_every)?;
+        let max_block = duration("max_block", &own.max_block, &self.file.max_block)?;
         let one_day = default.rehearsal_max_age;
         Ok(Policy {
             max_age: self.flags.max_age.or(max_age).unwrap_or(default.max_age),
@@ -334,6 +337,7 @@ impl Config {
                 .unwrap_or_default(),
             accept_edited: own.accept_edited.or_else(|| self.file.accept_edited.clone()).unwrap_or_default(),
             allow_drift: own.allow_drift.or(self.file.allow_drift).unwrap_or_default(),
+            max_block: max_block.unwrap_or(default.max_block),
         })
     }
 }

@@ -3,11 +3,16 @@
 //! The CLI is never killed: when it ends early, its backend goes on and commits. Only the server
 //! knows what stands, so the history is read when the backend is gone.
 
+mod eye;
+mod watchdog;
+
+pub use eye::Eye;
+pub use watchdog::Stopped;
+
 use crate::clearance::Clearance;
 use crate::context::Context;
 use crate::event::Event;
 use crate::postgres::connect::Session;
-use crate::postgres::sessions::{Backend, Seen};
 use crate::postgres::{history, sessions};
 use crate::proc::{self, Ended, Group};
 use crate::resolve;
@@ -17,17 +22,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
+use watchdog::Watchdog;
 
 /// How often the server is asked whether the push goes on.
 const POLL: Duration = Duration::from_millis(250);
 /// How often the backends of the CLI are looked for: a file may rename its session soon after it began.
 const LOOK: Duration = Duration::from_millis(20);
-/// How often a lost session is opened anew, after the first time, and the pause before each.
-const ATTEMPTS: u32 = 20;
-const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
-
 /// Why a push did not start, or why its outcome is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -88,6 +88,8 @@ pub struct Outcome {
     pub problem: Option<Problem>,
     /// Whether somebody interrupted it.
     pub interrupted: bool,
+    /// Why the watchdog canceled it, if it did.
+    pub stopped: Option<Stopped>,
 }
 
 impl Outcome {
@@ -121,8 +123,9 @@ pub async fn push(
     if now > clearance.expires_at() {
         return Err(Error::Expired);
     }
-    eye.seen.since = Some(now.as_microsecond());
+    eye.begins(now.as_microsecond());
     let subject = clearance.subject();
+    let mut watchdog = Watchdog::new(subject, clearance.max_block())?;
     let before: Vec<String> =
         history::read(client).await?.into_iter().map(|applied| applied.version).collect();
     let empty = subject.frozen.empty_dir()?;
@@ -152,12 +155,10 @@ pub async fn push(
     let mut interrupted = false;
     let wait = running.wait();
     tokio::pin!(wait);
-    let mut tick = tokio::time::interval(LOOK);
     let output = loop {
         tokio::select! {
             output = &mut wait => break output?,
-            // What is missed now is asked again when the program has ended.
-            _ = tick.tick(), if eye.seen.backends.is_empty() => drop(eye.notice(context).await),
+            () = watch(&mut watchdog, &mut eye, context) => {}
             () = interrupts.0.notified() => {
                 on_interrupt(&mut eye, context, std::mem::replace(&mut interrupted, true)).await?;
             }
@@ -166,7 +167,7 @@ pub async fn push(
     for line in output.stderr.lines() {
         context.tell(&Event::ProgramLine { line: line.to_owned() });
     }
-    settle(&mut eye, context, interrupts, &mut interrupted).await?;
+    see_out(&mut eye, Some(&mut watchdog), context, (interrupts, &mut interrupted)).await?;
     let after = eye.history().await?;
     let (applied, not_applied) = subject.applied(&after);
     context.tell(&Event::Delegated { applied: applied.clone(), not_applied: not_applied.clone() });
@@ -174,92 +175,46 @@ pub async fn push(
         Ok(Answer::Stopped(problem)) => Some(problem),
         Ok(Answer::Done(_)) | Err(_) => None,
     };
-    Ok(Outcome { applied, not_applied, ended: output.ended, problem, interrupted })
+    Ok(Outcome {
+        applied,
+        not_applied,
+        ended: output.ended,
+        problem,
+        interrupted,
+        stopped: watchdog.stopped(),
+    })
 }
 
-/// Looks at the target beside a push. A session that is lost meanwhile is opened anew: the push goes on
-/// without it, and only the server knows what became of it.
-pub struct Eye<'a> {
-    target: &'a Target,
-    held: &'a Client,
-    anew: Option<Session>,
-    seen: Seen,
-}
-
-impl<'a> Eye<'a> {
-    /// Looks through a session that is there.
-    pub fn new(target: &'a Target, held: &'a Client) -> Self {
-        Self { target, held, anew: None, seen: Seen::default() }
-    }
-
-    /// Knows a backend of the push from its record.
-    pub fn know(&mut self, backend: Backend) {
-        self.seen.backends.insert(backend);
-    }
-
-    fn client(&self) -> &Client {
-        self.anew.as_ref().map_or(self.held, |session| &session.client)
-    }
-
-    /// Asks the target; in a new session when the old one is lost.
-    async fn ask<T>(
-        &mut self,
-        question: impl AsyncFn(&Client) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, Error> {
-        match question(self.client()).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) if !is_lost(&error) => return Err(error.into()),
-            Err(_) => {}
-        }
-        let mut left = ATTEMPTS;
-        loop {
-            match resolve::reopen(self.target).await {
-                Ok(session) => break self.anew = Some(session),
-                Err(error) if left == 0 => return Err(error.into()),
-                Err(_) => left -= 1,
-            }
-            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
-        }
-        Ok(question(self.client()).await?)
-    }
-
-    /// Notices which backends work for the push, as long as they bear the CLI's name.
-    async fn notice(&mut self, context: &Context) -> Result<(), Error> {
-        for backend in self.ask(sessions::cli_backends).await? {
-            if self.seen.backends.insert(backend) {
-                context.tell(&Event::DelegateBackend { pid: backend.pid, started: backend.started });
-            }
-        }
-        Ok(())
-    }
-
-    async fn at_work(&mut self) -> Result<Vec<i32>, Error> {
-        let seen = self.seen.clone();
-        self.ask(async |client: &Client| sessions::at_work(client, &seen).await).await
-    }
-
-    /// Versions in the target's history.
-    pub async fn history(&mut self) -> Result<Vec<String>, Error> {
-        let applied = self.ask(history::read).await?;
-        Ok(applied.into_iter().map(|applied| applied.version).collect())
+/// One look after a pause; it may be dropped at any moment.
+async fn watch(watchdog: &mut Watchdog, eye: &mut Eye<'_>, context: &Context) {
+    if eye.is_blind() {
+        tokio::time::sleep(LOOK).await;
+        // What is missed now is asked again when the program has ended.
+        drop(eye.notice(context).await);
+    } else {
+        tokio::time::sleep(watchdog.pause()).await;
+        watchdog.look(eye, context).await;
     }
 }
 
-/// Whether an error means that the session is gone.
-fn is_lost(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || error.code().is_none_or(|code| *code == SqlState::ADMIN_SHUTDOWN)
+/// Waits until no backend of the CLI is at work any more.
+pub async fn settle(eye: &mut Eye<'_>, context: &Context) -> Result<(), Error> {
+    see_out(eye, None, context, (&Interrupts::default(), &mut false)).await
 }
 
-/// Waits until no backend of the CLI is at work any more; the second interrupt cancels its statement.
-pub async fn settle(
+/// The same for a push of this run; the second interrupt cancels its statement.
+async fn see_out(
     eye: &mut Eye<'_>,
+    mut watchdog: Option<&mut Watchdog>,
     context: &Context,
-    interrupts: &Interrupts,
-    interrupted: &mut bool,
+    (interrupts, interrupted): (&Interrupts, &mut bool),
 ) -> Result<(), Error> {
     let mut told = false;
     loop {
         let backends = eye.at_work().await?;
+        if let Some(watchdog) = watchdog.as_deref_mut() {
+            watchdog.look(eye, context).await;
+        }
         if backends.is_empty() {
             return Ok(());
         }
@@ -290,7 +245,7 @@ async fn on_interrupt(eye: &mut Eye<'_>, context: &Context, again: bool) -> Resu
     }
     for pid in eye.at_work().await? {
         context.warn(format!("canceling the statement of backend {pid}"));
-        eye.ask(async |client: &Client| sessions::cancel(client, pid).await).await?;
+        eye.cancel(pid).await?;
     }
     Ok(())
 }

@@ -2,6 +2,10 @@
 //!
 //! Work modules emit events; only `ui` and the record of the run turn them into text.
 
+mod holder;
+
+pub use holder::Holder;
+
 use crate::manifest::{SnapshotId, Strength};
 use serde::Serialize;
 
@@ -232,6 +236,17 @@ pub enum Event {
     RolledBack {
         /// The snapshot.
         snapshot: SnapshotId,
+    },
+    /// The push waits for a lock, or keeps others waiting for its own, longer than the policy allows.
+    Blocking {
+        /// The file that runs.
+        file: String,
+        /// What it did, in words.
+        text: String,
+        /// Who is in its way.
+        holders: Vec<Holder>,
+        /// Whether its statement was canceled; one of a file that is not all-or-nothing is not.
+        canceled: bool,
     },
     /// A server process works for the real CLI.
     DelegateBackend {

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 /// What the copied configuration is called.
 const CONFIG: &str = "supabase/config.toml";
 /// The custom roles.
-const ROLES: &str = "supabase/roles.sql";
+pub const ROLES: &str = "supabase/roles.sql";
 /// The folder of the migrations.
 const MIGRATIONS: &str = "supabase/migrations";
 /// The folder of the user's own checks.
@@ -249,6 +249,11 @@ impl Frozen {
     /// For which push it was made.
     pub fn want(&self) -> &Want {
         &self.want
+    }
+
+    /// The text of a file of the copy; the path begins at the project's root.
+    pub fn text(&self, path: &str) -> io::Result<String> {
+        fs_err::read_to_string(self.dir.join(path))
     }
 
     /// Every migration file, in the CLI's order.

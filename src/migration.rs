@@ -9,7 +9,7 @@ mod statements;
 
 pub use atomicity::{NotAtomic, Reason, atomicity};
 pub use dependence::{Cause, Dependence, data_dependence};
-pub use statements::{Statement, same_statements, statements};
+pub use statements::{Statement, holds, masked, same_statements, statements};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

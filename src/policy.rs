@@ -60,6 +60,8 @@ pub struct Policy {
     pub accept_edited: Vec<String>,
     /// Objects of Storage that may change while they are captured.
     pub allow_drift: u64,
+    /// How long a push may wait for a lock, or keep others waiting for its own.
+    pub max_block: SignedDuration,
 }
 
 impl Default for Policy {
@@ -75,6 +77,7 @@ impl Default for Policy {
             accept_unreadable: Vec::new(),
             accept_edited: Vec::new(),
             allow_drift: 0,
+            max_block: SignedDuration::from_secs(5),
         }
     }
 }

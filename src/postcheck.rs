@@ -6,6 +6,8 @@ use crate::fingerprint::{self, Class, Fingerprint};
 use crate::postgres::{catalog, checks, history, rows as pinned};
 use crate::rehearse::{Rehearsed, Subject};
 use crate::resolve;
+use crate::store::Snapshot;
+use crate::target::Target;
 
 /// Why the comparison could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +21,25 @@ pub enum Error {
     /// The catalog could not be read.
     #[error("cannot read the catalog of the target")]
     Catalog(#[from] catalog::Error),
-    /// The record of the rehearsal was not understood.
-    #[error("the rehearsal's fingerprint cannot be read")]
+    /// A recorded fingerprint was not understood.
+    #[error("the recorded fingerprint cannot be read")]
     Fingerprint(#[from] fingerprint::Error),
+    /// A recorded fingerprint could not be read.
+    #[error("the recorded fingerprint cannot be read")]
+    Io(#[from] std::io::Error),
+}
+
+/// What of the owned schema is not as in a snapshot, in words.
+pub async fn since(target: &Target, snapshot: &Snapshot) -> Result<Vec<String>, Error> {
+    let recorded = fs_err::read_to_string(snapshot.database_file("fingerprint.tsv"))?;
+    let recorded = Fingerprint::from_text(&recorded)?;
+    let session = resolve::reopen(target).await?;
+    let client = &session.client;
+    client.batch_execute(pinned::PINNED).await?;
+    client.batch_execute("begin isolation level repeatable read read only").await?;
+    let found = catalog::fingerprint(client).await?;
+    session.close().await;
+    Ok(recorded.differences(&found, Class::Owned).iter().map(ToString::to_string).collect())
 }
 
 /// What differs, in words; empty when all is as rehearsed.

@@ -12,3 +12,4 @@ pub mod sessions;
 pub mod settings;
 pub mod storage;
 pub mod traffic;
+pub mod waits;

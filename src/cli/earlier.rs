@@ -2,7 +2,7 @@
 
 use super::fail::{failed, resolve_failed};
 use super::open::Opened;
-use crate::delegate::{self, Eye, Interrupts};
+use crate::delegate::{self, Eye};
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -37,7 +37,7 @@ pub(super) async fn look(opened: &Opened) -> Result<(), Failure> {
         let pid = i32::try_from(number("pid")).unwrap_or_default();
         eye.know(Backend { pid, started: number("started") });
     }
-    let settled = delegate::settle(&mut eye, context, &Interrupts::default(), &mut false).await;
+    let settled = delegate::settle(&mut eye, context).await;
     settled.map_err(failed(Exit::Error))?;
     let now = eye.history().await.map_err(failed(Exit::Error))?;
     session.close().await;

@@ -1,7 +1,7 @@
 //! Where errors become failures: the exit code and the person's next step.
 
 use super::done::Broken;
-use crate::delegate::{self, Outcome};
+use crate::delegate;
 use crate::evidence;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -383,46 +383,6 @@ pub(super) fn delegate_failed(error: &delegate::Error) -> Failure {
                 .hint("Run `supa-safe migrate` again: it looks for what became of this push first")
         }
     }
-}
-
-/// A push that failed.
-pub(super) fn push_failed(outcome: &Outcome, signal: Option<Exit>, summary: Summary) -> Broken {
-    let text = match (&outcome.problem, signal) {
-        (Some(problem), _) => {
-            format!("supabase failed: {}", problem.message.lines().next().unwrap_or_default())
-        }
-        (None, Some(_)) => "interrupted while supabase pushed".to_owned(),
-        (None, None) => format!("supabase {} without saying why", outcome.ended),
-    };
-    let mut failure = Failure::message(signal.unwrap_or(Exit::DelegateFailed), text);
-    let statement = outcome.problem.as_ref().and_then(|problem| problem.sql.as_ref()?.statement.as_ref());
-    if let (Some(file), Some(statement)) = (outcome.not_applied.first(), statement) {
-        failure = failure.detail(format!("in `{file}`:"));
-        for line in statement.lines().take(12) {
-            failure = failure.detail(format!("  {line}"));
-        }
-    }
-    for file in &outcome.applied {
-        failure = failure.detail(format!("applied      {file}"));
-    }
-    for file in &outcome.not_applied {
-        failure = failure.detail(format!("not applied  {file}"));
-    }
-    failure = failure.detail(if outcome.applied.is_empty() {
-        "no pending file stands on the target; statements of a file that is not all-or-nothing may"
-    } else {
-        "the target was changed"
-    });
-    if let Some(id) = &summary.snapshot {
-        failure = failure.detail(format!("the state before the push is in snapshot {id}"));
-    }
-    failure = failure.hint("Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand");
-    failure = failure.hint("Or take back what stands: `supa-safe rollback`");
-    if let Some(runbook) = &summary.runbook {
-        failure = failure
-            .hint(format!("To restore the state before the push into a new database, follow {runbook}"));
-    }
-    Broken::new(failure, summary)
 }
 
 /// A post-check that somebody interrupted.

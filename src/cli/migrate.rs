@@ -7,9 +7,10 @@ use super::fail::{self, failed, refused};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{RUN, Setting, TargetArgs, confirm, duration, earlier, snapshot_id};
+use super::{RUN, Setting, TargetArgs, confirm, duration, earlier, others, pushed, snapshot_id};
 use crate::clearance::{self, Case, Clearance, Confirmation};
 use crate::delegate::{self, Interrupts, Outcome, TargetLock};
+use crate::effect::FileEffect;
 use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -158,6 +159,13 @@ pub(super) struct Ready {
     pub(super) runbook: Written,
 }
 
+impl Ready {
+    /// What each file did to the copy; nothing is known without a rehearsal.
+    fn effects(&self) -> &[FileEffect] {
+        self.rehearsed.as_ref().map_or(&[], |rehearsed| &rehearsed.record().effects)
+    }
+}
+
 async fn make_ready(opened: &Opened, prepared: &Prepared, args: &MigrateArgs) -> Result<Ready, Broken> {
     if args.rehearse == How::Off && !opened.policy.allow_unrehearsed {
         let facts = Facts { push: Some(push_facts(prepared, Rehearsal::Off)), ..opened.no_facts() };
@@ -292,10 +300,7 @@ async fn lock(opened: &Opened) -> Result<TargetLock, Broken> {
 
 /// Watches what the application writes to the tables that the push will touch.
 async fn watch(ready: &Ready, held: &TargetLock) -> Result<Traffic, Broken> {
-    let effects = ready.rehearsed.as_ref().map(|rehearsed| rehearsed.record().effects.as_slice());
-    Ok(Traffic::watch(&held.session().client, effects.unwrap_or_default())
-        .await
-        .map_err(failed(Exit::Error))?)
+    Ok(Traffic::watch(&held.session().client, ready.effects()).await.map_err(failed(Exit::Error))?)
 }
 
 /// Warns when a push that went through wrote other numbers of rows than on the copy.
@@ -345,11 +350,12 @@ async fn grant<'a>(
     };
     let client = &held.session().client;
     let others = sessions::in_the_way(client).await.map_err(failed(Exit::Error))?;
+    let holding = others::holding(opened, client, ready.effects()).await?;
     let facts = Facts {
         target: opened.target.identity.clone(),
         snapshot: Some(snapshot_facts(opened, &ready.base)?),
         edited: prepared.edited.clone(),
-        sessions: others.into_iter().map(|other| other.text).collect(),
+        sessions: others.into_iter().map(|other| other.text).chain(holding).collect(),
         push: Some(PushFacts {
             changed: changes
                 .iter()
@@ -424,7 +430,8 @@ async fn finish(
         done.summary.limits.push("NOT REHEARSED".to_owned());
     }
     if !outcome.is_success() {
-        return Err(fail::push_failed(&outcome, signal, done.summary));
+        let what = (prepared, &ready.base);
+        return Err(pushed::push_failed(opened, what, (&outcome, signal), done.summary).await);
     }
     let watch = opened.context.stage(Stage::PostCheck, "compare the target with the rehearsed copy");
     let subject = prepared.subject(opened);

@@ -145,6 +145,9 @@ pub async fn capture(
     let installation = installs::client_for(target.server.major(), &context.machine.installations)?;
     let dir = draft.dir.join("database");
     let session = resolve::reopen(target).await?;
+    for holder in sessions::exclusive(&session.client).await.map_err(doing("look at other sessions"))? {
+        context.warn(format!("a table is locked against readers and is waited for, 10 s at most: {holder}"));
+    }
     let capture = Capture { target, context, installation, dir: &dir, logs: &draft.dir.join("logs") };
     let outcome = match capture.run(&session, storage).await {
         Err(error) if error.may_be_a_lock() => Err(locked(&session, error).await),

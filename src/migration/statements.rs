@@ -59,12 +59,7 @@ impl<'a> Statement<'a> {
         // A statement may carry megabytes of rows.
         let end = self.text.char_indices().nth(8 * SHOWN).map_or(self.text.len(), |(end, _)| end);
         let head = self.text.get(..end).unwrap_or_default();
-        let mut shown = head.split_whitespace().collect::<Vec<_>>().join(" ");
-        if let Some((cut, _)) = shown.char_indices().nth(SHOWN) {
-            shown.truncate(cut);
-            shown.push('…');
-        }
-        shown
+        cut(head.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     /// The rest behind these keywords, when it begins with them.
@@ -163,6 +158,31 @@ impl Nesting {
     }
 }
 
+/// A statement's beginning in one line, for people who did not write it: without its comments, and with
+/// `?` in the place of every literal, since both may hold what is secret. The end of the text may be cut
+/// off, as the server does in `pg_stat_activity`.
+pub fn masked(sql: &str) -> String {
+    let mut shown = String::new();
+    let mut end = 0;
+    for token in tokens(sql).into_iter().take(SHOWN) {
+        if token.start > end && !shown.is_empty() {
+            shown.push(' ');
+        }
+        shown.push_str(if matches!(token.kind, Kind::Literal | Kind::Body) { "?" } else { token.text });
+        end = token.start + token.text.len();
+    }
+    cut(shown)
+}
+
+/// At most as much as stands in a message.
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// The significant tokens of a text.
 pub(super) fn tokens(sql: &str) -> Vec<Token<'_>> {
     let mut start = 0;
@@ -202,6 +222,22 @@ pub fn same_statements(file_sql: &str, recorded: &[String]) -> bool {
         })
     }
     meaning(file_sql).eq(recorded.iter().flat_map(|statement| meaning(statement)))
+}
+
+/// Whether a statement that the server shows as running is one of a file's; the server may have cut off
+/// its end.
+pub fn holds(sql: &str, running: &str) -> bool {
+    let mut shown = tokens(running);
+    while shown.last().is_some_and(|token| token.is_symbol(";")) {
+        shown.pop();
+    }
+    let Some(last) = shown.pop() else { return false };
+    let begins = |tokens: &[Token<'_>]| {
+        let whole = tokens.len() > shown.len()
+            && tokens.iter().zip(&shown).all(|(one, other)| one.text == other.text);
+        whole && tokens.get(shown.len()).is_some_and(|token| token.text.starts_with(last.text))
+    };
+    statements(sql).iter().any(|statement| begins(&statement.tokens))
 }
 
 #[cfg(test)]
@@ -250,6 +286,46 @@ mod tests {
     fn long_statements_are_shown_short() {
         let sql = format!("select\n  'ü{}'", "x".repeat(100));
         assert_eq!(statements(&sql)[0].shown(), format!("select 'ü{}…", "x".repeat(51)));
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        let cases = [
+            (
+                "select\n  secret -- hunter2\n from t where k = 'hunter2' and n=42",
+                "select secret from t where k = ? and n=?",
+            ),
+            (
+                "alter role a password E'hunt\\'er2'; select $x$hunter2$x$",
+                "alter role a password ?; select ?",
+            ),
+            ("insert into t values ('cut of", "insert into t values (?"),
+            ("do $$ begin perform 'cut of", "do ?"),
+            ("select /* never closed", "select"),
+            ("", ""),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(masked(sql), expected, "{sql}");
+        }
+        assert_eq!(masked(&format!("select {}", "x".repeat(80))), format!("select {}…", "x".repeat(53)));
+    }
+
+    #[test]
+    fn a_running_statement_is_found_in_its_file() {
+        let sql = "create table a (i int);\n-- why\nupdate a set i = 'long; one' where true;";
+        for running in [
+            "create table a (i int)",
+            "create table a (i int);",
+            "update a set i = 'long; one' where true",
+            "  update a\n set /* x */ i = 'long;",
+            "update a set i = 'long; one' wh",
+        ] {
+            assert!(holds(sql, running), "{running}");
+        }
+        for running in ["", ";", "table a", "create table a (i int8)", "update a set i = 'other", "select 1"]
+        {
+            assert!(!holds(sql, running), "{running}");
+        }
     }
 
     #[test]

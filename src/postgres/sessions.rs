@@ -1,5 +1,6 @@
 //! Other sessions on the target, and the lock that two runs of ours share.
 
+use crate::migration::masked;
 use crate::tools::supabase::APPLICATION_NAME;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -53,7 +54,7 @@ pub async fn exclusive(client: &Client) -> Result<Vec<String>, Error> {
         .query(
             "select distinct on (a.pid) a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, '?'),
                     extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::int8,
-                    l.relation::pg_catalog.regclass::text, pg_catalog.left(coalesce(a.query, ''), 80)
+                    l.relation::pg_catalog.regclass::text, coalesce(a.query, '')
              from pg_catalog.pg_locks l
              join pg_catalog.pg_stat_activity a using (pid)
              join pg_catalog.pg_class c on c.oid = l.relation and c.relkind in ('r', 'm', 'p')
@@ -68,8 +69,9 @@ pub async fn exclusive(client: &Client) -> Result<Vec<String>, Error> {
             (row.get(0), row.get(1), row.get(2), row.get(3));
         let (table, query): (String, String) = (row.get(4), row.get(5));
         format!(
-            "backend {pid} (`{name}` as {user}) has held {table} since {} s: `{query}`",
-            seconds.unwrap_or_default()
+            "backend {pid} (`{name}` as {user}) has held {table} since {} s: `{}`",
+            seconds.unwrap_or_default(),
+            masked(&query)
         )
     };
     Ok(rows.iter().map(words).collect())

@@ -4,7 +4,7 @@ use super::Loudness;
 use super::fit::fit;
 use super::styles::{DONE, HINT, WARNING};
 use crate::effect::FileEffect;
-use crate::event::{Event, Observer};
+use crate::event::{Event, Holder, Observer};
 use crate::evidence::estimate::bytes_in_words;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _};
@@ -73,7 +73,7 @@ impl Human {
                 self.line(&estimate(*table_bytes, *disk_bytes, *free_bytes, *minutes));
             }
             Event::SnapshotTaken { snapshot, folder } => {
-                self.line(&format!("  snapshot {snapshot} in {folder}"));
+                self.line(&format!("  snapshot {snapshot} in {folder}"))
             }
             Event::SetAside { snapshot, rule, fact } => {
                 self.line(&format!("  snapshot {snapshot} is set aside: [{rule}] {fact}"));
@@ -105,6 +105,9 @@ impl Human {
             Event::Finding { rule, fact, refuses, .. } if !refuses => {
                 self.line(&format!("{WARNING}warning{WARNING:#}: [{rule}] {fact}"));
             }
+            Event::Blocking { file, text, holders, canceled } => {
+                self.blocking(file, text, holders, *canceled);
+            }
             Event::Program { command } if self.loudness >= Loudness::Verbose => {
                 self.line(&format!("  $ {command}"));
             }
@@ -119,6 +122,18 @@ impl Human {
             | Event::RolledBack { .. }
             | Event::DelegateBackend { .. }
             | Event::DelegatePid { .. } => {}
+        }
+    }
+
+    fn blocking(&self, file: &str, text: &str, holders: &[Holder], canceled: bool) {
+        let end = if canceled {
+            "its statement is canceled"
+        } else {
+            "it is not all-or-nothing, so it is not canceled"
+        };
+        self.line(&format!("{WARNING}warning{WARNING:#}: `{file}` {text}; {end}"));
+        for holder in holders {
+            self.line(&format!("    in its way: {holder}; `{}` ends it", holder.end_with()));
         }
     }
 

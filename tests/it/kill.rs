@@ -16,7 +16,12 @@ const FILES: [(&str, &str); 2] = [
 
 /// A world with a table that its second migration writes to.
 fn world() -> World {
-    let world = World::hosted(&FILES);
+    with_gate(World::hosted(&FILES))
+}
+
+/// The table, and a policy that lets a push wait for it.
+fn with_gate(world: World) -> World {
+    world.write("supabase/supa-safe.toml", "max_block = \"10m\"\n");
     world.sql(OWNER, "create table public.gate (id int)");
     world
 }
@@ -240,11 +245,10 @@ fn a_second_run_at_once_is_refused() {
 
 #[test]
 fn a_push_that_names_its_session_anew_is_still_waited_for() {
-    let world = World::hosted(&[
+    let world = with_gate(World::hosted(&[
         ("20260101000000_first", "create table public.first (id int);"),
         ("20260102000000_second", "set application_name = 'mine'; insert into public.gate values (1);"),
-    ]);
-    world.sql(OWNER, "create table public.gate (id int)");
+    ]));
     let (mut run, gate) = held_push(&world);
     run.interrupt();
     run.until_text("still at work");

@@ -40,4 +40,5 @@ mod secrets_inventory;
 mod spoiled;
 mod storage;
 mod terminal;
+mod watchdog;
 mod world;

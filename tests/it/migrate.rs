@@ -364,6 +364,7 @@ fn a_lock_on_the_target_stops_at_the_second_of_three() {
         ("2_two", "set lock_timeout = '200ms';\nalter table busy add column b int;"),
         ("3_three", "create table three (id int);"),
     ]);
+    world.write("supabase/supa-safe.toml", "max_block = \"10m\"\n");
     world.sql(OWNER, "create table busy (id int)");
     let reader = world.session(OWNER);
     reader.run("begin; select * from busy");
@@ -404,6 +405,7 @@ fn a_failed_file_that_is_not_all_or_nothing_may_leave_something() {
         "1_own",
         "begin;\ncreate table left_behind (id int);\ncommit;\nset lock_timeout = '200ms';\nalter table busy add column b int;",
     )]);
+    world.write("supabase/supa-safe.toml", "max_block = \"10m\"\n");
     world.sql(OWNER, "create table busy (id int)");
     let reader = world.session(OWNER);
     reader.run("begin; select * from busy");
@@ -415,7 +417,16 @@ error: supabase failed: ERROR: canceling statement due to lock timeout (SQLSTATE
   in `1_own.sql`:
     alter table busy add column b int
   not applied  1_own.sql
-  no pending file stands on the target; statements of a file that is not all-or-nothing may
+  no pending file stands on the target, but its schema is not as before:
+    column public.left_behind.id added
+    column supabase_migrations.schema_migrations.name added
+    column supabase_migrations.schema_migrations.statements added
+    column supabase_migrations.schema_migrations.version added
+    constraint schema_migrations_pkey on supabase_migrations.schema_migrations added
+    index supabase_migrations.schema_migrations_pkey added
+    schema supabase_migrations added
+    table public.left_behind added
+    table supabase_migrations.schema_migrations added
   the state before the push is in snapshot [SNAPSHOT]
 hint: Correct the cause, then run `supa-safe migrate` again: it resumes at the first file that does not stand
 hint: Or take back what stands: `supa-safe rollback`
@@ -431,6 +442,7 @@ hint: To restore the state before the push into a new database, follow [ROOT]/st
 #[test]
 fn a_schema_that_somebody_else_changes_during_the_push_is_found() {
     let world = World::hosted(&[("1_wait", "select pg_advisory_xact_lock(42); create table a (id int);")]);
+    world.write("supabase/supa-safe.toml", "max_block = \"10m\"\n");
     let gate = world.session(OWNER);
     gate.run("select pg_advisory_lock(42)");
     let target = world.target();
