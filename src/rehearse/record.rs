@@ -7,6 +7,7 @@ use crate::left_out::LeftOut;
 use crate::manifest::{Content, Manifest, SnapshotId};
 use crate::migration::{Pending, data_dependence};
 use crate::rehearse::rollback::Rehearsed;
+use crate::salvage::Touched;
 use crate::store::{self, Store};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use std::io;
 
 /// Version of the record's format.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What a rehearsal is known by: it stands for every push with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub struct Record {
     pub restore_seconds: f64,
     /// Seconds of the push.
     pub push_seconds: f64,
+    /// What they did to the rows of Storage, when they did and the snapshot tells what these were.
+    pub storage: Option<Touched>,
     /// How the copy was taken back, by mode.
     pub rollbacks: Vec<Rehearsed>,
     /// What was not proved.
