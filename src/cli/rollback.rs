@@ -2,10 +2,12 @@
 
 use super::done::{Broken, Done};
 use super::fail::{self, failed};
+use super::message::{self, About, named, stays_in_words};
 use super::open::{self, Opened, pick};
 use super::signals::Signals;
 use super::{RUN, Setting, TargetArgs, confirm, earlier, snapshot_id};
 use crate::delegate::TargetLock;
+use crate::disk;
 use crate::event::{Event, Stage};
 use crate::evidence::estimate::bytes_in_words;
 use crate::exit::Exit;
@@ -28,7 +30,6 @@ use crate::ui::{RolledBack, Summary};
 use crate::verify::{self, Verified};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Arguments of `rollback`.
@@ -73,9 +74,6 @@ enum Part {
     Database,
     Storage,
 }
-
-/// Tables that are told by name; files have all of them.
-const NAMED: usize = 10;
 
 /// What is to be done, as far as it is known before the target is locked.
 struct Plan {
@@ -271,16 +269,6 @@ fn refused(refusal: &Refusal) -> Failure {
     }
 }
 
-/// Names, the first few of them.
-fn named(names: &[String]) -> String {
-    let (first, rest) = names.split_at(names.len().min(NAMED));
-    match (first.is_empty(), rest.len()) {
-        (true, _) => "no table".to_owned(),
-        (false, 0) => first.join(", "),
-        (false, more) => format!("{}, and {more} more", first.join(", ")),
-    }
-}
-
 /// What a person confirms.
 fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
     let manifest = &plan.base.snapshot().manifest;
@@ -368,12 +356,6 @@ fn storage_lines(plan: &salvage::Plan) -> Vec<(&'static str, String)> {
     lines
 }
 
-/// What differs from the snapshot by other hands, for people.
-fn stays_in_words(counts: &BTreeMap<&'static str, u64>) -> Option<String> {
-    let words: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    (!words.is_empty()).then(|| words.join(", "))
-}
-
 fn show(opened: &Opened, plan: &Plan) -> Done {
     let summary = Summary { snapshot: Some(plan.choice.snapshot.clone()), ..Summary::new() };
     let done = Done { exit: Exit::Done, summary, closing: vec!["Plan (nothing was touched):".to_owned()] };
@@ -413,7 +395,7 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
     context.tell(&Event::RolledBack { snapshot: snapshot.id().clone() });
     held.release().await;
     watch.done(format!("{} tables made again, and everything is as in the snapshot", proved.tables.len()));
-    Ok(finish(opened, plan, (&proved, objects), &folder.display().to_string()))
+    Ok(finish(opened, plan, (&proved, objects), &folder)?)
 }
 
 /// The database, or the rows of Storage alone, in a transaction that is left open.
@@ -488,84 +470,55 @@ fn finish(
     opened: &Opened,
     plan: &Plan,
     (proved, objects): (&rollback::Proved, Option<Objects>),
-    folder: &str,
-) -> Done {
-    let rows: u64 = proved.saved.iter().map(|saved| saved.rows).sum();
+    folder: &Path,
+) -> Result<Done, Failure> {
     let snapshot = plan.choice.snapshot.clone();
-    let closing = vec![format!(
-        "Rolled {} back to snapshot {snapshot} ({}, {:.1} s)",
-        opened.target.name(),
-        proved.mode.as_str(),
-        proved.seconds
-    )];
-    let summary = Summary {
-        snapshot: Some(snapshot),
-        target_touched: true,
-        limits: rollback::LIMITS.map(str::to_owned).to_vec(),
-        rolled_back: Some(RolledBack {
-            mode: proved.mode,
-            versions: plan.choice.versions.clone(),
-            tables: proved.tables.clone(),
-            saved: proved.saved.clone(),
-            accounts: proved.accounts.clone(),
-            folder: folder.to_owned(),
-            storage: objects.clone(),
-            seconds: proved.seconds,
-        }),
-        ..Summary::new()
-    };
-    let mut done = Done { exit: Exit::Done, summary, closing };
-    for version in &plan.choice.versions {
-        done = done.closing(format!("  migration {version} is pending again"));
-    }
-    for saved in proved.saved.iter().take(NAMED) {
-        done = done.closing(format!(
-            "  {} of {} {} written since and {} in {folder}/{}",
-            rows_in_words(saved.rows),
-            saved.table,
-            if saved.rows == 1 { "was" } else { "were" },
-            if saved.rows == 1 { "is" } else { "are" },
-            saved.file
-        ));
-    }
-    if let Some(more) = proved.saved.len().checked_sub(NAMED).filter(|more| *more > 0) {
-        done = done.closing(format!("  and those of {more} more tables, by {folder}/saved.json"));
-    }
-    for (changed, what) in [
-        (&proved.accounts.loaded, "of accounts that signed up since: loaded again"),
-        (&proved.accounts.removed, "of accounts that are gone: not brought back"),
-    ] {
-        for changed in changed {
-            done = done.closing(format!("  {} of {} {what}", rows_in_words(changed.rows), changed.table));
-        }
-    }
     if let Some(why) = &proved.accounts.failed {
         opened.context.warn(format!(
             "the rows of accounts that signed up since do not fit and were not loaded again: {why}"
         ));
     }
-    if let Some(objects) = &objects {
-        done = done.closing(format!(
-            "  Storage: {} objects moved back, {} uploaded, {} were there; {} were written over and kept; {} that were added stay",
-            objects.moved, objects.uploaded, objects.found, objects.saved, objects.added
-        ));
-        if !objects.removed.is_empty() {
-            done = done.closing(format!("  removed from Storage, and saved: {}", named(&objects.removed)));
-        }
-        if let Some(left) = stays_in_words(&objects.stays) {
-            done = done.closing(format!("  of Storage, by others since, and stays: {left}"));
-        }
-    }
-    if rows > 0 {
-        done = done
-            .closing("To load them again where their keys are free:")
-            .closing(format!("  cd {} && psql <url> -f load.sql", crate::proc::shell_word(folder)));
-    }
-    done
-}
-
-fn rows_in_words(rows: u64) -> String {
-    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+    let mut done = RolledBack {
+        mode: proved.mode,
+        versions: plan.choice.versions.clone(),
+        tables: proved.tables.clone(),
+        saved: proved.saved.clone(),
+        accounts: proved.accounts.clone(),
+        folder: folder.display().to_string(),
+        storage: objects,
+        seconds: proved.seconds,
+        message: String::new(),
+    };
+    let manifest = &plan.base.snapshot().manifest;
+    let about = About {
+        target: opened.target.name(),
+        snapshot: &snapshot,
+        taken_at: manifest.taken.target_clock,
+        now: (opened.context.clock)(),
+        with_database: plan.with_database,
+    };
+    done.message = message::of(&about, &done);
+    disk::make_private_dir(folder).map_err(failed(Exit::Error))?;
+    disk::write(&folder.join(message::FILE), done.message.as_bytes()).map_err(failed(Exit::Error))?;
+    let closing = vec![
+        format!(
+            "Rolled {} back to snapshot {snapshot} ({}, {:.1} s)",
+            opened.target.name(),
+            proved.mode.as_str(),
+            proved.seconds
+        ),
+        "For the team, ready to paste:".to_owned(),
+        String::new(),
+        done.message.trim_end().to_owned(),
+    ];
+    let summary = Summary {
+        snapshot: Some(snapshot),
+        target_touched: true,
+        limits: rollback::LIMITS.map(str::to_owned).to_vec(),
+        rolled_back: Some(done),
+        ..Summary::new()
+    };
+    Ok(Done { exit: Exit::Done, summary, closing })
 }
 
 /// A rollback that did not come to its end.
