@@ -14,6 +14,7 @@ mod fail;
 mod hook;
 mod init;
 mod look;
+mod message;
 mod migrate;
 mod open;
 mod others;

@@ -8,15 +8,16 @@ pub mod restore;
 pub mod rollback;
 
 use crate::context::Context;
+use crate::effect::FileEffect;
 use crate::event::{Event, Stage};
 use crate::fingerprint::Fingerprint;
 use crate::frozen::Frozen;
+use crate::left_out::LeftOut;
 use crate::manifest::{Content, Strength};
 use crate::migration::Pending;
 use crate::postgres::{catalog, checks, rows};
-use crate::rollback::Translation;
 use crate::scratch;
-use crate::store::{self, Snapshot};
+use crate::store;
 use crate::target::Target;
 use crate::tools::supabase::Supabase;
 use crate::verify::Verified;
@@ -166,7 +167,14 @@ pub async fn rehearse(
     for effect in &applied.effects {
         context.tell(&Event::FileRehearsed(effect.clone()));
     }
-    let rollbacks = take_back(&restored, subject, (base.snapshot(), &translation, &applied), context).await?;
+    let touched = rollback::touched(&restored, base.snapshot(), &applied.effects).await?;
+    let pushed = rollback::Pushed {
+        snapshot: base.snapshot(),
+        translation: &translation,
+        applied: &applied,
+        touched: touched.as_ref(),
+    };
+    let rollbacks = take_back(&restored, subject, pushed, context).await?;
     let record = Record {
         format: record::FORMAT,
         key: subject.key(&base),
@@ -175,30 +183,43 @@ pub async fn rehearse(
         rows_digest: record::rows_digest(&base.snapshot().manifest),
         contents_digest: base.snapshot().manifest.database.contents_digest.clone(),
         dependences: record::dependences(subject.pending),
-        effects: applied.effects,
-        besides: applied.besides,
         history: applied.history,
         fingerprint: after.to_text(),
         left_out: restored.left_out.clone(),
         restore_seconds: restored.seconds,
         push_seconds: applied.seconds,
+        limits: limits(&restored.left_out, &applied.effects, touched.is_some()),
+        effects: applied.effects,
+        besides: applied.besides,
+        storage: touched,
         rollbacks,
-        limits: restored.left_out.limits(),
     };
     restored.scratch.stop().await?;
     record.save(&context.store)?;
     Ok((base, Rehearsed { record }))
 }
 
+/// What was not proved.
+fn limits(left_out: &LeftOut, effects: &[FileEffect], knows_storage: bool) -> Vec<String> {
+    let mut limits = left_out.limits();
+    if rollback::writes_storage(effects) && !knows_storage {
+        limits.push(
+            "the push changes rows of Storage, and the snapshot holds no Storage to take them back to"
+                .to_owned(),
+        );
+    }
+    limits
+}
+
 /// Rehearses the rollback, and tells how it went.
 async fn take_back(
     restored: &Restored,
     subject: &Subject<'_>,
-    what: (&Snapshot, &Translation, &Applied),
+    pushed: rollback::Pushed<'_>,
     context: &Context,
 ) -> Result<Vec<rollback::Rehearsed>, Error> {
     let watch = context.stage(Stage::Rehearse, "take the copy back to the snapshot");
-    let rollbacks = rollback::rehearse(restored, subject, what, context).await?;
+    let rollbacks = rollback::rehearse(restored, subject, pushed, context).await?;
     let exact: Vec<String> = rollbacks
         .iter()
         .filter(|rehearsed| rehearsed.failed.is_none())

@@ -123,6 +123,7 @@ fn rollback(manifest: &Manifest, record: &Record) -> Result<String, Error> {
                 failed => one.failed.as_deref(),
                 seconds => format!("{:.0}", one.seconds.ceil()),
                 tables => &one.tables,
+                storage => one.storage.map(|objects| objects.in_words()),
             }
         })
         .collect();

@@ -24,13 +24,15 @@ mod place;
 mod plan;
 mod rows;
 mod save;
+mod scope;
 
 pub use bytes::{Removal, Restored, bytes};
-pub use classify::{Probing, classify};
+pub use classify::{Probing, classify, touched};
 pub use compare::compare;
-pub use plan::{Bucket, Change, Item, Left, Plan, Scope, Touched, Why};
-pub use rows::{Rows, rows};
-pub use save::{Saved, Way, resume, save};
+pub use plan::{Bucket, Change, Item, Left, Merge, Plan, Why};
+pub use rows::{Rows, not_as_before, rows};
+pub use save::{Saved, Way, foresee, resume, save};
+pub use scope::{Mark, Scope, Touched};
 
 use crate::objects::{self, Access, Client, Rest};
 use crate::postgres::storage;
@@ -64,6 +66,16 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot keep what is saved of Storage")]
     Io(#[from] io::Error),
+}
+
+/// What a slow line takes, for an estimate.
+const BYTES_PER_MINUTE: u64 = 60 * 2_000_000;
+/// Objects that are moved or uploaded at least, for an estimate.
+const OBJECTS_PER_MINUTE: u64 = 60 * 20;
+
+/// Minutes that objects take to come back at most, whatever is known of the line.
+pub fn minutes(objects: u64, bytes: u64) -> u64 {
+    (objects.div_ceil(OBJECTS_PER_MINUTE) + bytes.div_ceil(BYTES_PER_MINUTE)).max(1)
 }
 
 /// How Storage is reached, and where bytes are kept.

@@ -93,6 +93,8 @@ pub struct RolledBack {
     pub storage: Option<Objects>,
     /// Seconds from the first lock to the commit.
     pub seconds: f64,
+    /// What a team has to know, in Markdown.
+    pub message: String,
 }
 
 impl Summary {

@@ -140,6 +140,7 @@ fn rehearsed_lines(record: &Record) -> Vec<(&'static str, String)> {
                 way_back.mode.as_str()
             ),
         ));
+        lines.extend(way_back.storage.map(|objects| ("of storage", objects.in_words())));
     }
     let tables = record.effects.iter().flat_map(|effect| &effect.tables);
     lines.extend(tables.map(|table| ("did", table.in_words())));

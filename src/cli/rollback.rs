@@ -2,11 +2,14 @@
 
 use super::done::{Broken, Done};
 use super::fail::{self, failed};
+use super::message::{self, About, named, stays_in_words};
 use super::open::{self, Opened, pick};
 use super::signals::Signals;
 use super::{RUN, Setting, TargetArgs, confirm, earlier, snapshot_id};
 use crate::delegate::TargetLock;
+use crate::disk;
 use crate::event::{Event, Stage};
+use crate::evidence::estimate::bytes_in_words;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::left_out::LeftOut;
@@ -14,13 +17,13 @@ use crate::manifest::SnapshotId;
 use crate::policy::in_words;
 use crate::postgres::history;
 use crate::rehearse::record::Record;
-use crate::rehearse::rollback::written_tables;
+use crate::rehearse::rollback::{writes_storage, written_tables};
 use crate::resolve;
 use crate::rollback::choice::{self, Choice, Past, Refusal};
 use crate::rollback::run::{self, Fate, NotDone, Ready};
-use crate::rollback::storage::{self, Objects};
+use crate::rollback::storage::{self, Objects, Wanted};
 use crate::rollback::{self, Mode, Task, Translation};
-use crate::salvage::{Reach, Saved};
+use crate::salvage::{self, Reach, Removal, Saved};
 use crate::store::Snapshot;
 use crate::tools::installs;
 use crate::ui::{RolledBack, Summary};
@@ -49,6 +52,9 @@ pub(super) struct RollbackArgs {
     /// Take back this part alone; without it the database, and Storage where the migration wrote to it
     #[arg(long, value_name = "PART", help_heading = RUN)]
     only: Option<Part>,
+    /// Remove what was added to Storage as well; it is saved first
+    #[arg(long, help_heading = RUN)]
+    remove_added: bool,
     /// Print what would be done, and change nothing
     #[arg(long, help_heading = RUN)]
     dry_run: bool,
@@ -69,9 +75,6 @@ enum Part {
     Storage,
 }
 
-/// Tables that are told by name; files have all of them.
-const NAMED: usize = 10;
-
 /// What is to be done, as far as it is known before the target is locked.
 struct Plan {
     choice: Choice,
@@ -81,6 +84,16 @@ struct Plan {
     tables: Vec<String>,
     with_database: bool,
     with_storage: bool,
+    removal: Removal,
+    /// What would be done to Storage, when something may be.
+    objects: Option<salvage::Plan>,
+}
+
+impl Plan {
+    fn wanted(&self) -> Wanted<'_> {
+        let touched = self.record.as_ref().and_then(|record| record.storage.as_ref());
+        Wanted { mode: self.mode, touched, removal: self.removal }
+    }
 }
 
 pub(super) async fn run(setting: &Setting, args: RollbackArgs) -> Result<Exit, Failure> {
@@ -193,18 +206,26 @@ async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> Result<Plan,
     let digest = &base.snapshot().manifest.database.owned_digest;
     let record = Record::of_push(store, digest, &choice.files).map_err(failed(Exit::Error))?;
     let (mode, tables) = scope(record.as_ref(), args)?;
+    let can_be_reached = opened.context.storage.is_some() && base.snapshot().storage_index().exists();
     let with_storage = match args.only {
         Some(only) => only == Part::Storage,
-        None => record.as_ref().is_some_and(writes_storage),
+        None => {
+            args.remove_added
+                || record.as_ref().is_some_and(|record| writes_storage(&record.effects))
+                || (mode == Mode::Whole && can_be_reached)
+        }
     };
+    let removal = if args.remove_added { Removal::RemoveAdded } else { Removal::Keep };
     let with_database = args.only != Some(Part::Storage);
-    Ok(Plan { choice, base, record, mode, tables, with_database, with_storage })
-}
-
-/// Whether the migration wrote to the rows of Storage.
-fn writes_storage(record: &Record) -> bool {
-    let tables = record.effects.iter().flat_map(|effect| &effect.tables);
-    tables.into_iter().any(|table| ["storage.objects", "storage.buckets"].contains(&table.table.as_str()))
+    let mut plan =
+        Plan { choice, base, record, mode, tables, with_database, with_storage, removal, objects: None };
+    if with_storage && can_be_reached {
+        let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
+        let objects = storage::foresee(&session.client, plan.base.snapshot(), plan.wanted()).await;
+        session.close().await;
+        plan.objects = Some(objects.map_err(|error| not_done(&NotDone::Storage(error)))?);
+    }
+    Ok(plan)
 }
 
 /// How much goes back, and whose rows.
@@ -248,16 +269,6 @@ fn refused(refusal: &Refusal) -> Failure {
     }
 }
 
-/// Names, the first few of them.
-fn named(names: &[String]) -> String {
-    let (first, rest) = names.split_at(names.len().min(NAMED));
-    match (first.is_empty(), rest.len()) {
-        (true, _) => "no table".to_owned(),
-        (false, 0) => first.join(", "),
-        (false, more) => format!("{}, and {more} more", first.join(", ")),
-    }
-}
-
 /// What a person confirms.
 fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
     let manifest = &plan.base.snapshot().manifest;
@@ -294,16 +305,54 @@ fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
             lines.push(("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()));
         }
     }
-    if plan.with_storage {
-        lines.push((
-            "storage",
-            "every object goes back, rows and bytes; what is written over is kept; what came since stays; not rehearsed"
-                .to_owned(),
-        ));
+    if let Some(objects) = &plan.objects {
+        lines.extend(storage_lines(objects));
     }
     lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
     lines.push(("blocks", "nobody reads or writes these tables until it is over".to_owned()));
     lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
+    lines
+}
+
+/// What is done to Storage, and what stays.
+fn storage_lines(plan: &salvage::Plan) -> Vec<(&'static str, String)> {
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let changes: Vec<String> = plan
+        .counts()
+        .into_iter()
+        .map(|(change, count)| format!("{count} {}", change.in_words()))
+        .chain(
+            (!plan.merged.is_empty()).then(|| format!("{} in some columns of their rows", plan.merged.len())),
+        )
+        .collect();
+    let buckets = plan.buckets.iter().filter(|bucket| bucket.is_missing || bucket.is_changed).count();
+    let withdrawn = plan.withdrawn.len() + plan.withdrawn_buckets.len();
+    let bytes = plan.bytes_at_most();
+    let mut lines = vec![(
+        "storage",
+        format!(
+            "{} objects go back ({}), {buckets} buckets too; at most {} are uploaded, in about {} min",
+            plan.items.len() + plan.merged.len(),
+            if changes.is_empty() { "none".to_owned() } else { changes.join(", ") },
+            bytes_in_words(bytes),
+            salvage::minutes(count(plan.items.len()), bytes)
+        ),
+    )];
+    if withdrawn > 0 {
+        let text = format!("{withdrawn} that the migration added go, unless something was put in");
+        lines.push(("storage", text));
+    }
+    let added = plan.added.len() + plan.added_buckets.len();
+    if added > 0 {
+        let fate = if plan.remove_added {
+            "are removed, and saved first"
+        } else {
+            "stay; `--remove-added` removes them"
+        };
+        lines.push(("storage", format!("{added} that were added {fate}")));
+    }
+    let left = stays_in_words(&plan.left_counts());
+    lines.extend(left.map(|left| ("storage", format!("by others since, and stay: {left}"))));
     lines
 }
 
@@ -326,7 +375,8 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
     let folder = context.store.rollback_dir(&opened.run);
     let storage = if plan.with_storage {
         let save = async {
-            storage::save(target, snapshot, context, &folder).await.map_err(|error| not_done(&error))
+            let saved = storage::save(target, snapshot, context, (plan.wanted(), &folder));
+            saved.await.map_err(|error| not_done(&error))
         };
         signals.guard(save).await?
     } else {
@@ -345,7 +395,7 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
     context.tell(&Event::RolledBack { snapshot: snapshot.id().clone() });
     held.release().await;
     watch.done(format!("{} tables made again, and everything is as in the snapshot", proved.tables.len()));
-    Ok(finish(opened, plan, (&proved, objects), &folder.display().to_string()))
+    Ok(finish(opened, plan, (&proved, objects), &folder)?)
 }
 
 /// The database, or the rows of Storage alone, in a transaction that is left open.
@@ -422,58 +472,9 @@ fn finish(
     opened: &Opened,
     plan: &Plan,
     (proved, objects): (&rollback::Proved, Option<Objects>),
-    folder: &str,
-) -> Done {
-    let rows: u64 = proved.saved.iter().map(|saved| saved.rows).sum();
+    folder: &Path,
+) -> Result<Done, Failure> {
     let snapshot = plan.choice.snapshot.clone();
-    let closing = vec![format!(
-        "Rolled {} back to snapshot {snapshot} ({}, {:.1} s)",
-        opened.target.name(),
-        proved.mode.as_str(),
-        proved.seconds
-    )];
-    let summary = Summary {
-        snapshot: Some(snapshot),
-        target_touched: true,
-        limits: rollback::LIMITS.map(str::to_owned).to_vec(),
-        rolled_back: Some(RolledBack {
-            mode: proved.mode,
-            versions: plan.choice.versions.clone(),
-            tables: proved.tables.clone(),
-            saved: proved.saved.clone(),
-            accounts: proved.accounts.clone(),
-            references: proved.references.clone(),
-            folder: folder.to_owned(),
-            storage: objects.clone(),
-            seconds: proved.seconds,
-        }),
-        ..Summary::new()
-    };
-    let mut done = Done { exit: Exit::Done, summary, closing };
-    for version in &plan.choice.versions {
-        done = done.closing(format!("  migration {version} is pending again"));
-    }
-    for saved in proved.saved.iter().take(NAMED) {
-        done = done.closing(format!(
-            "  {} of {} {} written since and {} in {folder}/{}",
-            rows_in_words(saved.rows),
-            saved.table,
-            if saved.rows == 1 { "was" } else { "were" },
-            if saved.rows == 1 { "is" } else { "are" },
-            saved.file
-        ));
-    }
-    if let Some(more) = proved.saved.len().checked_sub(NAMED).filter(|more| *more > 0) {
-        done = done.closing(format!("  and those of {more} more tables, by {folder}/saved.json"));
-    }
-    for (changed, what) in [
-        (&proved.accounts.loaded, "of accounts that signed up since: loaded again"),
-        (&proved.accounts.removed, "of accounts that are gone: not brought back"),
-    ] {
-        for changed in changed {
-            done = done.closing(format!("  {} of {} {what}", rows_in_words(changed.rows), changed.table));
-        }
-    }
     if let Some(why) = &proved.accounts.failed {
         opened.context.warn(format!(
             "the rows of accounts that signed up since do not fit and were not loaded again: {why}"
@@ -482,22 +483,48 @@ fn finish(
     for reference in &proved.references {
         opened.context.warn(reference.clone());
     }
-    if let Some(objects) = &objects {
-        done = done.closing(format!(
-            "  Storage: {} objects moved back, {} uploaded, {} were there; {} were written over and kept; {} came since and stay",
-            objects.moved, objects.uploaded, objects.found, objects.saved, objects.added
-        ));
-    }
-    if rows > 0 {
-        done = done
-            .closing("To load them again where their keys are free:")
-            .closing(format!("  cd {} && psql <url> -f load.sql", crate::proc::shell_word(folder)));
-    }
-    done
-}
-
-fn rows_in_words(rows: u64) -> String {
-    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+    let mut done = RolledBack {
+        mode: proved.mode,
+        versions: plan.choice.versions.clone(),
+        tables: proved.tables.clone(),
+        saved: proved.saved.clone(),
+        accounts: proved.accounts.clone(),
+        references: proved.references.clone(),
+        folder: folder.display().to_string(),
+        storage: objects,
+        seconds: proved.seconds,
+        message: String::new(),
+    };
+    let manifest = &plan.base.snapshot().manifest;
+    let about = About {
+        target: opened.target.name(),
+        snapshot: &snapshot,
+        taken_at: manifest.taken.target_clock,
+        now: (opened.context.clock)(),
+        with_database: plan.with_database,
+    };
+    done.message = message::of(&about, &done);
+    disk::make_private_dir(folder).map_err(failed(Exit::Error))?;
+    disk::write(&folder.join(message::FILE), done.message.as_bytes()).map_err(failed(Exit::Error))?;
+    let closing = vec![
+        format!(
+            "Rolled {} back to snapshot {snapshot} ({}, {:.1} s)",
+            opened.target.name(),
+            proved.mode.as_str(),
+            proved.seconds
+        ),
+        "For the team, ready to paste:".to_owned(),
+        String::new(),
+        done.message.trim_end().to_owned(),
+    ];
+    let summary = Summary {
+        snapshot: Some(snapshot),
+        target_touched: true,
+        limits: rollback::LIMITS.map(str::to_owned).to_vec(),
+        rolled_back: Some(done),
+        ..Summary::new()
+    };
+    Ok(Done { exit: Exit::Done, summary, closing })
 }
 
 /// A rollback that did not come to its end.

@@ -4,7 +4,13 @@ use crate::migration::masked;
 use crate::tools::supabase::APPLICATION_NAME;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error};
+
+/// How long a session of this machine's may take to end after its program did.
+const ENDING: Duration = Duration::from_secs(3);
+/// How often it is looked for meanwhile.
+const POLL: Duration = Duration::from_millis(100);
 
 /// A session of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,15 +19,33 @@ pub struct Other {
     pub pid: i32,
     /// What it is, in words, with its age.
     pub text: String,
+    /// Whether the same role opened it from the same address as this session: a program that a run
+    /// here started may have opened it.
+    pub may_be_own: bool,
 }
 
 /// Sessions during which a push must not begin: dumps hold locks on every table, and every reader
 /// queues behind the push that waits for them; two pushes at once both run their files.
+///
+/// A program's session outlives it for a moment, since its server process learns of the end only when
+/// it reads again. One that may be such a remnant of a run here is given that moment.
 pub async fn in_the_way(client: &Client) -> Result<Vec<Other>, Error> {
+    let until = Instant::now() + ENDING;
+    loop {
+        let others = others(client).await?;
+        if others.iter().all(|other| !other.may_be_own) || Instant::now() > until {
+            return Ok(others);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn others(client: &Client) -> Result<Vec<Other>, Error> {
     let rows = client
         .query(
             "select pid, application_name, coalesce(usename::text, '?'),
-                    extract(epoch from pg_catalog.clock_timestamp() - xact_start)::int8
+                    extract(epoch from pg_catalog.clock_timestamp() - xact_start)::int8,
+                    usename = session_user and client_addr is not distinct from pg_catalog.inet_client_addr()
              from pg_catalog.pg_stat_activity
              where datname = pg_catalog.current_database() and xact_start is not null
                and pid <> pg_catalog.pg_backend_pid()
@@ -40,10 +64,8 @@ pub async fn in_the_way(client: &Client) -> Result<Vec<Other>, Error> {
             } else {
                 "a dump or restore runs"
             };
-            Other {
-                pid,
-                text: format!("{what} on the target: `{name}` as {user}, backend {pid}, since {seconds} s"),
-            }
+            let text = format!("{what} on the target: `{name}` as {user}, backend {pid}, since {seconds} s");
+            Other { pid, text, may_be_own: row.get::<_, Option<bool>>(4).unwrap_or_default() }
         })
         .collect())
 }

@@ -7,6 +7,7 @@ use crate::left_out::LeftOut;
 use crate::manifest::{Content, Manifest, SnapshotId};
 use crate::migration::{Pending, data_dependence};
 use crate::rehearse::rollback::Rehearsed;
+use crate::salvage::Touched;
 use crate::store::{self, Store};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,8 @@ pub struct Record {
     pub restore_seconds: f64,
     /// Seconds of the push.
     pub push_seconds: f64,
+    /// What they did to the rows of Storage, when they did and the snapshot tells what these were.
+    pub storage: Option<Touched>,
     /// How the copy was taken back, by mode.
     pub rollbacks: Vec<Rehearsed>,
     /// What was not proved.

@@ -6,13 +6,33 @@ use super::apply::Applied;
 use super::restore::Restored;
 use crate::context::Context;
 use crate::effect::FileEffect;
+use crate::evidence::estimate::bytes_in_words;
 use crate::failure;
 use crate::fingerprint::Class;
 use crate::postgres::connect;
+use crate::rollback::storage::{self, Wanted};
 use crate::rollback::{self, Mode, Task, Translation};
+use crate::salvage::{self, Removal, Saved, Touched};
 use crate::store::Snapshot;
 use crate::tools::installs::{self, Installation};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
+
+impl Objects {
+    /// What goes back, for people.
+    pub fn in_words(&self) -> String {
+        let Self { objects, buckets, withdrawn, bytes_at_most } = *self;
+        let minutes = match salvage::minutes(objects, bytes_at_most) {
+            1 => "a minute".to_owned(),
+            minutes => format!("{minutes} minutes"),
+        };
+        format!(
+            "rows of {objects} objects and {buckets} buckets go back, {withdrawn} that it added go; \
+             at most {} are uploaded, {minutes}",
+            bytes_in_words(bytes_at_most)
+        )
+    }
+}
 
 /// Why the way back could not be rehearsed at all.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +46,9 @@ pub enum Error {
     /// The copy could not be read.
     #[error("the rollback cannot be rehearsed")]
     Rollback(#[from] rollback::Error),
+    /// What was done to the rows of Storage could not be read.
+    #[error("the rollback of Storage cannot be rehearsed")]
+    Storage(#[from] salvage::Error),
 }
 
 /// What the rehearsal of one mode found.
@@ -38,8 +61,24 @@ pub struct Rehearsed {
     pub tables: Vec<String>,
     /// Seconds from the first lock to the proof: nobody reads these tables meanwhile.
     pub seconds: f64,
+    /// What goes back of Storage, when the push wrote to its rows.
+    pub storage: Option<Objects>,
     /// Why the copy was not as in the snapshot afterwards, if it was not.
     pub failed: Option<String>,
+}
+
+/// Rows of Storage that went back on the copy. Bytes are counted: a copy has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objects {
+    /// Objects.
+    pub objects: u64,
+    /// Buckets.
+    pub buckets: u64,
+    /// Rows and buckets that the push added, which go unless somebody put something in.
+    pub withdrawn: u64,
+    /// Bytes that are uploaded at most, where the API removed what SQL did.
+    pub bytes_at_most: u64,
 }
 
 /// The ids that a fresh copy has for the objects of the archive. To be read before anything changes.
@@ -77,13 +116,89 @@ fn is_owned(table: &str) -> bool {
     Class::of_rows(schema, name) == Class::Owned && schema != "supabase_migrations"
 }
 
+/// Whether rows of Storage were written.
+pub fn writes_storage(effects: &[FileEffect]) -> bool {
+    let mut tables = effects.iter().flat_map(|effect| &effect.tables);
+    tables.any(|table| ["storage.objects", "storage.buckets"].contains(&table.table.as_str()))
+}
+
+/// What the push did to the rows of Storage on the copy; nothing where no index tells what they were.
+pub(super) async fn touched(
+    restored: &Restored,
+    snapshot: &Snapshot,
+    effects: &[FileEffect],
+) -> Result<Option<Touched>, Error> {
+    let index = snapshot.storage_index();
+    if !writes_storage(effects) || !index.exists() {
+        return Ok(None);
+    }
+    let session = connect::read_only(&restored.scratch.superuser_connection(&restored.database)).await?;
+    let touched = salvage::touched(&session.client, &index).await?;
+    session.close().await;
+    Ok(Some(touched))
+}
+
+/// What is taken back on the copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pushed<'a> {
+    /// The snapshot that was restored.
+    pub(super) snapshot: &'a Snapshot,
+    /// The copy's ids.
+    pub(super) translation: &'a Translation,
+    /// What the push did.
+    pub(super) applied: &'a Applied,
+    /// What it did to the rows of Storage.
+    pub(super) touched: Option<&'a Touched>,
+}
+
+/// The rows of Storage that go back on the copy, and how many.
+async fn objects(
+    client: &Client,
+    pushed: &Pushed<'_>,
+    mode: Mode,
+) -> Result<Option<(Saved, Objects)>, salvage::Error> {
+    let Some(touched) = pushed.touched else { return Ok(None) };
+    let wanted = Wanted { mode, touched: Some(touched), removal: Removal::Keep };
+    let plan = storage::foresee(client, pushed.snapshot, wanted).await?;
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let objects = Objects {
+        objects: count(plan.items.len() + plan.merged.len()),
+        buckets: count(plan.buckets.iter().filter(|one| one.is_missing || one.is_changed).count()),
+        withdrawn: count(plan.withdrawn.len() + plan.withdrawn_buckets.len()),
+        bytes_at_most: plan.bytes_at_most(),
+    };
+    Ok(Some((salvage::foresee(plan), objects)))
+}
+
+/// Takes the copy back, in a transaction that is left open.
+async fn bring_back(
+    client: &Client,
+    task: &Task<'_>,
+    pushed: &Pushed<'_>,
+) -> Result<(rollback::Proved, Option<Objects>), rollback::Error> {
+    let storage = objects(client, pushed, task.mode).await?;
+    let saved = storage.as_ref().map(|(saved, _)| saved);
+    let proved = rollback::bring_back(client, &Task { storage: saved, ..*task }).await?;
+    // Nobody else writes here.
+    rollback::proved_besides(client, task).await?;
+    if let Some(saved) = saved {
+        let index = pushed.snapshot.storage_index();
+        let wrong = salvage::not_as_before(client, saved, &index).await?;
+        if !wrong.is_empty() {
+            return Err(rollback::Error::NotExact(wrong));
+        }
+    }
+    Ok((proved, storage.map(|(_, objects)| objects)))
+}
+
 /// Takes the copy back in both modes.
 pub(super) async fn rehearse(
     restored: &Restored,
     subject: &Subject<'_>,
-    (snapshot, translation, applied): (&Snapshot, &Translation, &Applied),
+    pushed: Pushed<'_>,
     context: &Context,
 ) -> Result<Vec<Rehearsed>, Error> {
+    let Pushed { snapshot, translation, applied, .. } = pushed;
     let clients = clients_for(snapshot, context)?;
     let tables = written_tables(&applied.effects);
     let versions: Vec<String> = subject.pending.migrations.iter().map(|file| file.version.clone()).collect();
@@ -102,19 +217,18 @@ pub(super) async fn rehearse(
             storage: None,
             keep_in: None,
         };
-        let outcome = match rollback::bring_back(&session.client, &task).await {
-            // Nobody else writes here.
-            Ok(proved) => rollback::proved_besides(&session.client, &task).await.map(|()| proved),
-            Err(error) => Err(error),
-        };
+        let outcome = bring_back(&session.client, &task, &pushed).await;
         // The session ends, and with it the transaction.
         session.close().await;
         found.push(match outcome {
-            Ok(proved) => Rehearsed { mode, tables: proved.tables, seconds: proved.seconds, failed: None },
+            Ok((proved, storage)) => {
+                Rehearsed { mode, tables: proved.tables, seconds: proved.seconds, storage, failed: None }
+            }
             Err(error) => Rehearsed {
                 mode,
                 tables: Vec::new(),
                 seconds: 0.0,
+                storage: None,
                 failed: Some(failure::chain(&error).join(": ")),
             },
         });

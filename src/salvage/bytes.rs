@@ -337,15 +337,16 @@ async fn remove_added(
             }
         }
     }
-    for bucket in saved.plan.added_buckets.clone() {
+    let plan = &saved.plan;
+    for bucket in plan.added_buckets.iter().chain(&plan.withdrawn_buckets) {
         let quiet = place::begin(client).await?;
-        let removed = back::remove_bucket(client, &bucket).await;
+        let removed = back::remove_bucket(client, bucket).await;
         let is_gone = matches!(removed, Ok(true));
         place::end(client, quiet, removed.map(drop)).await?;
         let words = format!("bucket `{}`", bucket.escape_debug());
         if is_gone {
             done.removed.push(words);
-        } else {
+        } else if plan.added_buckets.contains(bucket) {
             done.left.push(format!("{words} has objects and stays"));
         }
     }

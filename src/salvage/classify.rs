@@ -2,7 +2,8 @@
 //! forgotten at once, so that memory grows with the differences alone.
 
 use super::Error;
-use super::plan::{Differences, Plan, Scope, decide, is_same};
+use super::plan::{Differences, Plan, decide, is_same};
+use super::scope::{Scope, Touched};
 use crate::manifest::storage::{Line, Object};
 use crate::postgres::storage::{self, Row};
 use fs_err as fs;
@@ -28,6 +29,12 @@ pub async fn classify(client: &Client, index: &Path, scope: &Scope, probing: Pro
     Ok(plan)
 }
 
+/// What a migration did to the rows, on the copy that it ran on. The session must not be in a
+/// transaction.
+pub async fn touched(client: &Client, index: &Path) -> Result<Touched, Error> {
+    Ok(Touched::of(&differences(client, index).await?))
+}
+
 /// The rows on either side that have no equal on the other.
 pub(super) async fn differences(client: &Client, index: &Path) -> Result<Differences, Error> {
     client
@@ -39,7 +46,8 @@ pub(super) async fn differences(client: &Client, index: &Path) -> Result<Differe
     found
 }
 
-async fn read(client: &Client, index: &Path) -> Result<Differences, Error> {
+/// The same within the caller's transaction, whose time zone is UTC.
+pub(super) async fn read(client: &Client, index: &Path) -> Result<Differences, Error> {
     let mut merge = Merge::open(index)?;
     if storage::has_tables(client).await? {
         for bucket in storage::buckets(client).await? {

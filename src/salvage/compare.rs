@@ -1,7 +1,7 @@
 //! What is not as it was, in words: rows against the index, bytes by probes.
 
 use super::classify::{Index, differences};
-use super::plan::{columns, has_columns};
+use super::plan::columns;
 use super::save::Saved;
 use super::{Error, Reach, TRANSFERS, live};
 use crate::manifest::storage::Object;
@@ -35,16 +35,14 @@ pub async fn compare(
             wrong.push(format!("object {} differs in {}", was.in_words(), differing.join(", ")));
         }
     }
-    for bucket in &saved.plan.buckets {
-        let wanted: Value = serde_json::from_str(bucket.wanted.get()).map_err(Error::Record)?;
-        let is_so = found.buckets_live.iter().any(|raw| {
-            let live: Value = serde_json::from_str(raw.get()).unwrap_or_default();
-            live["id"] == wanted["id"] && has_columns(&live, &wanted)
-        });
-        if !is_so {
-            wrong.push(format!("bucket `{}` is not as it was", bucket.id.escape_debug()));
+    for merge in &saved.plan.merged {
+        let names = live.get(merge.was.id.as_str()).map(|row| columns(&merge.was, row)).unwrap_or_default();
+        let names: Vec<&str> = names.into_iter().filter(|name| merge.columns.contains(*name)).collect();
+        if !names.is_empty() {
+            wrong.push(format!("object {} differs in {}", merge.was.in_words(), names.join(", ")));
         }
     }
+    wrong.extend(saved.wrong_buckets(&found)?);
     let items: Vec<&Object> = ours.into_values().collect();
     wrong.extend(missing(reach, items).await?);
     if saved.plan.probe_all {

@@ -4,51 +4,13 @@
 //! its bytes where they were and finds them again when it is as it was; the API takes the bytes
 //! along, or away.
 
+use super::scope::{self, Part, Scope, Touched};
 use crate::manifest::storage::{Object, State};
 use crate::postgres::storage::{Row, address};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// What may be rolled back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Everything that differs from the snapshot.
-    Everything,
-    /// What a migration is known to touch; other differences are what users did, and stay.
-    Only(Touched),
-}
-
-/// What a migration touches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// Ids of buckets.
-    pub buckets: BTreeSet<String>,
-    /// Ids of objects.
-    pub ids: BTreeSet<String>,
-    /// Buckets and keys of objects.
-    pub names: BTreeSet<(String, String)>,
-}
-
-impl Scope {
-    fn holds(&self, id: &str, place: &Place) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Only(touched) => {
-                let name = place.bucket.clone().zip(place.key.clone());
-                touched.ids.contains(id) || name.is_some_and(|name| touched.names.contains(&name))
-            }
-        }
-    }
-
-    fn holds_bucket(&self, id: &str) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Only(touched) => touched.buckets.contains(id),
-        }
-    }
-}
 
 /// Where a row stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +48,19 @@ pub enum Change {
     Overwritten,
     /// Its row is gone.
     Absent,
+}
+
+impl Change {
+    /// What happened, for people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Altered => "altered",
+            Self::MovedBySql => "moved by SQL",
+            Self::MovedByApi => "moved",
+            Self::Overwritten => "overwritten",
+            Self::Absent => "removed",
+        }
+    }
 }
 
 /// An object that will be brought back.
@@ -132,11 +107,24 @@ pub enum Why {
     HadNoBytes,
 }
 
+/// An object whose bytes stay, and of whose row some columns go back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Merge {
+    /// As it was.
+    pub was: Object,
+    /// As it is.
+    pub live: Row,
+    /// The columns.
+    pub columns: BTreeSet<String>,
+}
+
 /// A difference that stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// Bucket and key, in words.
     pub object: String,
+    /// What happened to it; nothing when the snapshot does not have it.
+    pub change: Option<Change>,
     /// Why.
     pub why: Why,
 }
@@ -146,6 +134,8 @@ pub struct Left {
 pub struct Plan {
     /// Objects that are brought back.
     pub items: Vec<Item>,
+    /// Objects of which somebody else's bytes stay, and columns of the row go back.
+    pub merged: Vec<Merge>,
     /// Every bucket of the snapshot.
     pub buckets: Vec<Bucket>,
     /// Objects that the snapshot does not have and that stand in the place of one that it has: they
@@ -155,16 +145,26 @@ pub struct Plan {
     pub added: Vec<Row>,
     /// Buckets that were added.
     pub added_buckets: Vec<String>,
+    /// Rows that the migration added by SQL: those without bytes go.
+    pub withdrawn: Vec<Row>,
+    /// Buckets that the migration added: those without objects go.
+    pub withdrawn_buckets: Vec<String>,
     /// Differences that stay.
     pub left: Vec<Left>,
     /// Whether the bytes of every object are probed, and not only of those that are brought back.
     pub probe_all: bool,
+    /// Whether what was added is removed.
+    pub remove_added: bool,
 }
 
 impl Plan {
     /// Whether nothing differs that could be brought back.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+            && self.merged.is_empty()
+            && self.withdrawn.is_empty()
+            && self.withdrawn_buckets.is_empty()
+            && !(self.remove_added && !(self.added.is_empty() && self.added_buckets.is_empty()))
             && !self.probe_all
             && !self.buckets.iter().any(|bucket| bucket.is_missing || bucket.is_changed)
     }
@@ -176,6 +176,23 @@ impl Plan {
             *counts.entry(item.change).or_default() += 1;
         }
         counts
+    }
+
+    /// How many of the differences that stay there are of each kind.
+    pub fn left_counts(&self) -> BTreeMap<&'static str, u64> {
+        let left = self.left.iter().filter(|left| left.why == Why::NotTouched);
+        scope::counts(left.map(|left| left.change))
+    }
+
+    /// Takes what the migration added out of what stays: a push of the corrected file would find it in
+    /// its way.
+    pub fn withdraw(&mut self, touched: &Touched) {
+        let is_its = |row: &Row| touched.has_added(&Place::of_row(row));
+        let (its, others) = std::mem::take(&mut self.added).into_iter().partition(is_its);
+        (self.withdrawn, self.added) = (its, others);
+        let buckets = std::mem::take(&mut self.added_buckets).into_iter();
+        (self.withdrawn_buckets, self.added_buckets) =
+            buckets.partition(|id| touched.added_buckets.contains(id));
     }
 
     /// Bytes that are sent at most. What SQL alone changed is not sent, what was deleted only when the
@@ -236,10 +253,16 @@ pub(super) fn decide(differences: Differences, scope: &Scope) -> Plan {
     let mut wanted: BTreeSet<Place> = BTreeSet::new();
     for (object, found) in pairs {
         let change = change(object, found);
-        let stays =
-            if ids.contains(object.id.as_str()) { stays(object, change) } else { Some(Why::NotTouched) };
-        if let Some(why) = stays {
-            plan.left.push(Left { object: object.in_words(), why });
+        let part = match (ids.contains(object.id.as_str()), scope.part(object, found), found) {
+            (true, _, _) => stays(object, change).map_or(Part::Whole, Part::None),
+            (false, Part::Columns(columns), Some(live)) => {
+                plan.merged.push(Merge { was: object.clone(), live: live.clone(), columns });
+                Part::None(Why::NotTouched)
+            }
+            (false, _, _) => Part::None(Why::NotTouched),
+        };
+        if let Part::None(why) = part {
+            plan.left.push(Left { object: object.in_words(), change: Some(change), why });
             continue;
         }
         wanted.insert(Place::of(object));
@@ -249,14 +272,17 @@ pub(super) fn decide(differences: Differences, scope: &Scope) -> Plan {
         let place = Place::of_row(row);
         if place.is_exclusive() && wanted.contains(&place) {
             plan.displaced.push(row.clone());
-        } else if scope.holds(&row.id, &place) {
+        } else if scope.holds_added(&place) {
             plan.added.push(row.clone());
         } else {
-            plan.left.push(Left { object: row.in_words(), why: Why::NotTouched });
+            plan.left.push(Left { object: row.in_words(), change: None, why: Why::NotTouched });
         }
     }
     let needed: BTreeSet<&str> = plan.items.iter().filter_map(|item| item.was.bucket.as_deref()).collect();
-    (plan.buckets, plan.added_buckets) = buckets(&buckets_were, &buckets_live, scope, &needed);
+    (plan.buckets, plan.added_buckets) = buckets((&buckets_were, &buckets_live), scope, &needed);
+    if let Scope::Only(touched) = scope {
+        plan.withdraw(touched);
+    }
     plan
 }
 
@@ -330,11 +356,8 @@ fn in_scope<'a>(
 ) -> BTreeSet<&'a str> {
     let by_row: BTreeMap<&str, &Object> =
         pairs.iter().filter_map(|(object, row)| Some((row.as_ref()?.id.as_str(), *object))).collect();
-    let holds = |(object, row): &&(&'a Object, Option<&'a Row>)| {
-        scope.holds(&object.id, &Place::of(object))
-            || row.is_some_and(|row| scope.holds(&row.id, &Place::of_row(row)))
-    };
-    let mut open: Vec<&Object> = pairs.iter().filter(holds).map(|(object, _)| *object).collect();
+    let is_whole = |(object, row): &&(&'a Object, Option<&'a Row>)| scope.part(object, *row) == Part::Whole;
+    let mut open: Vec<&Object> = pairs.iter().filter(is_whole).map(|(object, _)| *object).collect();
     let mut ids = BTreeSet::new();
     while let Some(object) = open.pop() {
         if !ids.insert(object.id.as_str()) {
@@ -346,39 +369,37 @@ fn in_scope<'a>(
     ids
 }
 
+/// The id of a bucket, and its row.
+pub(super) fn read_bucket(raw: &RawValue) -> Option<(String, Value)> {
+    let value: Value = serde_json::from_str(raw.get()).ok()?;
+    Some((value["id"].as_str()?.to_owned(), value))
+}
+
 /// The snapshot's buckets, and the ids of those that it does not have.
 fn buckets(
-    were: &[Box<RawValue>],
-    live: &[Box<RawValue>],
+    (were, live): (&[Box<RawValue>], &[Box<RawValue>]),
     scope: &Scope,
     needed: &BTreeSet<&str>,
 ) -> (Vec<Bucket>, Vec<String>) {
-    let read = |raw: &RawValue| -> Option<(String, Value)> {
-        let value: Value = serde_json::from_str(raw.get()).ok()?;
-        Some((value["id"].as_str()?.to_owned(), value))
-    };
-    let now: BTreeMap<String, (&RawValue, Value)> =
-        live.iter().filter_map(|raw| read(raw).map(|(id, value)| (id, (&**raw, value)))).collect();
+    let now: BTreeMap<String, Value> = live.iter().filter_map(|raw| read_bucket(raw)).collect();
     let mut found = Vec::new();
     let mut known = BTreeSet::new();
-    for (raw, (id, value)) in were.iter().filter_map(|raw| Some((raw, read(raw)?))) {
+    for (raw, (id, was)) in were.iter().filter_map(|raw| Some((raw, read_bucket(raw)?))) {
         known.insert(id.clone());
-        let may = scope.holds_bucket(&id);
-        match now.get(&id) {
-            None if may || needed.contains(id.as_str()) => {
-                found.push(Bucket { id, wanted: raw.clone(), is_missing: true, is_changed: false });
-            }
-            None => {}
-            Some((_, live)) if may => {
-                let is_changed = !has_columns(live, &value);
-                found.push(Bucket { id, wanted: raw.clone(), is_missing: false, is_changed });
-            }
-            Some((raw, _)) => {
-                found.push(Bucket { id, wanted: (*raw).to_owned(), is_missing: false, is_changed: false });
-            }
-        }
+        let live = now.get(&id);
+        let wanted = scope.bucket(&id, &was, live);
+        let is_changed = live.zip(wanted.as_ref()).is_some_and(|(live, wanted)| !has_columns(live, wanted));
+        let row = |value: &Value| RawValue::from_string(value.to_string()).unwrap_or_else(|_| raw.clone());
+        let wanted = match (live, wanted) {
+            (None, None) if !needed.contains(id.as_str()) => continue,
+            // What somebody else changed is to stay as it is now.
+            (Some(live), None) => row(live),
+            (_, Some(wanted)) if wanted != was => row(&wanted),
+            _ => raw.clone(),
+        };
+        found.push(Bucket { id, wanted, is_missing: live.is_none(), is_changed });
     }
-    let added = now.into_keys().filter(|id| !known.contains(id) && scope.holds_bucket(id)).collect();
+    let added = now.into_keys().filter(|id| !known.contains(id) && scope.holds_added_bucket(id)).collect();
     (found, added)
 }
 
@@ -389,140 +410,4 @@ pub(super) fn has_columns(live: &Value, wanted: &Value) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    /// A row as `id place version`; the place is `bucket/key`.
-    fn row(text: &str) -> Row {
-        let [id, place, version] = text.split(' ').collect::<Vec<_>>().try_into().unwrap();
-        let (bucket, key) = place.split_once('/').unwrap();
-        serde_json::from_value(json!({ "id": id, "bucket_id": bucket, "name": key, "version": version }))
-            .unwrap()
-    }
-
-    fn was(text: &str, state: State) -> Object {
-        let mut object = row(text).record(state, Some(1));
-        object.sha256 = state.is_captured().then(|| "s".to_owned());
-        object
-    }
-
-    fn plan(then: &[&str], now: &[&str], scope: &Scope) -> Plan {
-        let then = then.iter().map(|text| was(text, State::Ok)).collect();
-        let live = now.iter().map(|text| row(text)).collect();
-        decide(Differences { was: then, live, ..Differences::default() }, scope)
-    }
-
-    /// The plan in short: changes by id, then who is displaced (-), added (+), and left (=).
-    fn short(plan: &Plan) -> Vec<String> {
-        let items = plan.items.iter().map(|item| format!("{} {:?}", item.was.id, item.change));
-        let rows = |sign: &str, rows: &[Row]| -> Vec<String> {
-            rows.iter().map(|row| format!("{sign}{}", row.id)).collect()
-        };
-        let left = plan.left.iter().map(|left| format!("={} {:?}", left.object, left.why));
-        items.chain(rows("-", &plan.displaced)).chain(rows("+", &plan.added)).chain(left).collect()
-    }
-
-    #[track_caller]
-    fn check(then: &[&str], now: &[&str], expected: &[&str]) {
-        assert_eq!(short(&plan(then, now, &Scope::Everything)), expected);
-    }
-
-    #[test]
-    fn each_change_has_its_name() {
-        check(&["1 b/a v1"], &["1 b/a v1"], &["1 Altered"]);
-        check(&["1 b/a v1"], &["1 b/z v1"], &["1 MovedBySql"]);
-        check(&["1 b/a v1"], &["1 c/a v1"], &["1 MovedBySql"]);
-        check(&["1 b/a v1"], &["1 b/z v9"], &["1 MovedByApi"]);
-        check(&["1 b/a v1"], &["1 b/a v9"], &["1 Overwritten"]);
-        check(&["1 b/a v1"], &[], &["1 Absent"]);
-        check(&[], &["9 b/z v9"], &["+9"]);
-    }
-
-    #[test]
-    fn keys_that_were_exchanged_or_taken_again_come_out() {
-        // A chain and a swap, by SQL and by the API.
-        check(&["1 b/a v1", "2 b/b v2"], &["1 b/b v1", "2 b/c v2"], &["1 MovedBySql", "2 MovedBySql"]);
-        check(&["1 b/a v1", "2 b/b v2"], &["2 b/a v8", "1 b/b v9"], &["1 MovedByApi", "2 MovedByApi"]);
-        // Deleted and uploaded again: the new one is in the way.
-        check(&["1 b/a v1"], &["9 b/a v9"], &["1 Absent", "-9"]);
-        check(&["1 b/a v1"], &["9 b/a v9", "1 b/z v1"], &["1 MovedBySql", "-9"]);
-        // SQL wrote the row again with another id.
-        check(&["1 b/a v1"], &["9 b/z v1"], &["1 MovedBySql"]);
-        // A version that several rows have tells nothing.
-        check(&["1 b/a v"], &["8 b/y v", "9 b/z v"], &["1 Absent", "+8", "+9"]);
-    }
-
-    #[test]
-    fn what_the_migration_did_not_touch_stays() {
-        let touched = |ids: &[&str], names: &[&str]| {
-            let name = |name: &&str| name.split_once('/').map(|(b, k)| (b.to_owned(), k.to_owned())).unwrap();
-            Scope::Only(Touched {
-                buckets: BTreeSet::new(),
-                ids: ids.iter().map(|id| (*id).to_owned()).collect(),
-                names: names.iter().map(name).collect(),
-            })
-        };
-        let then = ["1 b/a v1", "2 b/b v2", "3 b/c v3"];
-        let now = ["1 b/a v9", "3 b/z v9", "4 b/d v4"];
-        assert_eq!(
-            short(&plan(&then, &now, &touched(&["1"], &[]))),
-            ["1 Overwritten", "=`b/b` NotTouched", "=`b/c` NotTouched", "=`b/d` NotTouched"]
-        );
-        assert_eq!(
-            short(&plan(&then, &now, &touched(&[], &["b/b", "b/d"]))),
-            ["2 Absent", "+4", "=`b/a` NotTouched", "=`b/c` NotTouched"]
-        );
-        // Somebody moved an object to a key that has to come back: it goes back too, and so does what
-        // is in its own way.
-        let then = ["1 b/a v1", "2 b/b v2", "3 b/c v3"];
-        let now = ["2 b/a v8", "3 b/b v9"];
-        assert_eq!(
-            short(&plan(&then, &now, &touched(&["1"], &[]))),
-            ["1 Absent", "2 MovedByApi", "3 MovedByApi"]
-        );
-    }
-
-    #[test]
-    fn what_was_not_captured_is_not_made_up() {
-        let check = |state: State, now: &str, expected: &str| {
-            let differences = Differences {
-                was: vec![was("1 b/a v1", state)],
-                live: vec![row(now)],
-                ..Differences::default()
-            };
-            assert_eq!(short(&decide(differences, &Scope::Everything)), [expected]);
-        };
-        check(State::Drifted, "1 b/a v9", "=`b/a` Drifted");
-        check(State::Dangling, "1 b/a v9", "=`b/a` HadNoBytes");
-        check(State::Dangling, "1 b/z v1", "1 MovedBySql");
-        check(State::UnreadableKey, "1 b/a v9", "1 Overwritten");
-    }
-
-    #[test]
-    fn buckets_are_compared_in_the_columns_that_both_have() {
-        let raw = |value: Value| RawValue::from_string(value.to_string()).unwrap();
-        let differences = Differences {
-            buckets_were: vec![
-                raw(json!({ "id": "same", "public": false })),
-                raw(json!({ "id": "open", "public": false })),
-                raw(json!({ "id": "gone", "public": false })),
-            ],
-            buckets_live: vec![
-                raw(json!({ "id": "same", "public": false, "versioning_status": "DISABLED" })),
-                raw(json!({ "id": "open", "public": true })),
-                raw(json!({ "id": "new", "public": true })),
-            ],
-            ..Differences::default()
-        };
-        let plan = decide(differences.clone(), &Scope::Everything);
-        let found: Vec<_> =
-            plan.buckets.iter().map(|one| (one.id.as_str(), one.is_missing, one.is_changed)).collect();
-        assert_eq!(found, [("same", false, false), ("open", false, true), ("gone", true, false)]);
-        assert_eq!(plan.added_buckets, ["new"]);
-        let none = decide(differences, &Scope::Only(Touched::default()));
-        // A bucket that somebody else changed is to stay as it is now.
-        assert_eq!(none.buckets[1].wanted.get(), r#"{"id":"open","public":true}"#);
-        assert!(none.is_empty() && none.buckets.len() == 2 && none.added_buckets.is_empty());
-    }
-}
+mod tests;

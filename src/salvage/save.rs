@@ -1,13 +1,15 @@
 //! Saves what will be overwritten or deleted, and writes the plan down.
 
-use super::plan::{Change, Item, Plan};
+use super::plan::{Change, Differences, Item, Plan, has_columns};
 use super::{Error, Reach, TRANSFERS, live};
 use crate::disk;
 use crate::manifest::storage::{Line, Object, SALVAGED, State};
+use crate::objects;
 use crate::postgres::storage::Row;
 use fs_err as fs;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -87,6 +89,22 @@ impl Saved {
         Ok(write_index(&self.folder, &self.casualties)?)
     }
 
+    /// Buckets that are not as they shall be, in words.
+    pub(super) fn wrong_buckets(&self, found: &Differences) -> Result<Vec<String>, Error> {
+        let mut wrong = Vec::new();
+        for bucket in &self.plan.buckets {
+            let wanted: Value = serde_json::from_str(bucket.wanted.get()).map_err(Error::Record)?;
+            let is_so = found.buckets_live.iter().any(|raw| {
+                let live: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+                live["id"] == wanted["id"] && has_columns(&live, &wanted)
+            });
+            if !is_so {
+                wrong.push(format!("bucket `{}` is not as it was", bucket.id.escape_debug()));
+            }
+        }
+        Ok(wrong)
+    }
+
     /// What was saved with its bytes.
     pub(super) fn with_bytes(&self) -> impl Iterator<Item = &Object> {
         self.casualties.iter().filter(|object| object.sha256.is_some())
@@ -119,7 +137,9 @@ pub async fn save(reach: &Reach, mut plan: Plan, folder: &Path) -> Result<Saved,
         .try_collect()
         .await?;
     let (chosen, overwritten): (Vec<Chosen>, Vec<Option<Object>>) = chosen.into_iter().unzip();
-    let saved: Vec<Object> = overwritten.into_iter().flatten().chain(going).collect();
+    let merged = plan.merged.iter().map(|merge| merge.live.clone().record(State::Ok, None));
+    let mut saved: Vec<Object> = overwritten.into_iter().flatten().chain(going).chain(merged).collect();
+    saved.extend(withdraw(reach, &mut plan).await?);
     // The bytes are named before anything names them, and the plan stands when all of it does.
     reach.objects.sync()?;
     write_index(&folder, &saved)?;
@@ -127,6 +147,37 @@ pub async fn save(reach: &Reach, mut plan: Plan, folder: &Path) -> Result<Saved,
     let steps = chosen.iter().map(|chosen| Step::Chosen(Box::new(chosen.clone())));
     write_lines(&folder.join(PLAN), [all].into_iter().chain(steps))?;
     Ok(Saved { folder, plan, chosen, casualties: saved })
+}
+
+/// Of the rows that the migration added, those into which somebody uploaded since stay.
+async fn withdraw(reach: &Reach, plan: &mut Plan) -> Result<Vec<Object>, Error> {
+    let found: Vec<(Row, Object)> = stream::iter(std::mem::take(&mut plan.withdrawn))
+        .map(|row| async move {
+            let fetched = match live::fetch(reach, row.clone()).await {
+                // A server with its bytes in files fails so when there are none.
+                Err(Error::Objects(objects::Error::Busy { status: 500, .. })) => {
+                    row.clone().record(State::Dangling, None)
+                }
+                fetched => fetched?,
+            };
+            Ok::<_, Error>((row, fetched))
+        })
+        .buffered(TRANSFERS)
+        .try_collect()
+        .await?;
+    let (filled, empty): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(_, object)| object.sha256.is_some());
+    plan.added.extend(filled.into_iter().map(|(row, _)| row));
+    let (rows, objects): (Vec<Row>, Vec<Object>) = empty.into_iter().unzip();
+    plan.withdrawn = rows;
+    Ok(objects)
+}
+
+/// A plan for a copy, of which there are no bytes: every row is written as it was.
+pub fn foresee(mut plan: Plan) -> Saved {
+    let items = std::mem::take(&mut plan.items).into_iter();
+    let chosen = items.map(|item| Chosen { way: Way::Row(item.was.version.clone()), item }).collect();
+    Saved { folder: PathBuf::new(), plan, chosen, casualties: Vec::new() }
 }
 
 /// Reads back what was saved by a run that died; `None` when it had not come so far. Only for a run

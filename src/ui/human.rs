@@ -73,7 +73,7 @@ impl Human {
                 self.line(&estimate(*table_bytes, *disk_bytes, *free_bytes, *minutes));
             }
             Event::SnapshotTaken { snapshot, folder } => {
-                self.line(&format!("  snapshot {snapshot} in {folder}"))
+                self.line(&format!("  snapshot {snapshot} in {folder}"));
             }
             Event::SetAside { snapshot, rule, fact } => {
                 self.line(&format!("  snapshot {snapshot} is set aside: [{rule}] {fact}"));

@@ -29,6 +29,7 @@ mod retention;
 mod rollback;
 mod rollback_kill;
 mod rollback_live;
+mod rollback_platform;
 mod rollback_rights;
 mod rollback_zoo;
 mod rules;

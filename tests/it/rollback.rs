@@ -198,6 +198,8 @@ fn the_last_push_is_taken_back_and_what_came_since_is_kept() {
         fs_err::read_to_string(folder.join(saved["file"].as_str().unwrap())).unwrap()
     };
     assert_eq!(saved("public.extra"), "id,note\n1,1\n");
+    let message = fs_err::read_to_string(folder.join("message.md")).unwrap();
+    assert_eq!(done["message"], message);
     // The migration wrote every row, so every row differs from the snapshot's.
     assert_eq!(saved("public.notes").lines().count(), 52);
     assert!(saved("public.notes").lines().any(|line| line == "51,new,x"));

@@ -6,6 +6,7 @@ use fs_err as fs;
 use snapbox::{assert_data_eq, str};
 use std::path::{Path, PathBuf};
 use supa_safe::disk;
+use supa_safe::postgres::{connect, sessions};
 
 /// A migration that depends on nothing.
 const TABLE: (&str, &str) = ("20260101000000_notes", "create table public.notes (id int primary key);");
@@ -479,4 +480,33 @@ hint: Run `supa-safe explain SS015` to read why
     drop(refused(&world, &["migrate", "--confirm", &world.target()], &["SS015"]));
     dump.run("commit");
     drop(world.migrate(&[]).exits(0));
+}
+
+/// The server process of a program that ended outlives it for a moment.
+#[test]
+fn ss015_is_not_about_a_session_of_ours_that_is_ending() {
+    let world = World::hosted(&[TABLE]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let own = runtime.block_on(connect::read_only(&world.connection(OWNER))).unwrap();
+    let look = || runtime.block_on(sessions::in_the_way(&own.client)).unwrap();
+    let begin = |role| {
+        let session = world.session(role);
+        session.run("set application_name = '@effect/sql-pg'; begin; select 1");
+        session
+    };
+    let ending = begin(OWNER);
+    std::thread::scope(|scope| {
+        let seen = scope.spawn(look);
+        ending.run("select pg_sleep(0.3); commit");
+        assert_eq!(seen.join().unwrap(), []);
+    });
+    // Somebody else's is no remnant of ours, and neither is one that stays.
+    let other = begin(ADMIN);
+    let found = look();
+    assert_eq!(found.iter().map(|other| other.may_be_own).collect::<Vec<_>>(), [false]);
+    other.run("commit");
+    let staying = begin(OWNER);
+    assert_eq!(look().iter().map(|other| other.may_be_own).collect::<Vec<_>>(), [true]);
+    staying.run("commit");
+    runtime.block_on(own.close());
 }

@@ -8,6 +8,7 @@ use crate::manifest::quote_identifier;
 use crate::manifest::storage::Object;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::collections::BTreeSet;
 use std::io;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -194,6 +195,61 @@ pub async fn rewrite(client: &Client, rows: &[Writing<'_>]) -> Result<u64, Error
         written += client.execute(&write, &[&portion?]).await?;
     }
     Ok(written)
+}
+
+/// Writes some columns of rows that nobody wrote since they were read. Returns how many were written.
+pub async fn write_columns(
+    client: &Client,
+    rows: &[Writing<'_>],
+    wanted: &BTreeSet<String>,
+) -> Result<u64, Error> {
+    let columns = object_columns(client).await?;
+    let columns = columns.iter().filter(|column| wanted.contains(*column));
+    let set: Vec<String> = columns.map(|column| format!("{0} = r.{0}", quote_identifier(column))).collect();
+    if set.is_empty() {
+        return Ok(0);
+    }
+    let sql = format!(
+        "update storage.objects o set {} from {SENT}
+         where o.id = (s ->> 'now_id')::uuid and o.version is not distinct from s ->> 'now_version'",
+        set.join(", ")
+    );
+    let mut written = 0;
+    for portion in portions(rows) {
+        written += client.execute(&sql, &[&portion?]).await?;
+    }
+    Ok(written)
+}
+
+/// Removes rows without bytes that nobody wrote since they were read, with triggers awake: what other
+/// tables refer to stays, and so do all of them then. Returns how many went.
+pub async fn withdraw(client: &Client, rows: &[&Row], buckets: &[String]) -> Result<u64, Error> {
+    let begin = "savepoint supa_safe_withdraw; set local storage.allow_delete_query = 'true'";
+    client.batch_execute(begin).await?;
+    let (ids, versions): (Vec<&str>, Vec<Option<&str>>) =
+        rows.iter().map(|row| (row.id.as_str(), row.version.as_deref())).unzip();
+    let objects = "delete from storage.objects o
+        using rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) gone (id, version)
+        where o.id = gone.id::uuid and o.version is not distinct from gone.version";
+    let empty = "delete from storage.buckets b where id = any($1)
+        and not exists (select from storage.objects o where o.bucket_id = b.id)";
+    let deleted = async {
+        Ok::<_, tokio_postgres::Error>(
+            client.execute(objects, &[&ids, &versions]).await? + client.execute(empty, &[&buckets]).await?,
+        )
+    };
+    match deleted.await {
+        Ok(gone) => {
+            let end = "set local storage.allow_delete_query = ''; release savepoint supa_safe_withdraw";
+            client.batch_execute(end).await?;
+            Ok(gone)
+        }
+        Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {
+            client.batch_execute("rollback to savepoint supa_safe_withdraw").await?;
+            Ok(0)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Inserts rows that are gone, where none has their id again. Returns how many were inserted.

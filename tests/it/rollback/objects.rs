@@ -1,59 +1,116 @@
-//! Storage goes back with the database when the migration wrote to its rows.
+//! Storage goes back with the database when the migration wrote to its rows, and what users did stays.
 
-use crate::world::{Bucket, OWNER, World};
+use crate::world::{ADMIN, Bucket, OWNER, World};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use supa_safe::disk;
 
 const MIGRATION: &str = "update storage.objects set name = 'lost/' || name where name in ('a', 'b');
     set local storage.allow_delete_query = 'true';
     delete from storage.objects where name = 'c';
+    update storage.objects set owner_id = 'nobody' where name in ('f', 'g');
+    insert into storage.buckets (id, name) values ('new', 'new'), ('used', 'used');
+    update storage.buckets set public = true where id = 'photos';
+    insert into storage.objects (bucket_id, name, version) values ('photos', 'phantom', 'v');
     create table public.wrong (id int);";
 
-/// Keys and bytes of all objects, as the server gives them out.
-fn served(world: &World, bucket: &Bucket) -> BTreeMap<String, Vec<u8>> {
+/// Keys and bytes of the objects of a bucket, as the server gives them out.
+fn served(world: &World, bucket: &Bucket) -> BTreeMap<String, String> {
     let keys = world.sql(OWNER, "select name from storage.objects where bucket_id = 'photos' order by name");
-    keys.into_iter().map(|key| (key.clone(), bucket.get("photos", &key))).collect()
+    let text = |key: &str| String::from_utf8(bucket.get("photos", key)).unwrap();
+    keys.into_iter().map(|key| (key.clone(), text(&key))).collect()
+}
+
+/// A world with eight objects, of which the migration changes the rows of five.
+fn pushed() -> (World, Bucket) {
+    let mut world = World::hosted(&[("20260101000000_wrong", MIGRATION)]);
+    let bucket = world.bucket(&["photos"]);
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        bucket.put("photos", key, format!("bytes of {key}").as_bytes());
+    }
+    world.sql(ADMIN, "update storage.objects set owner_id = 'owner of ' || name");
+    drop(world.migrate(&[]).exits(0));
+    // People overwrite, delete, and upload meanwhile; one writes over what the migration changed.
+    bucket.put("photos", "d", b"newer d");
+    bucket.put("photos", "f", b"newer f");
+    bucket.delete("photos", "e");
+    bucket.put("photos", "added", b"added");
+    bucket.put("used", "mine", b"mine");
+    (world, bucket)
+}
+
+fn rolled_back(world: &World, args: &[&str]) -> Value {
+    let target = world.target();
+    let args = [&["rollback", "--confirm", &target, "--json"], args].concat();
+    world.run(args).exits(0).summary()["rolled_back"]["storage"].clone()
 }
 
 #[test]
-fn objects_go_back_with_the_rows_that_the_migration_changed() {
-    let mut world = World::hosted(&[("20260101000000_wrong", MIGRATION)]);
-    let bucket = world.bucket(&["photos"]);
-    for key in ["a", "b", "c", "d"] {
-        bucket.put("photos", key, format!("bytes of {key}").as_bytes());
-    }
-    let before = served(&world, &bucket);
-    let rows =
-        "select id, name, owner, created_at, updated_at, user_metadata from storage.objects order by id";
-    let rows_before = world.sql(OWNER, rows);
-    drop(world.migrate(&[]).exits(0));
-    // A person overwrites one and adds one meanwhile.
-    bucket.put("photos", "d", b"newer");
-    bucket.put("photos", "e", b"added");
-    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
-    let summary = ran.summary();
-    let storage = &summary["rolled_back"]["storage"];
+fn rows_that_the_migration_changed_go_back_and_what_users_did_stays() {
+    let (world, bucket) = pushed();
+    let storage = rolled_back(&world, &[]);
     assert_eq!(
-        (&storage["left"], &storage["added"]),
-        (&serde_json::json!([]), &serde_json::json!(1)),
-        "{ran}"
+        (&storage["left"], &storage["stays"], &storage["uploaded"]),
+        (&json!([]), &json!({ "added": 2, "overwritten": 2, "removed": 1 }), &json!(0)),
+        "{storage}"
     );
-    let mut after = served(&world, &bucket);
-    assert_eq!(after.remove("e").as_deref(), Some(&b"added"[..]));
-    assert_eq!(after, before);
-    let rows_after: Vec<String> =
-        world.sql(OWNER, rows).into_iter().filter(|row| !row.contains("|e|")).collect();
-    // Who may not switch triggers off leaves the time of the change.
-    let without_time = |rows: &[String]| -> Vec<String> {
-        rows.iter()
-            .map(|row| {
-                row.split('|')
-                    .enumerate()
-                    .filter(|(at, _)| *at != 4)
-                    .map(|(_, field)| field)
-                    .collect::<Vec<_>>()
-                    .join("|")
-            })
-            .collect()
-    };
-    assert_eq!(without_time(&rows_after), without_time(&rows_before));
+    let expected = [
+        ("a", "bytes of a"),
+        ("added", "added"),
+        ("b", "bytes of b"),
+        ("c", "bytes of c"),
+        ("d", "newer d"),
+        ("f", "newer f"),
+        ("g", "bytes of g"),
+        ("h", "bytes of h"),
+    ];
+    assert_eq!(served(&world, &bucket), expected.map(|(key, text)| (key.to_owned(), text.to_owned())).into());
+    let owners =
+        "select count(*) from storage.objects where bucket_id = 'photos' and owner_id = 'owner of ' || name";
+    assert_eq!(world.sql(OWNER, owners), ["7"]);
+    // The bucket that the migration added is in the way of its next push; one with a user's file stays.
+    assert_eq!(
+        world.sql(
+            OWNER,
+            "select id, public from storage.buckets where id in ('photos', 'used', 'new') order by id"
+        ),
+        ["photos|f", "used|f"]
+    );
+    assert_eq!(bucket.get("used", "mine"), b"mine");
+    let rehearsed = world.rehearsals()[0]["rollbacks"][0]["storage"].clone();
+    assert_eq!(
+        rehearsed,
+        json!({ "objects": 5, "buckets": 1, "withdrawn": 3, "bytes_at_most": "bytes of c".len() })
+    );
+}
+
+#[test]
+fn everything_goes_back_when_asked_and_what_users_did_is_saved() {
+    let (world, bucket) = pushed();
+    let asked = world.run(["rollback", "--mode", "whole", "--remove-added", "--dry-run"]).exits(0);
+    let text = asked.data();
+    let storage: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("  storage    ")).collect();
+    assert_eq!(
+        storage,
+        [
+            "7 objects go back (1 altered, 2 moved by SQL, 2 overwritten, 2 removed), 1 buckets too; \
+             at most [BYTES] are uploaded, in about [TIME]",
+            "3 that the migration added go, unless something was put in",
+            "2 that were added are removed, and saved first",
+        ]
+    );
+    let storage = rolled_back(&world, &["--mode", "whole", "--remove-added"]);
+    assert_eq!((&storage["left"], &storage["stays"]), (&json!([]), &json!({})), "{storage}");
+    let expected =
+        ["a", "b", "c", "d", "e", "f", "g", "h"].map(|key| (key.to_owned(), format!("bytes of {key}")));
+    assert_eq!(served(&world, &bucket), expected.into());
+    assert_eq!(
+        world.sql(OWNER, "select id, public from storage.buckets where id in ('photos', 'used', 'new')"),
+        ["photos|f"]
+    );
+    for bytes in ["newer d", "newer f", "added", "mine"] {
+        let sha256 = disk::sha256(bytes.as_bytes());
+        let kept = world.store().join("objects").join(&sha256[..2]).join(&sha256);
+        assert_eq!(fs_err::read_to_string(kept).unwrap(), bytes);
+    }
 }

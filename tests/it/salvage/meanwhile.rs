@@ -3,11 +3,10 @@
 use super::{DAMAGES, Half, OBJECTS, Rig, all_damages};
 use crate::world::{ADMIN, Major, World};
 use fs_err as fs;
-use std::collections::BTreeSet;
 use supa_safe::demo::storage::{Kind, Operation};
 use supa_safe::disk;
 use supa_safe::objects::{self, EtagCheck, Upload};
-use supa_safe::salvage::{self, Probing, Reach, Removal, Scope, Touched};
+use supa_safe::salvage::{self, Mark, Probing, Reach, Removal, Scope, Touched};
 use supa_safe::secret::Secret;
 
 #[test]
@@ -47,7 +46,8 @@ fn what_the_migration_did_not_touch_is_left_alone() {
     let id = rig.world.sql(ADMIN, "select id from storage.objects where name = 'x'").concat();
     rig.overwrite("photos", "overwritten");
     rig.overwrite("photos", "new");
-    let touched = Touched { ids: BTreeSet::from([id.clone()]), ..Touched::default() };
+    let mark = Mark::Changed(["name".to_owned()].into());
+    let touched = Touched { objects: [(id.clone(), mark)].into(), ..Touched::default() };
     let mut saved = rig.save(rig.classify(&Scope::Only(touched), Probing::Changed));
     rig.rows(&saved);
     let left: Vec<String> = saved.plan().left.iter().map(|left| left.object.clone()).collect();

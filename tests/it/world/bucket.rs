@@ -39,6 +39,13 @@ impl Bucket {
         self.runtime.block_on(read)
     }
 
+    /// Deletes an object as its owner does.
+    pub(crate) fn delete(&self, bucket: &str, key: &str) {
+        let deleted =
+            async { Client::new(&self.access(self.pair())).await.unwrap().delete(bucket, key).await };
+        self.runtime.block_on(deleted).unwrap();
+    }
+
     /// Makes the next requests go wrong.
     pub(crate) fn spoil(&self, on: Operation, kind: Kind, times: u32) {
         self.double.spoil(Fault { on, kind, times });

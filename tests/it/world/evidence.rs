@@ -1,6 +1,6 @@
 //! What a world's runs left on disk, as the program reads it.
 
-use super::World;
+use super::{OWNER, World};
 use supa_safe::rollback::{self, Translation};
 use supa_safe::secret::Secret;
 use supa_safe::store::{Snapshot, Store};
@@ -23,11 +23,16 @@ impl World {
         Runtime::new().unwrap().block_on(installs::installations(&search)).swap_remove(0)
     }
 
-    /// The ids that the objects of a snapshot have now.
-    pub(crate) fn translation(&self, snapshot: &Snapshot, clients: &Installation) -> Translation {
+    /// How a role reaches this world's database.
+    pub(crate) fn connection(&self, role: &str) -> Connection {
         let password = self.place().password.clone();
         let defaults = Defaults { password: Some(Secret::new(password)), ..Defaults::default() };
-        let connection = Connection::from_url(&self.url(), &defaults).unwrap();
+        Connection::from_url(&self.url().replacen("postgres@", &format!("{role}@"), 1), &defaults).unwrap()
+    }
+
+    /// The ids that the objects of a snapshot have now.
+    pub(crate) fn translation(&self, snapshot: &Snapshot, clients: &Installation) -> Translation {
+        let connection = self.connection(OWNER);
         let scratch = self.path("tmp");
         let now = rollback::contents(&connection, clients, &scratch);
         let now = Runtime::new().unwrap().block_on(now).unwrap();

@@ -1,0 +1,191 @@
+//! What the team has to know of a rollback, as one text that can be pasted.
+
+use crate::manifest::SnapshotId;
+use crate::proc::shell_word;
+use crate::rollback::storage::Objects;
+use crate::rollback::{self, Changed, Mode};
+use crate::ui::RolledBack;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// The text's file, in the folder of the rollback.
+pub(super) const FILE: &str = "message.md";
+/// Names that are told; files have all of them.
+const NAMED: usize = 10;
+
+/// What was taken back, and when.
+pub(super) struct About<'a> {
+    pub(super) target: &'a str,
+    pub(super) snapshot: &'a SnapshotId,
+    pub(super) taken_at: Timestamp,
+    pub(super) now: Timestamp,
+    pub(super) with_database: bool,
+}
+
+/// The text, in Markdown.
+pub(super) fn of(about: &About<'_>, done: &RolledBack) -> String {
+    let About { target, snapshot, taken_at, now, with_database } = about;
+    let what = if *with_database { "was" } else { "had its Storage" };
+    let mut lines = vec![
+        format!("**{target} {what} taken back** to the state of {} by its own clock,", minute(*taken_at)),
+        format!("snapshot {snapshot}; done at {}.", minute(*now)),
+        String::new(),
+    ];
+    if *with_database {
+        lines.extend(database(done));
+    }
+    lines.extend(done.storage.iter().flat_map(storage));
+    lines.push(format!("- Not taken back: {}.", rollback::LIMITS.join("; ")));
+    lines.push(format!("- Files of it, on the machine that ran it: `{}`", done.folder));
+    lines.join("\n") + "\n"
+}
+
+fn minute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+fn database(done: &RolledBack) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !done.versions.is_empty() {
+        let versions = done.versions.join(", ");
+        lines.push(format!("- Undone, and pending again: {versions}. Correct before the next push."));
+    }
+    lines.push(match done.mode {
+        Mode::Touched => format!("- Went back: {}. What was written elsewhere stays.", named(&done.tables)),
+        Mode::Whole => format!("- Went back: everything of ours; made again: {}.", named(&done.tables)),
+    });
+    lines.push(format!("- Nobody could read or write these for {:.1} s.", done.seconds));
+    let rows: u64 = done.saved.iter().map(|saved| saved.rows).sum();
+    if rows > 0 {
+        lines
+            .push(format!("- Written to these since and no longer live, but kept: {}:", rows_in_words(rows)));
+        let shown = done.saved.iter().take(NAMED);
+        lines.extend(shown.map(|saved| {
+            format!("  - {} of {} in `{}`", rows_in_words(saved.rows), saved.table, saved.file)
+        }));
+        if let Some(more) = done.saved.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            lines.push(format!("  - and those of {more} more tables, by `saved.json`"));
+        }
+        lines.push("- To load them again where their keys are free:".to_owned());
+        lines.push(format!("  `cd {} && psql <url> -f load.sql`", shell_word(&done.folder)));
+    }
+    let changed = |changed: &[Changed]| -> Vec<String> {
+        changed.iter().map(|one| format!("{} of {}", rows_in_words(one.rows), one.table)).collect()
+    };
+    let accounts = &done.accounts;
+    if !accounts.loaded.is_empty() {
+        let loaded = named(&changed(&accounts.loaded));
+        lines.push(format!("- Who signed up since stays; loaded again with the accounts: {loaded}."));
+    }
+    if !accounts.removed.is_empty() {
+        let removed = named(&changed(&accounts.removed));
+        lines.push(format!("- Who is gone since stays gone; not brought back with the accounts: {removed}."));
+    }
+    if accounts.failed.is_some() {
+        let text =
+            "- Who signed up since stays, but the rows with the accounts do not fit: they are in the files.";
+        lines.push(text.to_owned());
+    }
+    lines.extend(done.references.iter().map(|reference| format!("- To be looked at: {reference}")));
+    lines
+}
+
+fn storage(objects: &Objects) -> Vec<String> {
+    let Objects { moved, uploaded, found, saved, added, .. } = objects;
+    let mut lines = vec![format!(
+        "- Storage: {moved} objects moved back, {uploaded} uploaded, {found} were there; {saved} were written over and kept."
+    )];
+    if !objects.removed.is_empty() {
+        lines.push(format!("- Removed from Storage, and kept: {}.", named(&objects.removed)));
+    }
+    if *added > 0 {
+        lines.push(format!("- Added to Storage since, and still there: {added}."));
+    }
+    let left = stays_in_words(&objects.stays);
+    lines.extend(left.map(|left| format!("- Of Storage, by others since, and as they left it: {left}.")));
+    lines
+}
+
+/// What differs from the snapshot by other hands, for people.
+pub(super) fn stays_in_words(counts: &BTreeMap<&'static str, u64>) -> Option<String> {
+    let words: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// Names, the first few of them.
+pub(super) fn named(names: &[String]) -> String {
+    let (first, rest) = names.split_at(names.len().min(NAMED));
+    match (first.is_empty(), rest.len()) {
+        (true, _) => "no table".to_owned(),
+        (false, 0) => first.join(", "),
+        (false, more) => format!("{}, and {more} more", first.join(", ")),
+    }
+}
+
+fn rows_in_words(rows: u64) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollback::{Accounts, Saved};
+
+    #[test]
+    fn a_team_reads_what_went_back_what_is_kept_and_what_stays() {
+        let at = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let changed = |table: &str, rows| vec![Changed { table: table.to_owned(), rows }];
+        let done = RolledBack {
+            mode: Mode::Touched,
+            versions: vec!["20260101000000".to_owned()],
+            tables: vec!["public.a".to_owned(), "public.b".to_owned()],
+            saved: vec![Saved { table: "public.a".to_owned(), rows: 2, file: "0001.csv".to_owned() }],
+            accounts: Accounts {
+                loaded: changed("public.p", 1),
+                removed: changed("public.q", 3),
+                failed: None,
+            },
+            references: vec!["x refers to y".to_owned()],
+            folder: "/state/rollbacks/1".to_owned(),
+            storage: Some(Objects {
+                moved: 1,
+                uploaded: 2,
+                found: 3,
+                saved: 2,
+                stays: [("overwritten", 1), ("removed", 2)].into(),
+                ..Objects::default()
+            }),
+            seconds: 1.5,
+            message: String::new(),
+        };
+        let snapshot: SnapshotId = "20260101T000000Z-000000".parse().unwrap();
+        let about = About {
+            target: "abcdefghijklmnopqrst",
+            snapshot: &snapshot,
+            taken_at: at("2026-01-01T00:00:00Z"),
+            now: at("2026-01-01T00:10:00Z"),
+            with_database: true,
+        };
+        let expected = [
+            "**abcdefghijklmnopqrst was taken back** to the state of 2026-01-01 00:00:00 UTC by its own clock,",
+            "snapshot 20260101T000000Z-000000; done at 2026-01-01 00:10:00 UTC.",
+            "",
+            "- Undone, and pending again: 20260101000000. Correct before the next push.",
+            "- Went back: public.a, public.b. What was written elsewhere stays.",
+            "- Nobody could read or write these for 1.5 s.",
+            "- Written to these since and no longer live, but kept: 2 rows:",
+            "  - 2 rows of public.a in `0001.csv`",
+            "- To load them again where their keys are free:",
+            "  `cd /state/rollbacks/1 && psql <url> -f load.sql`",
+            "- Who signed up since stays; loaded again with the accounts: 1 row of public.p.",
+            "- Who is gone since stays gone; not brought back with the accounts: 3 rows of public.q.",
+            "- To be looked at: x refers to y",
+            "- Storage: 1 objects moved back, 2 uploaded, 3 were there; 2 were written over and kept.",
+            "- Of Storage, by others since, and as they left it: 1 overwritten, 2 removed.",
+            "- Not taken back: rows of managed schemas (auth, vault, cron) stay as they are; \
+             Functions and secrets stay as they are; passwords of roles that were dropped.",
+            "- Files of it, on the machine that ran it: `/state/rollbacks/1`",
+        ];
+        assert_eq!(of(&about, &done).lines().collect::<Vec<_>>(), expected);
+    }
+}
