@@ -1,17 +1,16 @@
 //! A linked project: which one a run is about, and the way to its database.
 
 mod doors;
+mod traps;
 
 use crate::terminal::Terminal;
 use crate::world::{
     ADMIN, Cli, LOGIN_PASSWORD, Linked, Major, OWNER, Open, Platform, Ran, TEMPORARY, Template, World,
     read_json, told,
 };
-use fs_err as fs;
 use snapbox::{assert_data_eq, str};
 use std::sync::{Arc, Mutex};
 use supa_safe::demo::cloud::{Branch, LoginRole, Project};
-use supa_safe::disk;
 
 const FILES: [(&str, &str); 3] = [
     ("20260101000001_one", "create table public.one (id int primary key);"),
@@ -39,60 +38,6 @@ fn first_line(ran: &Ran, project: &Linked) -> String {
     let line = ran.stderr.lines().next().unwrap_or_default();
     let line = line.replace(&project.project_ref, "[REF]").replace(&project.pooler, "[POOLER]");
     line.split(", Postgres ").next().unwrap().to_owned()
-}
-
-/// Everything that an application's files could say, at once; the other project is alive and open.
-fn an_applications_env_files(cli: Cli) {
-    let (mut world, project, platform) = linked(Major::Pg17, cli);
-    // Signed in by `supabase login`: a token of the application's would go before this one.
-    world.unset("SUPABASE_ACCESS_TOKEN");
-    let home = world.path("home/.supabase");
-    fs::create_dir_all(&home).unwrap();
-    disk::write(&home.join("access-token"), platform.stub.token().expose().as_bytes()).unwrap();
-    // The project's own files count.
-    world.unset("SUPABASE_DB_PASSWORD");
-    world.write("supabase/.env", &format!("SUPABASE_DB_PASSWORD='{}'\n", told("SUPA_SAFE_TEST_PASSWORD")));
-    let mut elsewhere = World::new(Major::Pg17, cli).with_database(Template::Hosted);
-    let mut other = Linked::take(&elsewhere);
-    other.open(&elsewhere, Open::Direct);
-    elsewhere.write("supabase/config.toml", "");
-    elsewhere.migration("20260101000009_wrong", "create table public.wrong ();");
-    elsewhere.set("SUPABASE_DB_PASSWORD", told("SUPA_SAFE_TEST_PASSWORD"));
-
-    world.migration(FILES[0].0, FILES[0].1);
-    let env = format!(
-        "DATABASE_URL=x\nSUPABASE_PROJECT_ID={}\nSUPABASE_WORKDIR={}\nSUPABASE_YES=1\n",
-        other.project_ref,
-        elsewhere.path("app").display()
-    );
-    world.write(".env", &env);
-    world.write(".env.local", &format!("SUPABASE_ACCESS_TOKEN=sbp_{}\n", "0".repeat(40)));
-    let pg = format!("PGHOST=db.{}.supabase.co\nPGDATABASE=elsewhere\nPGPASSWORD=x\n", other.project_ref);
-    world.write(".env.development", &pg);
-    let ran = migrate(&world, &project, &[]).exits(0);
-    let note: Vec<String> =
-        ran.lines("SUPABASE_").iter().map(|line| line.replace(&project.project_ref, "[REF]")).collect();
-    assert_eq!(
-        note,
-        [
-            "SUPABASE_PROJECT_ID, SUPABASE_WORKDIR, SUPABASE_YES in `.env` and SUPABASE_ACCESS_TOKEN in `.env.local` and \
-             PGDATABASE, PGHOST, PGPASSWORD in `.env.development` would lead `supabase` elsewhere and count for nothing \
-             here; the run stays on [REF]"
-        ]
-    );
-    assert_eq!(world.history(), ["20260101000001"]);
-    assert_eq!(elsewhere.history(), [""; 0]);
-    assert!(platform.stub.calls().iter().all(|call| !call.contains(&other.project_ref)));
-}
-
-#[test]
-fn an_applications_env_files_do_not_redirect_cli2() {
-    an_applications_env_files(Cli::V2);
-}
-
-#[test]
-fn an_applications_env_files_do_not_redirect_cli3() {
-    an_applications_env_files(Cli::V3);
 }
 
 fn lent_role() -> LoginRole {

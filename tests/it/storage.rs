@@ -124,6 +124,12 @@ pub(crate) fn files(world: &World) -> Vec<PathBuf> {
     shards.flat_map(|dir| list(&dir)).collect()
 }
 
+/// Tells figures to whoever runs `tests/soak/storage`.
+#[expect(clippy::print_stderr, reason = "they are for whoever runs it by hand")]
+fn tell(figures: &str) {
+    eprintln!("figures: {figures}");
+}
+
 /// A number that `tests/soak/storage` makes larger.
 pub(crate) fn figure(name: &str, small: u64) -> u64 {
     std::env::var(name).map_or(small, |figure| figure.parse().unwrap())
@@ -162,7 +168,9 @@ fn every_object_has_its_state_and_its_bytes() {
     let odd = r#"{"n": 12345678901234567890123, "t": "\"\\ü"}"#;
     world.sql(ADMIN, &format!("update storage.objects set user_metadata = '{odd}' where name = 'a/b'"));
 
+    let started = Instant::now();
     world.run(["snapshot"]).exits(0);
+    let seconds = started.elapsed().as_secs_f64();
     let index = index(&world);
     for key in NASTY {
         assert_eq!(state(&index, "photos", key), "ok", "{key}");
@@ -184,6 +192,9 @@ fn every_object_has_its_state_and_its_bytes() {
     );
     assert!(object["etag"].as_str().unwrap().ends_with(&format!("-{}", length.div_ceil(16 << 20))));
     assert!(fs::read(file(&world, object)).unwrap() == large);
+    tell(&format!(
+        "an object of {length} bytes, 40 nasty keys, 20 illegal ones: as they were, in {seconds:.1} s"
+    ));
 
     let component = component(&world);
     assert_eq!((&component["state"], &component["missing"]), (&json!("complete"), &json!([])));
@@ -256,7 +267,6 @@ fn damage_names_bucket_and_key() {
     assert_eq!(fs::read(path("two").with_extension("damaged")).unwrap(), b"owt");
 }
 
-#[expect(clippy::print_stderr, reason = "the figures are for whoever runs it by hand")]
 #[test]
 fn what_has_not_changed_is_not_copied_again() {
     let (world, bucket) = world(&["photos"]);
@@ -266,8 +276,11 @@ fn what_has_not_changed_is_not_copied_again() {
     }
     let timed = |what: &str| {
         let started = Instant::now();
+        let before = bucket.double.served().gets;
         world.run(["snapshot"]).exits(0);
-        eprintln!("{what} snapshot of {many} objects: {:.1} s", started.elapsed().as_secs_f64());
+        let fetched = bucket.double.served().gets - before;
+        let seconds = started.elapsed().as_secs_f64();
+        tell(&format!("{what} snapshot of {many} objects: {fetched} fetched in {seconds:.1} s"));
     };
     timed("first");
     assert_eq!(bucket.double.served().gets, many);
