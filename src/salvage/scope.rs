@@ -110,10 +110,11 @@ impl Touched {
 
     fn part(&self, was: &Object, live: Option<&Row>) -> Part {
         match (self.objects.get(&was.id), live) {
-            (None, _) | (Some(Mark::Changed(_)), None) => Part::None(Why::NotTouched),
             (Some(Mark::Removed), None) => Part::Whole,
             (Some(_), Some(live)) if live.version == was.version => Part::Whole,
-            (Some(Mark::Removed), Some(_)) => Part::None(Why::NotTouched),
+            (None, _) | (Some(Mark::Changed(_)), None) | (Some(Mark::Removed), Some(_)) => {
+                Part::None(Why::NotTouched)
+            }
             (Some(Mark::Changed(names)), Some(_)) if names.iter().any(|name| is(name, &PLACE)) => Part::Whole,
             (Some(Mark::Changed(names)), Some(live)) => {
                 let differing = columns(was, live);
