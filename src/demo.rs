@@ -43,6 +43,10 @@ const PLATFORM: &str = include_str!("demo/hosted/platform.sql");
 /// The rows of the shop.
 const ROWS: &str = include_str!("demo/shop.sql");
 const CUSTOMERS: &str = include_str!("demo/customers.sql");
+/// The migration that turns out to be wrong.
+const WRONG: &str = include_str!("demo/wrong.sql");
+/// Its file's name.
+pub const WRONG_NAME: &str = "20261123090000_clean_up.sql";
 /// Versions that are applied before the story begins.
 const APPLIED: &str = include_str!("demo/applied.txt");
 
@@ -169,19 +173,25 @@ impl Hosted {
         Ok(())
     }
 
+    /// Writes the migration that turns out to be wrong.
+    pub fn write_wrong(&self) -> Result<(), Error> {
+        let file = self.project().join("supabase/migrations").join(WRONG_NAME);
+        Ok(disk::write(&file, WRONG.as_bytes())?)
+    }
+
     /// What customers do while nobody has noticed yet: one signs up, another one orders.
     pub async fn go_on(&self) -> Result<(), Error> {
         run(&self.connection, &[("the customers of the shop", CUSTOMERS)]).await
     }
 
-    /// How many accounts and orders there are, and how many orders have a shipping price.
-    pub async fn counts(&self) -> Result<String, Error> {
+    /// What customers see.
+    pub async fn looks(&self) -> Result<String, Error> {
         let session = connect::read_only(&self.connection).await?;
-        let sql = "select (select count(*) from auth.users) || ' accounts, ' || (select count(*) from public.orders) \
-            || ' orders' || case when exists (select from pg_attribute where attrelid = 'public.orders'::regclass \
-            and attname = 'shipping_cents' and not attisdropped) then ', with shipping prices' else '' end";
-        let counted = session.client.query_one(sql, &[]).await;
-        let row = counted.map_err(|source| Error::Setup { what: "the counts", source })?;
+        let sql = "select (select count(*) from public.products where net_cents = 0) || ' products are free, ' \
+            || (select count(*) from public.orders where pg_catalog.has_table_privilege('anon', 'public.orders', 'select')) \
+            || ' orders are open to everybody, ' || (select count(*) from auth.users) || ' accounts'";
+        let looked = session.client.query_one(sql, &[]).await;
+        let row = looked.map_err(|source| Error::Setup { what: "what customers see", source })?;
         session.close().await;
         Ok(row.get(0))
     }

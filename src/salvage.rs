@@ -68,14 +68,14 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
-/// What a slow line takes, for an estimate.
-const BYTES_PER_MINUTE: u64 = 60 * 2_000_000;
-/// Objects that are moved or uploaded at least, for an estimate.
-const OBJECTS_PER_MINUTE: u64 = 60 * 20;
+/// What a slow line takes in a second, for an estimate.
+const BYTES_PER_SECOND: u64 = 2_000_000;
+/// Objects that are moved or uploaded in a second at least, for an estimate.
+const OBJECTS_PER_SECOND: u64 = 20;
 
 /// Minutes that objects take to come back at most, whatever is known of the line.
 pub fn minutes(objects: u64, bytes: u64) -> u64 {
-    (objects.div_ceil(OBJECTS_PER_MINUTE) + bytes.div_ceil(BYTES_PER_MINUTE)).max(1)
+    (objects / OBJECTS_PER_SECOND + bytes / BYTES_PER_SECOND).div_ceil(60).max(1)
 }
 
 /// How Storage is reached, and where bytes are kept.

@@ -2,12 +2,13 @@
 
 use super::fail::failed;
 use super::signals::Signals;
-use super::{Cli, Command, Global, Setting, look, migrate, open, rollback, secrets};
+use super::{Cli, Command, Global, Setting, look, migrate, open, rollback, secrets, snapshot};
 use crate::config::{Config, Flags, Surroundings};
 use crate::demo::platform::{self, Platform};
 use crate::demo::{self, Hosted};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::manifest::{Database, Manifest, TableRows};
 use crate::proc::shell_word;
 use crate::runbook;
 use crate::scratch::Kept;
@@ -48,7 +49,7 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
     let mut signals = Signals::take()?;
     let story = Story { told: !setting.global.json && !setting.global.quiet };
     let props = signals.guard(props(setting)).await?;
-    story.act("1/7", "A project that looks like one of Supabase's platform");
+    story.act("1/8", "A project that looks like one of Supabase's platform");
     let hosted = signals
         .guard(async {
             Hosted::start(props.server.clone(), &props.machine).await.map_err(|error| broken(&error))
@@ -56,7 +57,8 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
         .await?;
     let played = match signals.guard(Box::pin(set_up(setting, &hosted, &props, story))).await {
         Ok(platform) => {
-            let stage = Stage { setting: inner(setting, &hosted, &props, Some(&platform)), hosted: &hosted };
+            let setting = inner(setting, &hosted, &props, Some(&platform));
+            let stage = Stage { setting, hosted: &hosted, platform: &platform };
             let played = Box::pin(play(&stage, story, &mut signals)).await;
             let unknown = platform.unknown_calls();
             platform.stop().await;
@@ -191,7 +193,7 @@ async fn set_up(
         platform.functions(),
         platform::SECRETS.len()
     ));
-    story.act("2/7", "Somebody has written new migrations");
+    story.act("2/8", "Somebody has written new migrations");
     for file in pending {
         story.line(file);
     }
@@ -202,6 +204,7 @@ async fn set_up(
 struct Stage<'a> {
     setting: Setting,
     hosted: &'a Hosted,
+    platform: &'a Platform,
 }
 
 impl Stage<'_> {
@@ -227,7 +230,7 @@ async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<
     let name = stage.hosted.connection().name();
     let confirm = [("--confirm", name.as_str())];
 
-    story.act("3/7", "No snapshot can hold the values of secrets: somebody confirms to keep them");
+    story.act("3/8", "No snapshot can hold the values of secrets: somebody confirms to keep them");
     let Command::Secrets(args) = stage.command(story, &["secrets", "confirm"], &confirm)? else {
         return Err(lost());
     };
@@ -239,11 +242,11 @@ async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<
         signals.guard(secrets::confirm_silently(&stage.setting, args)).await?;
     }
 
-    story.act("4/7", "The migrations are pushed with supa-safe instead of `supabase db push`");
+    story.act("4/8", "The migrations are pushed with supa-safe instead of `supabase db push`");
     let Command::Migrate(args) = stage.command(story, &["migrate"], &confirm)? else { return Err(lost()) };
     let exit = Box::pin(migrate::run(&stage.setting, args)).await?;
     if exit == Exit::Done {
-        story.act("5/7", "What stands on disk now");
+        story.act("5/8", "What stands on disk now");
         if story.told {
             let Command::Show(args) = stage.command(story, &["show"], &[])? else { return Err(lost()) };
             look::show(&stage.setting, &args).await?;
@@ -259,22 +262,49 @@ async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<
     Ok(exit)
 }
 
-/// Finds the migration wrong, after customers went on, and takes it back.
+/// Pushes a migration that goes through and is wrong, lets customers go on, takes it back, and compares.
 async fn take_back(stage: &Stage<'_>, story: Story) -> Result<(), Failure> {
+    let lost = || Failure::message(Exit::Error, "the demo has lost its command");
     let name = stage.hosted.connection().name();
-    story.act("6/7", "The shipping prices turn out to be wrong, and customers have gone on meanwhile");
-    stage.hosted.go_on().await.map_err(|error| broken(&error))?;
-    story.line("somebody has signed up, somebody has ordered, and a product got a new title");
-    story.line(&format!("now: {}", stage.hosted.counts().await.map_err(|error| broken(&error))?));
-    let command = stage.command(story, &["rollback"], &[("--confirm", name.as_str())])?;
-    let Command::Rollback(args) = command else {
-        return Err(Failure::message(Exit::Error, "the demo has lost its command"));
+    let confirm = [("--confirm", name.as_str())];
+    let quiet = Setting {
+        global: Global { quiet: true, ..stage.setting.global.clone() },
+        surroundings: stage.setting.surroundings.clone(),
+        ..stage.setting
     };
+
+    story.act("6/8", "A week later: a migration that goes through, and is wrong");
+    stage.hosted.write_wrong().map_err(|error| broken(&error))?;
+    for line in [
+        demo::WRONG_NAME,
+        "  a lost WHERE, a dropped column, a new table with a foreign key, a view on an old table,",
+        "  a policy that opens every order, and rows of Storage overwritten and deleted",
+    ] {
+        story.line(line);
+    }
+    let Command::Migrate(args) = stage.command(story, &["migrate", "--quiet"], &confirm)? else {
+        return Err(lost());
+    };
+    Box::pin(migrate::run(&quiet, args)).await?;
+    let before = newest(stage.hosted).map_err(failed(Exit::Error))?.ok_or_else(lost)?;
+    story.line("it went through; customers go on, before anybody looks:");
+    stage.hosted.go_on().await.map_err(|error| broken(&error))?;
+    stage.platform.go_on().await.map_err(|error| broken(&demo::Error::Platform(error)))?;
+    story.line("  somebody has signed up, somebody has ordered, a note was written about a product,");
+    story.line("  and of the avatars one was replaced, one deleted, and one uploaded");
+    story.line(&format!("now: {}", stage.hosted.looks().await.map_err(|error| broken(&error))?));
+
+    story.act("7/8", "The way back");
+    let Command::Rollback(args) = stage.command(story, &["rollback"], &confirm)? else { return Err(lost()) };
     rollback::run(&stage.setting, args).await?;
-    story.line(&format!("now: {}", stage.hosted.counts().await.map_err(|error| broken(&error))?));
-    story.line(
-        "the new account stays, the new order is in the files above, and the new title was never touched",
-    );
+    story.line(&format!("now: {}", stage.hosted.looks().await.map_err(|error| broken(&error))?));
+    story.line("the proof: one more snapshot, compared with the one from before the migration");
+    let Command::Snapshot(args) = stage.command(story, &["snapshot", "--quiet"], &[])? else {
+        return Err(lost());
+    };
+    Box::pin(snapshot::run(&quiet, args)).await?;
+    let after = newest(stage.hosted).map_err(failed(Exit::Error))?.ok_or_else(lost)?;
+    story.compared(&before.manifest, &after.manifest);
     Ok(())
 }
 
@@ -361,8 +391,33 @@ impl Story {
         Ok(())
     }
 
+    /// What differs between two snapshots: rows of which tables, and whether anything else does.
+    fn compared(self, before: &Manifest, after: &Manifest) {
+        let (was, is) = (&before.database, &after.database);
+        let shape = if was.owned_digest == is.owned_digest { "equal" } else { "NOT EQUAL" };
+        self.line(&format!("  objects, privileges, policies, and roles of yours: {shape}"));
+        let rows = |database: &Database, name: &str| {
+            database.tables.iter().find(|table| table.qualified() == name).cloned()
+        };
+        let differs = |table: &&TableRows| {
+            rows(is, &table.qualified())
+                .is_none_or(|now| (now.count, &now.content) != (table.count, &table.content))
+        };
+        let differing: Vec<&TableRows> = was.tables.iter().filter(differs).collect();
+        let equal = was.tables.len() - differing.len();
+        self.line(&format!(
+            "  {equal} of {} tables hold the very same rows, by their hashes",
+            was.tables.len()
+        ));
+        for table in differing {
+            let now = rows(is, &table.qualified()).map_or(0, |table| table.count);
+            self.line(&format!("  {}: {} rows, and {now} now", table.qualified(), table.count));
+        }
+        self.line("what differs is what people did; every invoice of Storage can be read again");
+    }
+
     fn own_project(self) {
-        self.act("7/7", "The same on a project of yours, from the folder that holds `supabase/`");
+        self.act("8/8", "The same on a project of yours, from the folder that holds `supabase/`");
         for line in [
             "supabase link                           # unless it is linked already",
             "export SUPA_SAFE_S3_ACCESS_KEY_ID=…     # for the files of Storage,",

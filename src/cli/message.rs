@@ -51,14 +51,19 @@ fn database(done: &RolledBack) -> Vec<String> {
         lines.push(format!("- Undone, and pending again: {versions}. Correct before the next push."));
     }
     lines.push(match done.mode {
-        Mode::Touched => format!("- Went back: {}. What was written elsewhere stays.", named(&done.tables)),
-        Mode::Whole => format!("- Went back: everything of ours; made again: {}.", named(&done.tables)),
+        Mode::Touched => format!(
+            "- Went back: what that changed. Made again: {}. What was written elsewhere stays.",
+            named(&done.tables)
+        ),
+        Mode::Whole => format!("- Went back: everything of ours. Made again: {}.", named(&done.tables)),
     });
-    lines.push(format!("- Nobody could read or write these for {:.1} s.", done.seconds));
+    lines.push(format!("- Nobody could read or write these tables for {:.1} s.", done.seconds));
     let rows: u64 = done.saved.iter().map(|saved| saved.rows).sum();
     if rows > 0 {
-        lines
-            .push(format!("- Written to these since and no longer live, but kept: {}:", rows_in_words(rows)));
+        lines.push(format!(
+            "- Written to these since, by the push or by people, and kept in files: {}:",
+            rows_in_words(rows)
+        ));
         let shown = done.saved.iter().take(NAMED);
         lines.extend(shown.map(|saved| {
             format!("  - {} of {} in `{}`", rows_in_words(saved.rows), saved.table, saved.file)
@@ -171,9 +176,9 @@ mod tests {
             "snapshot 20260101T000000Z-000000; done at 2026-01-01 00:10:00 UTC.",
             "",
             "- Undone, and pending again: 20260101000000. Correct before the next push.",
-            "- Went back: public.a, public.b. What was written elsewhere stays.",
-            "- Nobody could read or write these for 1.5 s.",
-            "- Written to these since and no longer live, but kept: 2 rows:",
+            "- Went back: what that changed. Made again: public.a, public.b. What was written elsewhere stays.",
+            "- Nobody could read or write these tables for 1.5 s.",
+            "- Written to these since, by the push or by people, and kept in files: 2 rows:",
             "  - 2 rows of public.a in `0001.csv`",
             "- To load them again where their keys are free:",
             "  `cd /state/rollbacks/1 && psql <url> -f load.sql`",

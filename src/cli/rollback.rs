@@ -326,12 +326,13 @@ fn storage_lines(plan: &salvage::Plan) -> Vec<(&'static str, String)> {
         )
         .collect();
     let buckets = plan.buckets.iter().filter(|bucket| bucket.is_missing || bucket.is_changed).count();
+    let buckets = if buckets == 0 { String::new() } else { format!(", and {buckets} buckets") };
     let withdrawn = plan.withdrawn.len() + plan.withdrawn_buckets.len();
     let bytes = plan.bytes_at_most();
     let mut lines = vec![(
         "storage",
         format!(
-            "{} objects go back ({}), {buckets} buckets too; at most {} are uploaded, in about {} min",
+            "{} objects go back ({}){buckets}; at most {} are uploaded, in about {} min",
             plan.items.len() + plan.merged.len(),
             if changes.is_empty() { "none".to_owned() } else { changes.join(", ") },
             bytes_in_words(bytes),
@@ -541,9 +542,11 @@ fn not_done(error: &NotDone) -> Failure {
             let failure = Failure::new(Exit::Error, error).detail("nothing was changed");
             failure.hint("Run it again; with `--mode whole` when rows written since refer to what goes back")
         }
-        NotDone::Storage(_) | NotDone::Store(_) => {
+        NotDone::Storage(_) => Failure::new(Exit::Error, error)
+            .detail("nothing was changed")
+            .hint("To take the database back without Storage, pass `--only database`"),
+        NotDone::Store(_) | NotDone::Rollback(_) => {
             Failure::new(Exit::Error, error).detail("nothing was changed")
         }
-        NotDone::Rollback(_) => Failure::new(Exit::Error, error).detail("nothing was changed"),
     }
 }

@@ -8,4 +8,4 @@ with placed as (
 )
 insert into public.order_items (order_id, line, product_id, quantity, unit_cents)
 select placed.id, 1, (select min(id) from public.products), 1, 4200 from placed;
-update public.products set title = title || ' (new)' where id = (select min(id) from public.products);
+insert into public.product_notes (product_id, note) select min(id), 'looks fine' from public.products;

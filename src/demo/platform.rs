@@ -22,6 +22,8 @@ pub const NAME: &str = "Shop";
 /// Names of its own secrets. Their values are made up anew for each run, and nobody needs them.
 pub const SECRETS: [&str; 3] = ["MAIL_API_TOKEN", "PAYMENT_API_KEY", "PAYMENT_WEBHOOK_SECRET"];
 
+/// The bucket of pictures that people upload.
+const AVATARS: &str = "avatars";
 /// Uploads at once.
 const UPLOADS: usize = 8;
 /// What stays as it is in the path of an upload.
@@ -49,8 +51,8 @@ pub enum Error {
     /// An upload did not get there.
     #[error("cannot upload the demo's objects")]
     Http(#[from] reqwest::Error),
-    /// An upload was refused.
-    #[error("the upload of `{key}` was answered with {status}")]
+    /// A change of an object was refused.
+    #[error("what was asked about `{key}` was answered with {status}")]
     Refused {
         /// The object.
         key: String,
@@ -68,6 +70,8 @@ pub struct Platform {
     stub: Stub,
     storage: Double,
     objects: usize,
+    /// Avatars whose owners go on.
+    avatars: Vec<String>,
     functions: usize,
 }
 
@@ -93,7 +97,9 @@ impl Platform {
             region,
         };
         let storage = Double::start(settings).await?;
-        let platform = Self { stub, storage, objects: rows.len(), functions: functions.len() };
+        let avatars = rows.iter().filter(|row| row.get::<_, &str>(0) == AVATARS).take(2);
+        let avatars = avatars.map(|row| row.get(1)).collect();
+        let platform = Self { stub, storage, objects: rows.len(), avatars, functions: functions.len() };
         let http = http()?;
         let uploads = rows.iter().map(|row| {
             let upload = Upload { bucket: row.get(0), key: row.get(1), content_type: row.get(2) };
@@ -103,11 +109,40 @@ impl Platform {
         Ok(platform)
     }
 
+    /// What people do to their avatars while nobody has noticed yet: one replaces it, one deletes it, and
+    /// somebody new uploads one.
+    pub async fn go_on(&self) -> Result<(), Error> {
+        let http = http()?;
+        let avatar = |key: &str| Upload {
+            bucket: AVATARS.to_owned(),
+            key: key.to_owned(),
+            content_type: "image/png".to_owned(),
+        };
+        let mut keys = self.avatars.iter();
+        if let Some(key) = keys.next() {
+            self.upload(&http, avatar(key), "a new face".to_owned()).await?;
+        }
+        if let Some(key) = keys.next() {
+            let key = format!("{AVATARS}/{key}");
+            let answer =
+                http.delete(self.address(&key)).bearer_auth(self.storage.keys().service_role.expose());
+            let status = answer.send().await?.status();
+            if !status.is_success() {
+                return Err(Error::Refused { key, status });
+            }
+        }
+        self.upload(&http, avatar("late/avatar.png"), "a late face".to_owned()).await
+    }
+
+    fn address(&self, key: &str) -> String {
+        format!("{}/object/{}", self.storage.url(), utf8_percent_encode(key, PATH))
+    }
+
     /// Uploads an object as an application does, through Storage's REST half.
     async fn upload(&self, http: &Client, upload: Upload, content: String) -> Result<(), Error> {
         let key = format!("{}/{}", upload.bucket, upload.key);
         let answer = http
-            .post(format!("{}/object/{}", self.storage.url(), utf8_percent_encode(&key, PATH)))
+            .post(self.address(&key))
             .bearer_auth(self.storage.keys().service_role.expose())
             .header("x-upsert", "true")
             .header("content-type", upload.content_type)

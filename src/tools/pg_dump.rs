@@ -69,6 +69,7 @@ pub fn definitions(installation: &Installation, login: &Login<'_>, file: &Path) 
         .cmd(installation.bin_dir.join("pg_dump"))
         .args(["--no-password", "--schema-only", "--format=custom"])
         .arg(format!("--file={}", file.display()))
+        .args(assumed_role(login))
 }
 
 /// The command that prints roles, memberships, and role settings, without password hashes.

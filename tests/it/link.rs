@@ -44,9 +44,13 @@ fn lent_role() -> LoginRole {
     LoginRole { role: TEMPORARY.to_owned(), password: LOGIN_PASSWORD.to_owned(), ttl_seconds: 300 }
 }
 
-/// No password at all: the platform lends a role for minutes, and everything works through it.
-#[test]
-fn a_lent_role_is_enough() {
+/// A push that touches rows, a table's shape, privileges, and roles.
+const WRONG: &str = "update public.one set id = id + 10; alter table public.one add column more text;
+    create table public.extra (id int primary key, one int references public.one);
+    revoke all on public.one from anon; create role extra_reader; grant select on public.one to extra_reader;";
+
+/// A linked project without a password, whose platform lends a role.
+fn lends() -> (World, Linked, Platform) {
     let (mut world, project, platform) = linked(Major::Pg17, Cli::V3);
     world.unset("SUPABASE_DB_PASSWORD");
     let admin = Mutex::new(world.session(ADMIN));
@@ -58,6 +62,13 @@ fn a_lent_role_is_enough() {
             lent_role()
         }));
     });
+    (world, project, platform)
+}
+
+/// No password at all: the platform lends a role for minutes, and everything works through it.
+#[test]
+fn a_lent_role_is_enough() {
+    let (world, project, platform) = lends();
     world.migration(FILES[0].0, FILES[0].1);
     let ran = migrate(&world, &project, &[]).exits(0);
     assert_eq!(
@@ -67,6 +78,30 @@ fn a_lent_role_is_enough() {
     assert_eq!(world.history(), ["20260101000001"]);
     let owner = "select tableowner from pg_tables where tablename = 'one'";
     assert_eq!(world.sql(OWNER, owner), ["postgres"]);
+    assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(LOGIN_PASSWORD));
+    platform.knew_every_call();
+}
+
+/// The way back as well, with what is owned by `postgres` made again for `postgres`.
+#[test]
+fn a_lent_role_takes_a_push_back() {
+    let (world, project, platform) = lends();
+    world.sql(OWNER, "create table public.one (id int primary key); insert into public.one values (1), (2)");
+    let can = "has_table_privilege('anon', 'public.one', 'delete')";
+    let state = format!(
+        "select to_regclass('public.extra'), {can}, (select tableowner from pg_tables where tablename = 'one'),
+            (select count(*) from pg_roles where rolname = 'extra_reader'), array(select o::text from public.one o)"
+    );
+    let before = world.sql(OWNER, &state);
+    world.migration("20260101000001_wrong", WRONG);
+    drop(migrate(&world, &project, &[]).exits(0));
+    assert_eq!(world.history(), ["20260101000001"]);
+    world.sql(OWNER, "insert into public.one (id, more) values (3, 'new')");
+    let ran = world.run(["rollback", "--confirm", &project.project_ref, "--json"]).exits(0);
+    let saved = &ran.summary()["rolled_back"]["saved"];
+    assert_eq!((&saved[0]["table"], &saved[0]["rows"]), (&"public.one".into(), &3.into()));
+    assert_eq!(world.sql(OWNER, &state), before);
+    assert_eq!(world.history(), [""; 0]);
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(LOGIN_PASSWORD));
     platform.knew_every_call();
 }
