@@ -187,8 +187,8 @@ mod tests {
             "- To be looked at: x refers to y",
             "- Storage: 1 objects moved back, 2 uploaded, 3 were there; 2 were written over and kept.",
             "- Of Storage, by others since, and as they left it: 1 overwritten, 2 removed.",
-            "- Not taken back: rows of managed schemas (auth, vault, cron) stay as they are; \
-             Functions and secrets stay as they are; passwords of roles that were dropped.",
+            "- Not taken back: rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that \
+             the push wrote; Functions and secrets stay as they are; passwords of roles that were dropped.",
             "- Files of it, on the machine that ran it: `/state/rollbacks/1`",
         ];
         assert_eq!(of(&about, &done).lines().collect::<Vec<_>>(), expected);
