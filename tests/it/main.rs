@@ -39,5 +39,6 @@ mod secrets;
 mod secrets_inventory;
 mod spoiled;
 mod storage;
+mod store;
 mod terminal;
 mod world;
