@@ -3,9 +3,11 @@
 //! Numbers are never reused. A finding names the rule, the fact, and what satisfies it; the page
 //! of each rule is `templates/explain/SSnnn.md`.
 
+mod keeping;
 mod rule;
 mod way_back;
 
+pub use keeping::Keeping;
 pub use rule::{Rule, UnknownRule};
 pub use way_back::WayBack;
 
@@ -60,6 +62,8 @@ pub struct Policy {
     pub accept_edited: Vec<String>,
     /// Objects of Storage that may change while they are captured.
     pub allow_drift: u64,
+    /// Whether the policy of this target accepts evidence that stands on the disk of a CI job alone.
+    pub allow_local_store: bool,
 }
 
 impl Default for Policy {
@@ -75,6 +79,7 @@ impl Default for Policy {
             accept_unreadable: Vec::new(),
             accept_edited: Vec::new(),
             allow_drift: 0,
+            allow_local_store: false,
         }
     }
 }
@@ -144,6 +149,8 @@ pub struct PushFacts {
     pub rehearsal: Rehearsal,
     /// The way back.
     pub way_back: WayBack,
+    /// Where the evidence stands.
+    pub keeping: Keeping,
 }
 
 /// What is known of the rehearsal of a push.
@@ -324,6 +331,7 @@ fn judge_push(policy: &Policy, push: &PushFacts, findings: &mut Vec<Finding>) {
         });
     }
     way_back::judge(policy, &push.way_back, findings);
+    keeping::judge(policy, push.keeping, findings);
     let fix = "run `supa-safe migrate`, which rehearses, or `supa-safe rehearse`";
     match &push.rehearsal {
         Rehearsal::Off if !policy.allow_unrehearsed => findings.push(refusal(
@@ -412,6 +420,7 @@ mod tests {
                 not_atomic: Vec::new(),
                 rehearsal: Rehearsal::Passed { at: at(0), age: SignedDuration::from_secs(60) },
                 way_back: WayBack::default(),
+                keeping: Keeping::Lasting,
             }),
         }
     }

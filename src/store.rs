@@ -256,6 +256,7 @@ impl Store {
         }
         if let Some(shared) = &self.shared {
             // One whose manifest is lost there is a snapshot too, and a damaged one.
+            ids.retain(|id| !shared.is_removed(id));
             let there = shared.ids();
             ids.extend(there.into_iter().filter(|id| !self.dir(id).exists()));
         }

@@ -5,7 +5,7 @@
 use super::done::close;
 use super::fail::failed;
 use super::open;
-use super::{Setting, TargetArgs, snapshot_id};
+use super::{Setting, TargetArgs, bucket, snapshot_id};
 use crate::disk::{self, Lock};
 use crate::event::{Event, Observer, Observers};
 use crate::exit::Exit;
@@ -53,21 +53,75 @@ async fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure
     let _run = open::lock(&store)?;
     let _retention = lock(&store)?;
     let mut observers = open::observers(setting);
+    let run = store::run_name((setting.clock)(), std::process::id());
     if !args.dry_run {
-        let file = store.run_file(&store::run_name((setting.clock)(), std::process::id()));
+        let file = store.run_file(&run);
         observers.add(Box::new(Record::open(&file, setting.clock).map_err(failed(Exit::Error))?));
         for id in store.finish_removals().map_err(failed(Exit::Error))? {
             let text = format!("removed the rest of snapshot {id}: an earlier run died while it pruned");
             observers.see(&Event::Note { text });
         }
     }
-    let facts = facts(&store, (setting.clock)(), keep).map_err(failed(Exit::Error))?;
-    let verdicts = decide(&facts);
-    let going = remove_snapshots(&store, &verdicts, &observers, args.dry_run)?;
-    let objects = remove_objects(&store, &facts, &going, &observers, args.dry_run)?;
+    for name in ["run", "retention"] {
+        bucket::lock(&store, name, (setting, &run), &observers).await?;
+    }
+    let pruned = prune_locked((&store, setting), keep, &observers, args.dry_run).await;
+    if pruned.is_err() {
+        bucket::release(&store).await;
+    }
+    let (verdicts, going, objects) = pruned?;
+    bucket::leave(setting, &store).await?;
     let (kept, gone) = (verdicts.len() - going.len(), going.len());
     let would = if args.dry_run { "would go" } else { "went" };
     Ok(vec![format!("{gone} of {} snapshots of {name} {would}{objects}; {kept} stay", verdicts.len())])
+}
+
+/// The verdicts, what goes, and the objects that go with it, in words.
+type Pruned = (Vec<Verdict>, BTreeSet<SnapshotId>, String);
+
+async fn prune_locked(
+    (store, setting): (&Store, &Setting),
+    keep: SignedDuration,
+    observers: &Observers,
+    dry_run: bool,
+) -> Result<Pruned, Failure> {
+    let of_store = |error: store::Error| bucket::store_failed(&error);
+    if dry_run {
+        store.pull().await.map_err(of_store)?;
+    } else {
+        bucket::catch_up(store, observers).await?;
+    }
+    store.fetch_indexes().await.map_err(of_store)?;
+    store.list_objects().await.map_err(of_store)?;
+    let facts = facts(store, (setting.clock)(), keep).map_err(failed(Exit::Error))?;
+    let verdicts = decide(&facts);
+    if !dry_run {
+        for verdict in verdicts.iter().filter(|verdict| !verdict.is_kept()) {
+            store.remove_there(&verdict.id, facts.now).await.map_err(of_store)?;
+        }
+    }
+    let going = remove_snapshots(store, &verdicts, observers, dry_run)?;
+    remove_objects_there(store, &facts, &going, dry_run).await?;
+    let objects = remove_objects(store, &facts, &going, observers, dry_run)?;
+    Ok((verdicts, going, objects))
+}
+
+/// The same in the bucket; why every object stays is said where those of the folder are removed.
+async fn remove_objects_there(
+    store: &Store,
+    facts: &Facts,
+    going: &BTreeSet<SnapshotId>,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let unnamed = match store.unnamed_there(facts.now, going).await {
+        Ok(unnamed) => unnamed,
+        Err(error) if error.damage().is_some() => return Ok(()),
+        Err(error) => return Err(bucket::store_failed(&error)),
+    };
+    if dry_run || unnamed.is_empty() {
+        return Ok(());
+    }
+    store.remove_objects_there(&unnamed).await.map_err(|error| bucket::store_failed(&error))
 }
 
 fn remove_snapshots(
@@ -209,10 +263,18 @@ pub(super) async fn unpin(setting: &Setting, args: &PinArgs) -> Result<Exit, Fai
 async fn change_pin(setting: &Setting, args: &PinArgs, pinned: bool) -> Result<Vec<String>, Failure> {
     let open::Known { store, .. } = open::known(setting, &args.target).await?;
     let _retention = lock(&store)?;
+    let run = store::run_name((setting.clock)(), std::process::id());
+    bucket::lock(&store, "retention", (setting, &run), &open::observers(setting)).await?;
+    if !pinned {
+        store.unpin_there(&args.id).await.map_err(|error| bucket::store_failed(&error))?;
+    }
     let changed = if pinned { store.pin(&args.id, (setting.clock)()) } else { store.unpin(&args.id) };
     let changed = changed.map_err(|error| {
         Failure::new(Exit::Error, &error).hint("Run `supa-safe list` for the snapshots of this target")
-    })?;
+    });
+    let left = bucket::leave(setting, &store).await;
+    let changed = changed?;
+    left?;
     let id = &args.id;
     Ok(vec![match (pinned, changed) {
         (true, true) => format!("Pinned {id}: `supa-safe prune` keeps it until `supa-safe unpin {id}`"),

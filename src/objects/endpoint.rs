@@ -86,6 +86,11 @@ impl Endpoint {
         hosts.iter().any(|host| self.0.starts_with(&format!("https://{host}/")))
     }
 
+    /// Host and port, which two endpoints of one service have in common.
+    pub fn authority(&self) -> &str {
+        self.0.split('/').nth(2).unwrap_or_default()
+    }
+
     /// The address.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -200,6 +200,17 @@ impl Bucket {
         self.client.read(&self.bucket, &self.key(path)).await.map_err(|error| self.error(error))
     }
 
+    /// Whether the service refuses a second write of what is there already; lists, writes, and removes
+    /// an object of this name.
+    pub async fn is_exclusive(&self, name: &str) -> Result<bool, Error> {
+        self.list(name).await?;
+        let bytes = Bytes::from_static(b"probe");
+        let first = self.write(name, &bytes, Condition::Absent).await?;
+        let second = self.write(name, &bytes, Condition::Absent).await?;
+        self.remove(name).await?;
+        Ok(first != Put::Refused && second == Put::Refused)
+    }
+
     /// Removes an object; one that is not there is as good as removed.
     pub async fn remove(&self, path: &str) -> Result<(), Error> {
         self.client.delete(&self.bucket, &self.key(path)).await.map_err(|error| self.error(error))

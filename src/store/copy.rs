@@ -5,6 +5,7 @@ use super::removal::{Unnamed, is_object, read_sizes};
 use super::share::object_path;
 use super::shared::{INCOMING, REMOVED, SNAPSHOTS, Shared, TRANSFERS, local, mark};
 use super::{Error, OBJECTS, Snapshot, Store};
+use crate::disk;
 use crate::manifest::storage::INDEX;
 use crate::manifest::{FILE, FileDigest, SnapshotId};
 use crate::objects;
@@ -69,7 +70,7 @@ impl Store {
             let file = local(&self.root, &path)?;
             if !evidence.contains(&path) && !file.exists() {
                 shared.bucket.receive(&path, &file, None).await?;
-                shared.same(&path, &file)?;
+                shared.same(&path, disk::sha256_file(&file)?.0);
             }
         }
         Ok(())
@@ -90,7 +91,7 @@ impl Store {
             let file = local(&self.root, &path)?;
             if !file.exists() {
                 shared.bucket.receive(&path, &file, None).await?;
-                shared.same(&path, &file)?;
+                shared.same(&path, disk::sha256_file(&file)?.0);
             }
         }
         let index = self.rollback_dir(run).join(crate::manifest::storage::SALVAGED);

@@ -86,16 +86,18 @@ impl Lease {
     ) -> Result<Taken, Error> {
         let bytes = holder.bytes()?;
         loop {
-            if let Put::Written(etag) = bucket.write(path, &bytes, Condition::Absent).await? {
+            // Asked first: a service without conditional writes would let this one write over it.
+            let Some(found) = bucket.read(path).await? else {
+                let Put::Written(etag) = bucket.write(path, &bytes, Condition::Absent).await? else {
+                    continue;
+                };
                 let (etag, is_exclusive) = match bucket.write(path, &bytes, Condition::Absent).await? {
                     Put::Refused => (etag, true),
                     Put::Written(etag) => (etag, false),
                 };
                 let lease = Self::hold(bucket, path, (holder, etag), clock, is_exclusive);
                 return Ok(Taken::Held(lease, None));
-            }
-            // Gone meanwhile: once more.
-            let Some(found) = bucket.read(path).await? else { continue };
+            };
             let Ok(other) = serde_json::from_slice::<Holder>(&found.bytes) else {
                 return Err(Error::StrangeLock(format!("{}/{path}", bucket.name())));
             };

@@ -2,7 +2,7 @@
 //! that no half snapshot there looks whole. [`Kept`] is the proof that it stands there.
 
 use super::bucket::Bucket;
-use super::shared::{INCOMING, REMOVED, SNAPSHOTS, Shared, TRANSFERS, local, mark};
+use super::shared::{INCOMING, SNAPSHOTS, Shared, TRANSFERS, local, mark};
 use super::{Error, OBJECTS, Snapshot, Store};
 use crate::disk;
 use crate::manifest::storage::SALVAGED;
@@ -57,6 +57,16 @@ impl Store {
                 self.send_snapshot(&shared, &snapshot, now, &mut uploaded).await?;
             }
         }
+        let kept = self.share_records().await?;
+        uploaded.files += kept.uploaded.files;
+        uploaded.bytes += kept.uploaded.bytes;
+        Ok(Kept { uploaded, ..kept })
+    }
+
+    /// Uploads what is no part of a snapshot, and what rollbacks saved.
+    pub async fn share_records(&self) -> Result<Kept, Error> {
+        let mut uploaded = Uploaded::default();
+        let Some(shared) = self.shared.clone() else { return Ok(Kept { snapshots: None, uploaded }) };
         self.send_salvaged(&shared, &mut uploaded).await?;
         self.send_records(&shared, &mut uploaded).await?;
         self.still_locked().await?;
@@ -70,7 +80,7 @@ impl Store {
     /// was lost there, and a later verification is to say so.
     fn is_to_share(&self, shared: &Shared, id: &SnapshotId) -> Result<Option<Snapshot>, Error> {
         let listed = |path: &str| shared.listed().contains_key(path);
-        let is_there = listed(&format!("{SNAPSHOTS}/{id}/{FILE}")) || listed(&mark(REMOVED, id));
+        let is_there = listed(&format!("{SNAPSHOTS}/{id}/{FILE}")) || shared.is_removed(id);
         if is_there || shared.known().snapshots.contains(id) {
             return Ok(None);
         }
@@ -79,10 +89,10 @@ impl Store {
             Err(error) if error.damage().is_some() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let is_here = |file: &FileDigest| {
+        let stands = |file: &FileDigest| {
             fs::metadata(snapshot.dir.join(&file.path)).is_ok_and(|meta| meta.len() == file.bytes)
         };
-        Ok(snapshot.manifest.files.iter().all(is_here).then_some(snapshot))
+        Ok(snapshot.manifest.files.iter().all(stands).then_some(snapshot))
     }
 
     async fn send_snapshot(
@@ -158,11 +168,12 @@ impl Store {
         if items.is_empty() {
             return Ok(());
         }
-        let sent: Vec<(String, PathBuf)> =
-            items.iter().map(|item| (item.path.clone(), item.file.clone())).collect();
+        // Taken before they are sent: a record that grows meanwhile is sent once more.
+        let digest = |item: &Item| Ok((item.path.clone(), disk::sha256_file(&item.file)?.0));
+        let sent: Vec<(String, String)> = items.iter().map(digest).collect::<Result<_, Error>>()?;
         send_all(shared, items, uploaded).await?;
-        for (path, file) in sent {
-            shared.same(&path, &file)?;
+        for (path, sha256) in sent {
+            shared.same(&path, sha256);
         }
         self.save_known(shared)
     }

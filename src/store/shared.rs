@@ -116,6 +116,11 @@ impl Shared {
         ids
     }
 
+    /// Whether somebody removed a snapshot, here or elsewhere.
+    pub(super) fn is_removed(&self, id: &SnapshotId) -> bool {
+        self.listed().contains_key(&mark(REMOVED, id))
+    }
+
     /// Sends a file, and remembers that it stands there.
     pub(super) async fn send(&self, path: &str, file: &Path) -> Result<(), Error> {
         let entry = self.bucket.send(path, file).await?;
@@ -178,17 +183,15 @@ pub enum Locked {
 }
 
 impl Store {
-    /// Lets the store stand in a bucket too: lists what is there.
+    /// Lets the store stand in a bucket too; nothing is asked of it yet.
     pub async fn join(mut self, location: &Location) -> Result<Self, Error> {
         let folder = self.root.file_name().map(|name| name.to_string_lossy().into_owned());
         let bucket = Bucket::open(location, &folder.unwrap_or_default()).await?;
-        let listed = bucket.list_after(AFTER_OBJECTS).await?;
-        let coming = bucket.list(&format!("{INCOMING}/")).await?;
         let known = read_known(&self.root, bucket.name())?;
         self.shared = Some(Arc::new(Shared {
             bucket,
             reads_back: location.reads_back,
-            listed: Mutex::new(listed.into_iter().chain(coming).collect()),
+            listed: Mutex::default(),
             objects: OnceCell::new(),
             proved: Mutex::default(),
             known: Mutex::new(known),
@@ -248,9 +251,13 @@ impl Store {
         Ok(())
     }
 
-    /// Brings what is small and absent here: manifests, proofs, rehearsals, runs, pins, confirmations.
+    /// Lists what stands in the bucket, and brings what is small and absent here: manifests, proofs,
+    /// rehearsals, runs, pins, confirmations.
     pub async fn pull(&self) -> Result<(), Error> {
         let Some(shared) = self.shared.clone() else { return Ok(()) };
+        let mut listed = shared.bucket.list_after(AFTER_OBJECTS).await?;
+        listed.extend(shared.bucket.list(&format!("{INCOMING}/")).await?);
+        *shared.listed() = listed;
         self.forget_pins(&shared)?;
         let wanted: Vec<String> = shared.listed().keys().filter(|path| is_pulled(path)).cloned().collect();
         let root = &self.root;
@@ -267,7 +274,7 @@ impl Store {
             let Some(entry) = entry else { return Ok(()) };
             if shared.newer(&path, &file, &entry)? == Newer::There {
                 shared.bucket.receive(&path, &file, None).await?;
-                shared.same(&path, &file)?;
+                shared.same(&path, disk::sha256_file(&file)?.0);
             }
             Ok(())
         };
@@ -282,8 +289,7 @@ impl Store {
     fn is_wanted(&self, shared: &Shared, path: &str) -> bool {
         let id = path.strip_prefix("snapshots/").and_then(|rest| rest.split_once('/')?.0.parse().ok());
         let Some(id): Option<SnapshotId> = id else { return true };
-        !shared.listed().contains_key(&mark(REMOVED, &id))
-            && shared.listed().contains_key(&format!("{SNAPSHOTS}/{id}/{FILE}"))
+        !shared.is_removed(&id) && shared.listed().contains_key(&format!("{SNAPSHOTS}/{id}/{FILE}"))
     }
 
     /// Pins that were here and there, and are no longer there: somebody else unpinned.
@@ -317,9 +323,9 @@ impl Shared {
         };
         let (sha256, size) = disk::sha256_file(file)?;
         let before = self.known().records.get(path).cloned();
-        let is_here = before.as_ref().is_some_and(|same| same.sha256 == sha256);
-        let is_there = before.as_ref().is_some_and(|same| same.etag == there.etag);
-        Ok(match (is_here, is_there) {
+        let same_here = before.as_ref().is_some_and(|same| same.sha256 == sha256);
+        let kept_there = before.as_ref().is_some_and(|same| same.etag == there.etag);
+        Ok(match (same_here, kept_there) {
             (true, true) => Newer::Neither,
             (true, false) => Newer::There,
             (false, true) => Newer::Here,
@@ -344,12 +350,11 @@ impl Shared {
         Ok(self.newer(path, file, &there)? == Newer::Here)
     }
 
-    /// Notes that a record is the same here and there.
-    pub(super) fn same(&self, path: &str, file: &Path) -> Result<(), Error> {
-        let Some(etag) = self.listed().get(path).map(|entry| entry.etag.clone()) else { return Ok(()) };
-        let (sha256, _) = disk::sha256_file(file)?;
-        self.known().records.insert(path.to_owned(), Same { etag, sha256 });
-        Ok(())
+    /// Notes that a record has these bytes here and there.
+    pub(super) fn same(&self, path: &str, sha256: String) {
+        if let Some(etag) = self.listed().get(path).map(|entry| entry.etag.clone()) {
+            self.known().records.insert(path.to_owned(), Same { etag, sha256 });
+        }
     }
 
     /// Notes that a record is gone on both sides.
@@ -393,4 +398,36 @@ fn is_pulled(path: &str) -> bool {
 pub(super) fn local(root: &Path, path: &str) -> Result<PathBuf, Error> {
     let is_name = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
     if path.split('/').all(is_name) { Ok(root.join(path)) } else { Err(Error::StrangePath(path.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_in_the_bucket_leads_out_of_the_folder() {
+        let root = Path::new("/state/t");
+        let read = |path: &str| local(root, path).ok();
+        assert_eq!(read("snapshots/x/config/a b.toml"), Some(root.join("snapshots/x/config/a b.toml")));
+        for path in ["../x", "runs/../../x", "/etc/passwd", "runs//x", "runs/./x", "", "runs/a\0b"] {
+            assert_eq!(read(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_small_is_brought_before_it_is_asked_for() {
+        let id = "20270115T080000Z-000001";
+        for path in ["manifest.json", "proofs/1-decoded.json"] {
+            assert!(is_pulled(&format!("snapshots/{id}/{path}")), "{path}");
+        }
+        for path in
+            ["runs/1.jsonl", "pins/x.json", "secrets-confirmed.json", "rollbacks/1/salvage/index.jsonl"]
+        {
+            assert!(is_pulled(path), "{path}");
+        }
+        for path in ["snapshots/x/manifest.json", "rollbacks/1/saved/rows", "locks/run", "removed/x.json"] {
+            assert!(!is_pulled(path), "{path}");
+        }
+        assert!(!is_pulled(&format!("snapshots/{id}/database/archive/toc.dat")));
+    }
 }

@@ -37,6 +37,7 @@ mod salvage;
 mod scratch;
 mod secrets;
 mod secrets_inventory;
+mod shared;
 mod spoiled;
 mod storage;
 mod store;

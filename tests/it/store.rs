@@ -111,8 +111,9 @@ fn an_address_that_nobody_answers_is_named() {
     let location = Location { access: objects::Access { endpoint, ..location.access }, ..location };
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), "target").unwrap();
-    let failed = weed.runtime.block_on(store.join(&location)).unwrap_err();
+    let store = weed.runtime.block_on(store.join(&location)).unwrap();
+    let failed = weed.runtime.block_on(store.pull()).unwrap_err();
     let Error::Bucket { name, source } = failed else { panic!("{failed:?}") };
-    assert_eq!(name, format!("s3://{}/team/target", weed.bucket));
+    assert_eq!(name, format!("{}/target", weed.address()));
     assert!(matches!(*source, objects::Error::Transport { .. }), "{source:?}");
 }

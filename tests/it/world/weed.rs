@@ -1,5 +1,5 @@
 //! SeaweedFS: an S3 server that is none of ours. One for all tests of a run, started by the first that
-//! asks for it, and a bucket for each test.
+//! asks for it, and a folder of its bucket for each test: every bucket would take volumes of its own.
 
 use super::{World, told};
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -21,9 +21,11 @@ const S3: &str = "127.0.0.1:8334";
 const OWNER: [&str; 2] = ["OWNERKEY", "an-owner/secret+1"];
 const READER: [&str; 2] = ["READERKEY", "a-reader/secret+1"];
 
-/// A bucket on the server.
+const BUCKET: &str = "evidence";
+
+/// A folder of the bucket.
 pub(crate) struct Weed {
-    pub(crate) bucket: String,
+    folder: String,
     pub(crate) runtime: Runtime,
     s3: aws_sdk_s3::Client,
 }
@@ -34,7 +36,7 @@ impl Weed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         up();
         let runtime = Runtime::new().unwrap();
-        let bucket = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
@@ -44,8 +46,9 @@ impl Weed {
             .force_path_style(true)
             .build();
         let s3 = aws_sdk_s3::Client::from_conf(config);
-        runtime.block_on(s3.create_bucket().bucket(&bucket).send()).unwrap();
-        Self { bucket, runtime, s3 }
+        // It is there when an earlier test made it.
+        drop(runtime.block_on(s3.create_bucket().bucket(BUCKET).send()));
+        Self { folder, runtime, s3 }
     }
 
     /// The pair of keys that may do everything.
@@ -58,11 +61,16 @@ impl Weed {
         pair(READER)
     }
 
+    /// The same as text.
+    pub(crate) fn reader_pair() -> [&'static str; 2] {
+        READER
+    }
+
     /// Where a store in this bucket is.
     pub(crate) fn location(&self, keys: Keys) -> Location {
         let endpoint = Endpoint::of_store(&self.endpoint()).unwrap();
         Location {
-            address: format!("s3://{}/team", self.bucket).parse().unwrap(),
+            address: self.address().parse().unwrap(),
             access: Access { endpoint, region: None, keys: Some(keys), service_role: None },
             reads_back: true,
         }
@@ -73,18 +81,34 @@ impl Weed {
         self.runtime.block_on(Bucket::open(&self.location(keys), "target")).unwrap()
     }
 
+    /// The address of the folder.
+    pub(crate) fn address(&self) -> String {
+        format!("s3://{BUCKET}/{}", self.folder)
+    }
+
+    fn path(&self, key: &str) -> String {
+        format!("{}/{key}", self.folder)
+    }
+
     /// The address of the server.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{S3}")
     }
 
-    /// All keys of the bucket.
+    /// All keys below the folder.
     pub(crate) fn keys(&self) -> Vec<String> {
         let read = async {
-            let mut pages = self.s3.list_objects_v2().bucket(&self.bucket).into_paginator().send();
+            let folder = self.path("");
+            let request = self.s3.list_objects_v2().bucket(BUCKET).prefix(&folder);
+            let mut pages = request.into_paginator().send();
             let mut keys = Vec::new();
             while let Some(page) = pages.next().await {
-                keys.extend(page.unwrap().contents().iter().map(|object| object.key().unwrap().to_owned()));
+                keys.extend(
+                    page.unwrap()
+                        .contents()
+                        .iter()
+                        .map(|object| object.key().unwrap().replacen(&folder, "", 1)),
+                );
             }
             keys
         };
@@ -101,7 +125,7 @@ impl Weed {
     /// The bytes of an object.
     pub(crate) fn get(&self, key: &str) -> Vec<u8> {
         let read = async {
-            let object = self.s3.get_object().bucket(&self.bucket).key(key).send().await.unwrap();
+            let object = self.s3.get_object().bucket(BUCKET).key(self.path(key)).send().await.unwrap();
             object.body.collect().await.unwrap().to_vec()
         };
         self.runtime.block_on(read)
@@ -109,13 +133,13 @@ impl Weed {
 
     /// Writes an object behind everybody's back.
     pub(crate) fn put(&self, key: &str, bytes: &[u8]) {
-        let put = self.s3.put_object().bucket(&self.bucket).key(key).body(bytes.to_vec().into());
+        let put = self.s3.put_object().bucket(BUCKET).key(self.path(key)).body(bytes.to_vec().into());
         self.runtime.block_on(put.send()).unwrap();
     }
 
     /// Removes one.
     pub(crate) fn remove(&self, key: &str) {
-        let remove = self.s3.delete_object().bucket(&self.bucket).key(key);
+        let remove = self.s3.delete_object().bucket(BUCKET).key(self.path(key));
         self.runtime.block_on(remove.send()).unwrap();
     }
 }
@@ -125,10 +149,18 @@ fn pair([id, secret]: [&str; 2]) -> Keys {
 }
 
 impl World {
+    /// Looks at another world's target and store from a state folder of its own.
+    pub(crate) fn same_target(&mut self, other: &Self) {
+        let shared = |name: &str| name.starts_with("SUPA_SAFE_STORE") || name == "SUPA_SAFE_DB_URL";
+        for (name, value) in other.env.iter().filter(|(name, _)| shared(name)) {
+            self.set(name, value.clone());
+        }
+    }
+
     /// A bucket, which this world's runs have as their store.
     pub(crate) fn weed(&mut self) -> Weed {
         let weed = Weed::new();
-        self.set("SUPA_SAFE_STORE", format!("s3://{}/team", weed.bucket));
+        self.set("SUPA_SAFE_STORE", weed.address());
         self.set("SUPA_SAFE_STORE_ENDPOINT", weed.endpoint());
         self.set("SUPA_SAFE_STORE_ACCESS_KEY_ID", OWNER[0]);
         self.set("SUPA_SAFE_STORE_SECRET_ACCESS_KEY", OWNER[1]);
