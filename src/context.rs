@@ -49,12 +49,12 @@ impl Context {
 
     /// Leaves what was written so far in the shared store, where there is one.
     pub async fn share(&self) -> Result<Kept, store::Error> {
-        self.store.share((self.clock)()).await
+        Box::pin(self.store.share((self.clock)())).await
     }
 
     /// The same of records alone: a rollback waits for no snapshot.
     pub async fn share_records(&self) -> Result<Kept, store::Error> {
-        self.store.share_records().await
+        Box::pin(self.store.share_records()).await
     }
 
     /// Tells that a stage began; the returned watch tells its end.

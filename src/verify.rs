@@ -139,20 +139,20 @@ fn take_damage(standing: &mut Standing) {
 
 async fn look(context: &Context, snapshot: &Snapshot, look: Look) -> Result<Standing, Error> {
     let store = &context.store;
-    let lost = store.fetch(snapshot).await?;
+    let lost = Box::pin(store.fetch(snapshot)).await?;
     let mut standing = store.standing(snapshot)?;
     standing.broken.extend(damage(snapshot).await?);
     // An index that is not the one of its digest is no guide to anything.
     if let Some(counts) = snapshot.manifest.storage.filter(|_| standing.broken.is_empty()) {
         let (index, objects) = (snapshot.storage_index(), store.objects()?);
-        store.fetch_objects(&index).await?;
+        Box::pin(store.fetch_objects(&index)).await?;
         let found = tokio::task::spawn_blocking(move || storage::damage(&index, counts, &objects, look))
             .await
             .map_err(io::Error::other)??;
         standing.broken.extend(found);
     }
     let depth = if look == Look::Digest { Depth::Bytes } else { Depth::Listing };
-    standing.broken.extend(store.examine(snapshot, depth).await?);
+    standing.broken.extend(Box::pin(store.examine(snapshot, depth)).await?);
     standing.broken.extend(lost);
     standing.broken.dedup();
     Ok(standing)
@@ -170,7 +170,7 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
 async fn read_back(snapshot: Snapshot, context: &Context) -> Result<Verified, Error> {
     let installation =
         installs::client_for(snapshot.manifest.server.major(), &context.machine.installations)?;
-    let lost = context.store.fetch(&snapshot).await?;
+    let lost = Box::pin(context.store.fetch(&snapshot)).await?;
     if !lost.is_empty() {
         return Err(Error::Damaged { id: snapshot.id().clone(), what: lost });
     }

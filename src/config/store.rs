@@ -10,7 +10,7 @@ use crate::store::{Address, Location};
 const LOCAL: &str = "local";
 
 /// Variables that tell of a CI job: the one that nearly all of them set, and those of Azure Pipelines,
-/// Jenkins, TeamCity, and AWS CodeBuild, which set others.
+/// Jenkins, `TeamCity`, and AWS `CodeBuild`, which set others.
 const CI_VARIABLES: [&str; 5] = ["CI", "TF_BUILD", "JENKINS_URL", "TEAMCITY_VERSION", "CODEBUILD_BUILD_ID"];
 
 impl Surroundings {

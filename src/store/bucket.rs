@@ -68,7 +68,7 @@ pub struct Location {
 #[derive(Clone, Debug)]
 pub struct Bucket {
     client: Client,
-    bucket: String,
+    within: String,
     folder: String,
     /// What people know it by.
     name: String,
@@ -88,12 +88,12 @@ impl Bucket {
     pub async fn open(location: &Location, target_folder: &str) -> Result<Self, Error> {
         let Address { bucket, prefix } = &location.address;
         let name = format!("{}/{target_folder}", location.address);
-        let client = Client::new(&location.access)
+        let client = Box::pin(Client::new(&location.access))
             .await
             .map_err(|source| Error::Bucket { name: name.clone(), source: Box::new(source) })?;
         let folder =
             if prefix.is_empty() { target_folder.to_owned() } else { format!("{prefix}/{target_folder}") };
-        Ok(Self { client, bucket: bucket.clone(), folder, name })
+        Ok(Self { client, within: bucket.clone(), folder, name })
     }
 
     /// Its address, for people.
@@ -121,9 +121,9 @@ impl Bucket {
 
     async fn listed(&self, below: &str, after: Option<String>) -> Result<BTreeMap<String, Entry>, Error> {
         let prefix = self.key(below);
-        let mut pages = self.client.pages_below(&self.bucket, &prefix, after);
+        let mut pages = self.client.pages_below(&self.within, &prefix, after);
         let mut found = BTreeMap::new();
-        while let Some(page) = pages.next().await.map_err(|error| self.error(error))? {
+        while let Some(page) = Box::pin(pages.next()).await.map_err(|error| self.error(error))? {
             found.extend(page.into_iter().filter_map(|listed| {
                 let path = listed.key.strip_prefix(&self.folder)?.strip_prefix('/')?.to_owned();
                 let etag = listed.etag.unwrap_or_default();
@@ -142,7 +142,7 @@ impl Bucket {
         let (size, key) = (meta.len(), self.key(path));
         let etag = if size > PART {
             let upload = Upload { file, size, etag: None, content_type: None, cache_control: None };
-            self.client.put(&self.bucket, &key, &upload).await.map_err(|error| self.error(error))?
+            Box::pin(self.client.put(&self.within, &key, &upload)).await.map_err(|error| self.error(error))?
         } else {
             let file = file.to_owned();
             let bytes =
@@ -165,11 +165,9 @@ impl Bucket {
     ) -> Result<bool, Error> {
         let dir: PathBuf = file.parent().map(Path::to_owned).unwrap_or_default();
         disk::make_private_dir(&dir)?;
-        let (temp, received) = self
-            .client
-            .get(&self.bucket, &self.key(path), || disk::Temp::new_in(&dir))
-            .await
-            .map_err(|error| self.error(error))?;
+        let key = self.key(path);
+        let get = self.client.get(&self.within, &key, || disk::Temp::new_in(&dir));
+        let (temp, received) = Box::pin(get).await.map_err(|error| self.error(error))?;
         let fits = |wanted: &FileDigest| wanted.sha256 == received.sha256 && wanted.bytes == received.size;
         if !expected.is_none_or(fits) {
             return Ok(false);
@@ -182,7 +180,7 @@ impl Bucket {
 
     /// Reads an object without keeping it: SHA-256 and length; `None` when it is not there.
     pub(super) async fn digest(&self, path: &str) -> Result<Option<(String, u64)>, Error> {
-        match self.client.get(&self.bucket, &self.key(path), || Ok(io::sink())).await {
+        match Box::pin(self.client.get(&self.within, &self.key(path), || Ok(io::sink()))).await {
             Ok((_, received)) => Ok(Some((received.sha256, received.size))),
             Err(objects::Error::NotFound { .. } | objects::Error::NoBytes { .. }) => Ok(None),
             Err(error) => Err(self.error(error)),
@@ -192,12 +190,14 @@ impl Bucket {
     /// Writes a small record.
     pub async fn write(&self, path: &str, bytes: &Bytes, on: Condition<'_>) -> Result<Put, Error> {
         let key = self.key(path);
-        self.client.put_bytes((&self.bucket, &key), bytes, on).await.map_err(|error| self.error(error))
+        Box::pin(self.client.put_bytes((&self.within, &key), bytes, on))
+            .await
+            .map_err(|error| self.error(error))
     }
 
     /// Reads a small record; `None` when it is not there.
     pub async fn read(&self, path: &str) -> Result<Option<Kept>, Error> {
-        self.client.read(&self.bucket, &self.key(path)).await.map_err(|error| self.error(error))
+        Box::pin(self.client.read(&self.within, &self.key(path))).await.map_err(|error| self.error(error))
     }
 
     /// Whether the service refuses a second write of what is there already; lists, writes, and removes
@@ -213,12 +213,14 @@ impl Bucket {
 
     /// Removes an object; one that is not there is as good as removed.
     pub async fn remove(&self, path: &str) -> Result<(), Error> {
-        self.client.delete(&self.bucket, &self.key(path)).await.map_err(|error| self.error(error))
+        Box::pin(self.client.delete(&self.within, &self.key(path))).await.map_err(|error| self.error(error))
     }
 
     /// Ends uploads of dead runs.
     pub(super) async fn end_unfinished(&self) -> Result<usize, Error> {
-        self.client.end_unfinished(&self.bucket, &self.key("")).await.map_err(|error| self.error(error))
+        Box::pin(self.client.end_unfinished(&self.within, &self.key("")))
+            .await
+            .map_err(|error| self.error(error))
     }
 }
 

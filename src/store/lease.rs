@@ -65,7 +65,7 @@ pub(super) struct Lease {
 /// What became of the wish for a lock.
 pub(super) enum Taken {
     /// It is held now; of a dead run, if there was one.
-    Held(Lease, Option<Holder>),
+    Held(Box<Lease>, Option<Holder>),
     /// Somebody else holds it.
     By(Box<Holder>),
 }
@@ -96,7 +96,7 @@ impl Lease {
                     Put::Written(etag) => (etag, false),
                 };
                 let lease = Self::hold(bucket, path, (holder, etag), clock, is_exclusive);
-                return Ok(Taken::Held(lease, None));
+                return Ok(Taken::Held(Box::new(lease), None));
             };
             let Ok(other) = serde_json::from_slice::<Holder>(&found.bytes) else {
                 return Err(Error::StrangeLock(format!("{}/{path}", bucket.name())));
@@ -104,7 +104,7 @@ impl Lease {
             if other.nonce == holder.nonce {
                 // The first write arrived, and its answer did not.
                 let lease = Self::hold(bucket, path, (holder, found.etag), clock, true);
-                return Ok(Taken::Held(lease, None));
+                return Ok(Taken::Held(Box::new(lease), None));
             }
             let is_own = other.machine == holder.machine;
             let age = found.modified.map_or(0, |modified| clock().as_second() - modified);
@@ -113,7 +113,7 @@ impl Lease {
             }
             if let Put::Written(etag) = bucket.write(path, &bytes, Condition::Same(&found.etag)).await? {
                 let lease = Self::hold(bucket, path, (holder, etag), clock, true);
-                return Ok(Taken::Held(lease, Some(other)));
+                return Ok(Taken::Held(Box::new(lease), Some(other)));
             }
         }
     }

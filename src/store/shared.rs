@@ -224,7 +224,7 @@ impl Store {
             Taken::By(holder) => Ok(Locked::By(holder)),
             Taken::Held(lease, before) => {
                 let is_exclusive = lease.is_exclusive;
-                shared.leases.lock().await.push(lease);
+                shared.leases.lock().await.push(*lease);
                 Ok(Locked::Held { before, is_exclusive })
             }
         }
@@ -278,7 +278,7 @@ impl Store {
             }
             Ok(())
         };
-        let work = wanted.into_iter().filter(|path| self.is_wanted(shared, path)).map(one);
+        let work = wanted.into_iter().filter(|path| Self::is_wanted(shared, path)).map(one);
         stream::iter(work).buffer_unordered(2 * TRANSFERS).try_collect::<()>().await?;
         let ids = shared.ids();
         shared.known().snapshots.extend(ids);
@@ -286,7 +286,7 @@ impl Store {
     }
 
     /// Nothing is brought of a snapshot that somebody removed, or whose upload has not ended.
-    fn is_wanted(&self, shared: &Shared, path: &str) -> bool {
+    fn is_wanted(shared: &Shared, path: &str) -> bool {
         let id = path.strip_prefix("snapshots/").and_then(|rest| rest.split_once('/')?.0.parse().ok());
         let Some(id): Option<SnapshotId> = id else { return true };
         !shared.is_removed(&id) && shared.listed().contains_key(&format!("{SNAPSHOTS}/{id}/{FILE}"))
@@ -329,7 +329,9 @@ impl Shared {
             (true, true) => Newer::Neither,
             (true, false) => Newer::There,
             (false, true) => Newer::Here,
-            (false, false) if path.ends_with(".jsonl") && size != there.size => {
+            (false, false)
+                if Path::new(path).extension().is_some_and(|kind| kind == "jsonl") && size != there.size =>
+            {
                 if size > there.size {
                     Newer::Here
                 } else {
@@ -386,8 +388,7 @@ fn read_known(root: &Path, bucket: &str) -> Result<Known, Error> {
 fn is_pulled(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
-        [SNAPSHOTS, id, FILE] => id.parse::<SnapshotId>().is_ok(),
-        [SNAPSHOTS, id, "proofs", _] => id.parse::<SnapshotId>().is_ok(),
+        [SNAPSHOTS, id, FILE] | [SNAPSHOTS, id, "proofs", _] => id.parse::<SnapshotId>().is_ok(),
         ["rehearsals" | "runs" | "pins", _] | [super::CONFIRMED] => true,
         ["rollbacks", _, rest @ ..] => rest.join("/") == SALVAGED,
         _ => false,

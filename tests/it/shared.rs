@@ -241,7 +241,7 @@ fn a_line_that_is_cut_keeps_the_push_back() {
     assert_eq!(failed["target_touched"], false);
     assert_eq!(world.state(), before);
     assert!(!weed.keys().iter().any(|key| key.ends_with("/manifest.json")), "{:#?}", weed.keys());
-    world.set("SUPA_SAFE_STORE_ENDPOINT", weed.endpoint());
+    world.set("SUPA_SAFE_STORE_ENDPOINT", Weed::endpoint());
     drop(world.migrate(&[]).exits(0));
 }
 
@@ -291,7 +291,7 @@ fn a_policy_may_name_a_ci_machine_that_stays() {
 fn the_projects_own_storage_is_no_store() {
     let mut world = world();
     let weed = world.weed();
-    world.set("SUPA_SAFE_STORAGE_URL", weed.endpoint() + "/");
+    world.set("SUPA_SAFE_STORAGE_URL", Weed::endpoint() + "/");
     assert_eq!(world.run(["list"]).code, 2);
     assert_eq!(world.migrate(&[]).code, 2);
     assert_eq!(weed.keys(), [""; 0]);

@@ -1,4 +1,4 @@
-//! SeaweedFS: an S3 server that is none of ours. One for all tests of a run, started by the first that
+//! `SeaweedFS`: an S3 server that is none of ours. One for all tests of a run, started by the first that
 //! asks for it, and a folder of its bucket for each test: every bucket would take volumes of its own.
 
 use super::{World, told};
@@ -68,7 +68,7 @@ impl Weed {
 
     /// Where a store in this bucket is.
     pub(crate) fn location(&self, keys: Keys) -> Location {
-        let endpoint = Endpoint::of_store(&self.endpoint()).unwrap();
+        let endpoint = Endpoint::of_store(&Self::endpoint()).unwrap();
         Location {
             address: self.address().parse().unwrap(),
             access: Access { endpoint, region: None, keys: Some(keys), service_role: None },
@@ -91,7 +91,7 @@ impl Weed {
     }
 
     /// The address of the server.
-    pub(crate) fn endpoint(&self) -> String {
+    pub(crate) fn endpoint() -> String {
         format!("http://{S3}")
     }
 
@@ -161,7 +161,7 @@ impl World {
     pub(crate) fn weed(&mut self) -> Weed {
         let weed = Weed::new();
         self.set("SUPA_SAFE_STORE", weed.address());
-        self.set("SUPA_SAFE_STORE_ENDPOINT", weed.endpoint());
+        self.set("SUPA_SAFE_STORE_ENDPOINT", Weed::endpoint());
         self.set("SUPA_SAFE_STORE_ACCESS_KEY_ID", OWNER[0]);
         self.set("SUPA_SAFE_STORE_SECRET_ACCESS_KEY", OWNER[1]);
         weed
@@ -177,7 +177,7 @@ fn up() {
         return;
     }
     start(&dir);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while TcpStream::connect(S3).is_err() {
         assert!(Instant::now() < deadline, "SeaweedFS does not answer: see {}", dir.join("log").display());
         std::thread::sleep(Duration::from_millis(50));
