@@ -6,7 +6,7 @@ use crate::manifest::{SnapshotId, Strength};
 use crate::policy::{Facts, Finding, Policy, judge};
 use crate::rehearse::{Rehearsed, Subject};
 use crate::runbook::Written;
-use crate::store;
+use crate::store::{self, Kept};
 use crate::verify::Verified;
 use jiff::{SignedDuration, Timestamp};
 
@@ -86,6 +86,8 @@ pub struct Case<'a> {
     pub runbook: &'a Written,
     /// What will be pushed.
     pub subject: Subject<'a>,
+    /// Where the evidence stands.
+    pub kept: Kept,
 }
 
 /// Leave to push once, bound to target, snapshot, and pending files, until it expires.
@@ -134,6 +136,14 @@ pub fn grant<'a>(
         && case.rehearsed.is_none_or(|rehearsed| rehearsed.record().key == key)
         && (case.rehearsed.is_some() || case.policy.allow_unrehearsed)
         && case.facts.snapshot.as_ref().is_some_and(|snapshot| snapshot.id == manifest.id);
+    if !case.kept.has(&manifest.id) {
+        findings.push(Finding {
+            rule: crate::policy::Rule::Digests,
+            fact: format!("snapshot {} does not stand in the shared store", manifest.id),
+            fix: "run `supa-safe migrate` again, which takes another one".to_owned(),
+            refuses: true,
+        });
+    }
     if !bound {
         findings.push(Finding {
             rule: crate::policy::Rule::NotRehearsed,

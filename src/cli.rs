@@ -1,6 +1,7 @@
 //! The command line: arguments, the stages in order, and where errors become failures with the
 //! next step. The only module that reads the clock.
 
+mod bucket;
 mod check;
 mod confirm;
 #[cfg(feature = "demo")]
@@ -276,6 +277,11 @@ impl Setting {
             (false, 1) => Loudness::Verbose,
             (false, _) => Loudness::VeryVerbose,
         }
+    }
+
+    /// The name of this machine.
+    fn host(&self) -> String {
+        self.surroundings.host()
     }
 
     /// Whether a person may be asked.

@@ -3,6 +3,7 @@
 
 pub mod env_files;
 mod storage;
+mod store;
 
 pub use storage::{Linked, Storage, Withheld};
 
@@ -10,6 +11,7 @@ use crate::manifest::{ComponentName, Strength};
 use crate::objects::EndpointError;
 use crate::policy::Policy;
 use crate::secret::Secret;
+use crate::store::BadAddress;
 use crate::target::{Defaults, ProjectRef};
 use fs_err as fs;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
@@ -73,6 +75,12 @@ pub enum Error {
     /// The address of Storage is none.
     #[error(transparent)]
     Storage(#[from] EndpointError),
+    /// The address of the shared store is none.
+    #[error("`store` cannot be used")]
+    Store(#[from] BadAddress),
+    /// Nothing says where Amazon keeps the bucket.
+    #[error("`store` names a bucket, and neither `store_endpoint` nor `store_region` says where it is")]
+    NoStoreRegion,
     /// Of a pair of keys one is set.
     #[error("{set} is set and {missing} is not")]
     Half {
@@ -118,6 +126,12 @@ impl Surroundings {
             .get(&OsString::from(name))
             .map(|value| value.to_string_lossy().into_owned())
             .filter(|value| !value.is_empty())
+    }
+
+    /// The name of this machine, as far as it is known without asking.
+    pub fn host(&self) -> String {
+        self.variable("HOSTNAME")
+            .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
     }
 
     /// The whole environment, for programs that need one.
@@ -187,6 +201,12 @@ struct PolicyFile {
     storage_url: Option<String>,
     storage_profile: Option<String>,
     storage_region: Option<String>,
+    store: Option<String>,
+    store_endpoint: Option<String>,
+    store_region: Option<String>,
+    store_profile: Option<String>,
+    store_reads_back: Option<bool>,
+    allow_local_store: Option<bool>,
     pg_bin: Option<PathBuf>,
     supabase_bin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
@@ -235,6 +255,12 @@ struct TargetSection {
     storage_url: Option<String>,
     storage_profile: Option<String>,
     storage_region: Option<String>,
+    store: Option<String>,
+    store_endpoint: Option<String>,
+    store_region: Option<String>,
+    store_profile: Option<String>,
+    store_reads_back: Option<bool>,
+    allow_local_store: Option<bool>,
 }
 
 /// Settings that flags give.
@@ -338,6 +364,7 @@ impl Config {
             accept_edited: own.accept_edited.or_else(|| self.file.accept_edited.clone()).unwrap_or_default(),
             allow_drift: own.allow_drift.or(self.file.allow_drift).unwrap_or_default(),
             max_block: max_block.unwrap_or(default.max_block),
+            allow_local_store: own.allow_local_store.or(self.file.allow_local_store).unwrap_or_default(),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::event::{Event, Observer, Stage};
 use crate::objects::Access;
-use crate::store::Store;
+use crate::store::{self, Kept, Store};
 use crate::tools::Machine;
 use crate::tools::supabase::cloud::Cloud;
 use jiff::{SignedDuration, Timestamp};
@@ -45,6 +45,16 @@ impl Context {
     /// Tells a warning.
     pub fn warn(&self, text: impl Into<String>) {
         self.tell(&Event::Warning { text: text.into() });
+    }
+
+    /// Leaves what was written so far in the shared store, where there is one.
+    pub async fn share(&self) -> Result<Kept, store::Error> {
+        Box::pin(self.store.share((self.clock)())).await
+    }
+
+    /// The same of records alone: a rollback waits for no snapshot.
+    pub async fn share_records(&self) -> Result<Kept, store::Error> {
+        Box::pin(self.store.share_records()).await
     }
 
     /// Tells that a stage began; the returned watch tells its end.

@@ -43,6 +43,9 @@ pub enum Error {
     /// A folder could not be made.
     #[error("cannot prepare the push")]
     Io(#[from] io::Error),
+    /// The shared store failed, before the push began.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
     /// Another run works on the target.
     #[error("another run of supa-safe works on this target, on this machine or another one")]
     Locked,
@@ -148,6 +151,8 @@ pub async fn push(
         files: subject.pending.migrations.iter().map(|file| file.file_name.clone()).collect(),
         history: before,
     });
+    // Whoever comes next may come on another machine.
+    context.share().await?;
     let running = cmd.start()?;
     if let Some(pid) = running.pid() {
         context.tell(&Event::DelegatePid { pid });

@@ -160,6 +160,15 @@ pub enum Hook {
     Elsewhere(String),
 }
 
+/// The shared store.
+#[derive(Debug)]
+pub struct Shared {
+    /// Its address.
+    pub name: String,
+    /// Whether the service keeps two runs apart, or why it cannot be used.
+    pub tried: Result<bool, Failure>,
+}
+
 /// Where evidence stands.
 #[derive(Debug)]
 pub struct State {
@@ -210,6 +219,8 @@ pub struct Facts {
     pub profile: Option<String>,
     /// The hook.
     pub hook: Hook,
+    /// The shared store, when one is named.
+    pub shared: Option<Shared>,
     /// Where evidence stands, or why that is not known.
     pub state: Result<State, Failure>,
 }

@@ -129,6 +129,10 @@ pub async fn collect(target: &Target, context: &Context, want: Want) -> Result<C
     if let Some(storage) = storage.filter(|_| manifest.storage.is_some()) {
         storage.finish()?;
     }
+    let kept = context.share().await?;
+    if let Some(name) = context.store.bucket_name() {
+        context.note(format!("{} files of it were sent to `{name}`", kept.uploaded.files));
+    }
     let rows: u64 = manifest.database.tables.iter().map(|table| table.count).sum();
     watch.done(format!(
         "{} tables, {rows} rows, {}",

@@ -1,4 +1,5 @@
-//! Supabase Storage: lists buckets, reads and writes objects, probes them. No workflow.
+//! Object stores that speak S3, Supabase Storage before all: lists buckets, reads and writes objects,
+//! probes them. No workflow.
 //!
 //! The server answers listings from rows and reads from bytes (facts of supabase/storage 1.11.2,
 //! measured): a listing proves nothing about bytes, and a read proves one object.
@@ -7,6 +8,7 @@ mod client;
 mod digest;
 mod endpoint;
 mod error;
+mod keep;
 mod rest;
 mod upload;
 
@@ -14,8 +16,9 @@ pub use client::{Client, Listed, Pages, Probe, Received};
 pub use digest::{Digests, EtagCheck};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
+pub use keep::{Condition, Kept, Put};
 pub use rest::{Rest, Written};
-pub use upload::Upload;
+pub use upload::{PART, Upload};
 
 use crate::secret::Secret;
 use std::path::PathBuf;
@@ -58,6 +61,15 @@ pub enum Keys {
         id: String,
         /// The secret access key.
         secret: Secret,
+    },
+    /// Keys that end with a session, as Amazon lends them to a CI job.
+    Temporary {
+        /// The access key id.
+        id: String,
+        /// The secret access key.
+        secret: Secret,
+        /// The session's token.
+        token: Secret,
     },
     /// A profile of the AWS files, and nothing else of AWS's search order: that one would sign with
     /// the keys of whatever AWS account this shell has, and ask the cloud's metadata address.

@@ -3,21 +3,25 @@
 //! Numbers are never reused. A finding names the rule, the fact, and what satisfies it; the page
 //! of each rule is `templates/explain/SSnnn.md`.
 
+mod facts;
+mod keeping;
 mod rule;
 mod way_back;
 
+pub use facts::{EditedFile, Facts, Missing, PushFacts, Rehearsal, SnapshotFacts};
+pub use keeping::Keeping;
 pub use rule::{Rule, UnknownRule};
 pub use way_back::{Obstacle, WayBack};
 
 use crate::inventory::Standing;
-use crate::manifest::{ComponentName, Gap, SnapshotId, Strength};
-use crate::target::Identity;
+use crate::manifest::{ComponentName, Strength};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use std::fmt;
 
 /// How far a clock may run ahead before a snapshot counts as from the future.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
+
 /// A rule that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -62,6 +66,8 @@ pub struct Policy {
     pub allow_drift: u64,
     /// How long a push may wait for a lock, or keep others waiting for its own.
     pub max_block: SignedDuration,
+    /// Whether the policy of this target accepts evidence that stands on the disk of a CI job alone.
+    pub allow_local_store: bool,
 }
 
 impl Default for Policy {
@@ -78,95 +84,9 @@ impl Default for Policy {
             accept_edited: Vec::new(),
             allow_drift: 0,
             max_block: SignedDuration::from_secs(5),
+            allow_local_store: false,
         }
     }
-}
-
-/// What is known when the judge is asked.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// The pinned target.
-    pub target: Identity,
-    /// The snapshot in question, when there is one.
-    pub snapshot: Option<SnapshotFacts>,
-    /// Applied files that differ from the history.
-    pub edited: Vec<EditedFile>,
-    /// Sessions on the target that forbid a push.
-    pub sessions: Vec<String>,
-    /// The push in question, from the moment that it is known.
-    pub push: Option<PushFacts>,
-}
-
-/// What is known of a snapshot.
-#[derive(Clone, Debug)]
-pub struct SnapshotFacts {
-    /// Its name.
-    pub id: SnapshotId,
-    /// Which database it is of.
-    pub identity: Identity,
-    /// Its consistency point, by the target's clock.
-    pub taken_at: Timestamp,
-    /// The best proof.
-    pub strength: Strength,
-    /// Files that do not match their digests, in words.
-    pub broken: Vec<String>,
-    /// What components lack.
-    pub missing: Vec<Missing>,
-    /// Where the secrets stand.
-    pub secrets: Vec<Standing>,
-    /// Tables whose rows are not in the archive.
-    pub gaps: Vec<Gap>,
-}
-
-/// Something that a component lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// The component.
-    pub component: ComponentName,
-    /// What it lacks, in words.
-    pub what: String,
-}
-
-/// An applied file that differs from what the history recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EditedFile {
-    /// Its version.
-    pub version: String,
-    /// Its name.
-    pub file: String,
-}
-
-/// What is known of the push.
-#[derive(Clone, Debug)]
-pub struct PushFacts {
-    /// What changed in the pending files since they were frozen, in words.
-    pub changed: Vec<String>,
-    /// Pending files that are not all-or-nothing, in words.
-    pub not_atomic: Vec<String>,
-    /// The rehearsal.
-    pub rehearsal: Rehearsal,
-    /// The way back.
-    pub way_back: WayBack,
-}
-
-/// What is known of the rehearsal of a push.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rehearsal {
-    /// Its turn has not come.
-    NotYet,
-    /// The person asked to leave it out.
-    Off,
-    /// There is none that fits, and why.
-    Missing(String),
-    /// It ran and the migration failed.
-    Failed(String),
-    /// It ran and passed.
-    Passed {
-        /// When, by this machine's clock.
-        at: Timestamp,
-        /// How long ago.
-        age: SignedDuration,
-    },
 }
 
 /// Judges facts by the policy; `now` is the target's clock.
@@ -327,6 +247,7 @@ fn judge_push(policy: &Policy, push: &PushFacts, findings: &mut Vec<Finding>) {
         });
     }
     way_back::judge(policy, &push.way_back, findings);
+    keeping::judge(policy, push.keeping, findings);
     let fix = "run `supa-safe migrate`, which rehearses, or `supa-safe rehearse`";
     match &push.rehearsal {
         Rehearsal::Off if !policy.allow_unrehearsed => findings.push(refusal(
@@ -385,6 +306,8 @@ mod tests {
     use super::*;
     use crate::fingerprint::Class;
     use crate::inventory::State;
+    use crate::manifest::{Gap, SnapshotId};
+    use crate::target::Identity;
     use proptest::prelude::*;
 
     fn identity() -> Identity {
@@ -415,6 +338,7 @@ mod tests {
                 not_atomic: Vec::new(),
                 rehearsal: Rehearsal::Passed { at: at(0), age: SignedDuration::from_secs(60) },
                 way_back: WayBack::default(),
+                keeping: Keeping::Lasting,
             }),
         }
     }

@@ -3,11 +3,21 @@
 //! A snapshot is built under `<id>.partial` and renamed when its manifest is in it, so a folder
 //! without that suffix is whole. Only this module knows the layout.
 
+mod bucket;
+mod copy;
+mod lease;
 mod objects;
 mod removal;
+mod share;
+mod shared;
 
+pub use bucket::{Address, BadAddress, Bucket, Location};
+pub use copy::Depth;
+pub use lease::Holder;
 pub use objects::{Incoming, Objects};
 pub use removal::Unnamed;
+pub use share::{Kept, Uploaded};
+pub use shared::{Asking, Locked};
 
 use crate::disk;
 use crate::inventory::Confirmed;
@@ -16,8 +26,10 @@ use crate::manifest::{BadId, Damage, FILE, FORMAT, Manifest, Proof, SnapshotId, 
 use fs_err as fs;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use shared::Shared;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const PARTIAL: &str = ".partial";
 /// Folder of a draft for what does not last.
@@ -57,6 +69,32 @@ pub enum Error {
         /// Its format.
         found: u32,
     },
+    /// The bucket could not be used.
+    #[error("cannot use the store `{name}`")]
+    Bucket {
+        /// Its address.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<crate::objects::Error>,
+    },
+    /// Something stands where the lock is.
+    #[error("`{0}` is no lock that this program wrote")]
+    StrangeLock(String),
+    /// Another run took the lock.
+    #[error("the lock of the store `{0}` was lost to another run, which took this one for dead")]
+    LockLost(String),
+    /// A name in the bucket that leads elsewhere.
+    #[error("the store holds a file with the name `{}`, which is none of its own", .0.escape_debug())]
+    StrangePath(String),
+    /// What was read back is not what was sent.
+    #[error("`{path}` was sent to the store `{name}`, and other bytes came back")]
+    Altered {
+        /// The address.
+        name: String,
+        /// The file.
+        path: String,
+    },
     /// There is no such snapshot.
     #[error("there is no snapshot `{0}` of this target")]
     Unknown(SnapshotId),
@@ -71,7 +109,14 @@ impl Error {
         match self {
             Self::Unreadable { source, .. } => Some(format!("{self} ({source})")),
             Self::NoManifest(_) | Self::Index(_) | Self::Format { .. } => Some(self.to_string()),
-            Self::Io(_) | Self::Unknown(_) | Self::Id(_) => None,
+            Self::Io(_)
+            | Self::Bucket { .. }
+            | Self::StrangeLock(_)
+            | Self::LockLost(_)
+            | Self::StrangePath(_)
+            | Self::Altered { .. }
+            | Self::Unknown(_)
+            | Self::Id(_) => None,
         }
     }
 }
@@ -88,6 +133,7 @@ struct ConfirmedSecrets {
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    shared: Option<Arc<Shared>>,
 }
 
 /// A snapshot on disk.
@@ -178,13 +224,13 @@ impl Store {
         for folder in ["snapshots", "rehearsals", "runs", "locks"] {
             disk::make_private_dir(&root.join(folder))?;
         }
-        Ok(Self { root })
+        Ok(Self { root, shared: None })
     }
 
     /// The folder of a target that has been worked on; nothing is made.
     pub fn existing(state_dir: &Path, target_folder: &str) -> Option<Self> {
         let root = state_dir.join(target_folder);
-        root.join("snapshots").is_dir().then_some(Self { root })
+        root.join("snapshots").is_dir().then_some(Self { root, shared: None })
     }
 
     /// The target's folder.
@@ -208,6 +254,12 @@ impl Store {
         for entry in fs::read_dir(self.root.join("snapshots"))? {
             ids.extend(entry?.file_name().to_string_lossy().parse::<SnapshotId>());
         }
+        if let Some(shared) = &self.shared {
+            // One whose manifest is lost there is a snapshot too, and a damaged one.
+            ids.retain(|id| !shared.is_removed(id));
+            let there = shared.ids();
+            ids.extend(there.into_iter().filter(|id| !self.dir(id).exists()));
+        }
         ids.sort_unstable_by(|left, right| right.cmp(left));
         Ok(ids)
     }
@@ -223,7 +275,7 @@ impl Store {
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() && !self.is_there(id) => {
                 return Err(Error::Unknown(id.clone()));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NoManifest(path)),

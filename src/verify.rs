@@ -10,7 +10,7 @@ use crate::disk;
 use crate::event::{Event, Stage};
 use crate::evidence::{self, Collected};
 use crate::manifest::{Damage, FileDigest, Proof, SnapshotId, Strength};
-use crate::store::{self, Snapshot, Standing, Store};
+use crate::store::{self, Depth, Snapshot, Standing, Store};
 use crate::tools::installs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -118,9 +118,7 @@ pub async fn inspect(context: &Context, snapshot: &Snapshot) -> Result<Standing,
 pub fn glance(store: &Store, snapshot: &Snapshot) -> Result<Standing, Error> {
     let mut standing = store.standing(snapshot)?;
     take_damage(&mut standing);
-    let wrong = |file: &&FileDigest| {
-        fs_err::metadata(snapshot.dir.join(&file.path)).map_or(true, |meta| meta.len() != file.bytes)
-    };
+    let wrong = |file: &&FileDigest| store.length(snapshot, &file.path) != Some(file.bytes);
     let lost = snapshot.manifest.files.iter().filter(wrong);
     standing.broken.extend(lost.map(|file| format!("{} is not there as it was written", file.path)));
     Ok(standing)
@@ -129,6 +127,9 @@ pub fn glance(store: &Store, snapshot: &Snapshot) -> Result<Standing, Error> {
 /// Whether every object that a snapshot's index names is there in its length.
 pub fn has_objects(store: &Store, snapshot: &Snapshot) -> Result<bool, Error> {
     let Some(counts) = snapshot.manifest.storage else { return Ok(true) };
+    if store.has_objects_there(&snapshot.storage_index())? {
+        return Ok(true);
+    }
     let lost = storage::damage(&snapshot.storage_index(), counts, &store.objects()?, Look::Length)?;
     Ok(lost.is_empty())
 }
@@ -140,16 +141,23 @@ fn take_damage(standing: &mut Standing) {
 }
 
 async fn look(context: &Context, snapshot: &Snapshot, look: Look) -> Result<Standing, Error> {
-    let mut standing = context.store.standing(snapshot)?;
+    let store = &context.store;
+    let lost = Box::pin(store.fetch(snapshot)).await?;
+    let mut standing = store.standing(snapshot)?;
     standing.broken.extend(damage(snapshot).await?);
     // An index that is not the one of its digest is no guide to anything.
     if let Some(counts) = snapshot.manifest.storage.filter(|_| standing.broken.is_empty()) {
-        let (index, objects) = (snapshot.storage_index(), context.store.objects()?);
+        let (index, objects) = (snapshot.storage_index(), store.objects()?);
+        Box::pin(store.fetch_objects(&index)).await?;
         let found = tokio::task::spawn_blocking(move || storage::damage(&index, counts, &objects, look))
             .await
             .map_err(io::Error::other)??;
         standing.broken.extend(found);
     }
+    let depth = if look == Look::Digest { Depth::Bytes } else { Depth::Listing };
+    standing.broken.extend(Box::pin(store.examine(snapshot, depth)).await?);
+    standing.broken.extend(lost);
+    standing.broken.dedup();
     Ok(standing)
 }
 
@@ -165,6 +173,10 @@ pub async fn verify(snapshot: Snapshot, context: &Context) -> Result<Verified, E
 async fn read_back(snapshot: Snapshot, context: &Context) -> Result<Verified, Error> {
     let installation =
         installs::client_for(snapshot.manifest.server.major(), &context.machine.installations)?;
+    let lost = Box::pin(context.store.fetch(&snapshot)).await?;
+    if !lost.is_empty() {
+        return Err(Error::Damaged { id: snapshot.id().clone(), what: lost });
+    }
     let archive = snapshot.archive();
     let decoding = async {
         let undecodable = |source| Error::Undecodable { id: snapshot.id().clone(), source };

@@ -41,7 +41,7 @@ pub(super) async fn run(setting: &Setting, args: CheckArgs) -> Result<Exit, Fail
     let mut signals = Signals::take()?;
     let opened = open::open(setting, &args.target, args.max_age, &mut signals).await?;
     let outcome = signals.guard(check(setting, &opened, &args)).await;
-    opened.close(setting, outcome)
+    opened.close(setting, outcome).await
 }
 
 async fn check(setting: &Setting, opened: &Opened, args: &CheckArgs) -> Result<Done, Broken> {
@@ -89,6 +89,7 @@ async fn newest(
     opened: &Opened,
     wanted: Option<&SnapshotId>,
 ) -> Result<(Option<SnapshotFacts>, Option<Verified>), Broken> {
+    evidence::share(opened).await?;
     let store = &opened.context.store;
     let newest = store.ids().map_err(fail::failed(Exit::Error))?.into_iter().next();
     let Some(id) = wanted.cloned().or(newest) else { return Ok((None, None)) };
@@ -136,5 +137,6 @@ fn push_facts(opened: &Opened, prepared: &Prepared, verified: &Verified) -> Resu
         }
         Recalled::Not(why) => Rehearsal::Missing(why),
     };
-    Ok(PushFacts { changed, not_atomic: prepared.not_atomic(), rehearsal, way_back })
+    let (not_atomic, keeping) = (prepared.not_atomic(), opened.keeping);
+    Ok(PushFacts { changed, not_atomic, rehearsal, way_back, keeping })
 }

@@ -323,6 +323,7 @@ fn inner(setting: &Setting, hosted: &Hosted, props: &Props, platform: Option<&Pl
         ("PGSSLMODE", None),
         ("PGSSLROOTCERT", None),
         ("SUPA_SAFE_DB_URL", None),
+        ("SUPA_SAFE_STORE", None),
         ("SUPA_SAFE_STATE_DIR", dirs(state_dir(hosted.folder()))),
         ("SUPA_SAFE_SUPABASE_BIN", dirs(props.cli.path.clone())),
         ("SUPABASE_HOME", dirs(hosted.cli_home())),

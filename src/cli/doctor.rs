@@ -1,10 +1,10 @@
 //! `supa-safe doctor`: looks at everything that a run needs, and changes nothing.
 
 use super::fail::{failed, resolve_failed};
-use super::{Setting, TargetArgs, hook as hook_command, open, prune, target};
+use super::{Setting, TargetArgs, bucket, hook as hook_command, open, prune, target};
 use crate::config::{self, Config, Flags, Surroundings};
 use crate::disk;
-use crate::doctor::{self, Answer, Check, Cli, Door, Facts, Grade, Hook, State};
+use crate::doctor::{self, Answer, Check, Cli, Door, Facts, Grade, Hook, Shared, State};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen;
@@ -14,7 +14,7 @@ use crate::postgres::{identity, storage};
 use crate::proc;
 use crate::resolve::{self, Wanted};
 use crate::scratch;
-use crate::store::Store;
+use crate::store::{self, Bucket, Location, Store};
 use crate::target::{Connection, EndpointKind, folder_name};
 use crate::tools::git::Git;
 use crate::tools::installs::{self, Installation, Search};
@@ -105,6 +105,7 @@ async fn gather(setting: &Setting, args: &TargetArgs) -> Facts {
         None => None,
     };
     let name = name.and_then(|(names, _)| names.into_iter().next());
+    let shared = shared(setting, usable.as_ref(), name.as_deref()).await;
     let path = surroundings.path();
     let found = |program: &str| proc::find(program, &path).ok();
     Facts {
@@ -124,6 +125,7 @@ async fn gather(setting: &Setting, args: &TargetArgs) -> Facts {
         storage_url: storage_url(surroundings, usable.as_ref(), name.as_deref()),
         profile: surroundings.variable("SUPA_SAFE_S3_PROFILE"),
         hook: hook(setting),
+        shared,
         state: state(setting, usable.map_or(config, Ok), name.as_deref()),
         project: project
             .map(|project| look_at(&project))
@@ -318,6 +320,29 @@ fn hook(setting: &Setting) -> Hook {
         }
         (Ok(runs), _) => Hook::Place(runs, place.manager().cloned()),
     }
+}
+
+/// Tries the shared store with an object that no run looks at.
+async fn shared(setting: &Setting, config: Option<&Config>, name: Option<&str>) -> Option<Shared> {
+    let names: Vec<&str> = name.into_iter().collect();
+    let location = match bucket::location(setting, config?, &names) {
+        Ok(location) => location?,
+        Err(failure) => return Some(Shared { name: String::new(), tried: Err(failure) }),
+    };
+    let tried = tokio::time::timeout(PATIENCE, try_store(&location)).await;
+    let tried = tried.unwrap_or_else(|_| {
+        let text = format!("`{}` did not answer within {} s", location.access.endpoint, PATIENCE.as_secs());
+        Err(Failure::message(Exit::Error, text).hint("Check the network, then run again"))
+    });
+    Some(Shared { name: location.address.to_string(), tried })
+}
+
+async fn try_store(location: &Location) -> Result<bool, Failure> {
+    let tried = async {
+        let bucket = Bucket::open(location, "doctor").await?;
+        bucket.is_exclusive(&hex::encode(disk::random::<8>()?)).await
+    };
+    tried.await.map_err(|error: store::Error| bucket::store_failed(&error))
 }
 
 fn state(setting: &Setting, config: Result<Config, Failure>, target: Option<&str>) -> Result<State, Failure> {

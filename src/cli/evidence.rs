@@ -1,5 +1,6 @@
 //! Which snapshot a push leans on: one that stands and holds, or a fresh one.
 
+use super::bucket;
 use super::done::Broken;
 use super::fail;
 use super::open::{Opened, pick};
@@ -95,12 +96,18 @@ pub(super) fn outdated(verified: &Verified, live: &Live) -> Option<String> {
         .then(|| "the schema of the target has changed since it was taken".to_owned())
 }
 
+/// Leaves in the store what an earlier run took and could not leave there.
+pub(super) async fn share(opened: &Opened) -> Result<(), Failure> {
+    opened.context.share().await.map(drop).map_err(|error| bucket::store_failed(&error))
+}
+
 /// A snapshot on disk that satisfies every rule of evidence, or a fresh one.
 pub(super) async fn choose(
     opened: &Opened,
     prepared: &Prepared,
     wanted: Option<&SnapshotId>,
 ) -> Result<Verified, Broken> {
+    share(opened).await?;
     if let Some(id) = wanted {
         let snapshot = pick(&opened.context.store, Some(id))?;
         let verified =

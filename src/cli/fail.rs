@@ -1,5 +1,6 @@
 //! Where errors become failures: the exit code and the person's next step.
 
+use super::bucket;
 use super::done::Broken;
 use crate::delegate;
 use crate::evidence;
@@ -189,6 +190,7 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
         evidence::Error::Database(Database::Program(_)) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; no snapshot was kept")
             .hint("If a permission is missing, sign in as the role that owns the project (`postgres`)"),
+        evidence::Error::Store(error) => bucket::store_failed(error).detail("the target was not touched"),
         _ => Failure::new(Exit::Error, error).detail("the target was not touched; no snapshot was kept"),
     }
 }
@@ -223,6 +225,7 @@ pub(super) fn verify_failed(error: &verify::Error) -> Broken {
             damaged(id, &[causes])
         }
         verify::Error::Installs(error) => installs_failed(error).into(),
+        verify::Error::Store(error) => bucket::store_failed(error).into(),
         _ => Failure::new(Exit::Error, error).into(),
     }
 }
@@ -374,6 +377,7 @@ pub(super) fn delegate_failed(error: &delegate::Error) -> Failure {
         delegate::Error::Locked => Failure::new(Exit::Locked, error)
             .detail("the target was not touched")
             .hint("Wait until it has ended, then run again"),
+        delegate::Error::Store(error) => bucket::store_failed(error).detail("the target was not touched"),
         delegate::Error::Expired => Failure::new(Exit::Refused, error)
             .detail("[SS003] the snapshot became too old; the target was not touched")
             .hint("Run again; raise `max_age` for this target when this repeats"),

@@ -7,7 +7,7 @@ use super::fail::{self, failed, refused};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{RUN, Setting, TargetArgs, confirm, duration, earlier, others, pushed, snapshot_id};
+use super::{RUN, Setting, TargetArgs, bucket, confirm, duration, earlier, others, pushed, snapshot_id};
 use crate::clearance::{self, Case, Clearance, Confirmation};
 use crate::delegate::{self, Interrupts, Outcome, TargetLock};
 use crate::effect::FileEffect;
@@ -15,7 +15,7 @@ use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{SnapshotId, Strength};
-use crate::policy::{Facts, Finding, PushFacts, Rehearsal, Rule, WayBack, judge};
+use crate::policy::{Facts, Finding, Keeping, PushFacts, Rehearsal, Rule, WayBack, judge};
 use crate::postcheck::{self, rows::Traffic};
 use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled, Rehearsed};
@@ -62,7 +62,7 @@ pub(super) async fn run(setting: &Setting, args: MigrateArgs) -> Result<Exit, Fa
     let mut signals = Signals::take()?;
     let opened = open::open(setting, &args.target, args.max_age, &mut signals).await?;
     let outcome = Box::pin(migrate(setting, &opened, &args, &mut signals)).await;
-    opened.close(setting, outcome)
+    opened.close(setting, outcome).await
 }
 
 async fn migrate(
@@ -166,7 +166,17 @@ impl Ready {
     }
 }
 
+/// Refuses before the long work what the judge would refuse after it.
+fn foresee(opened: &Opened, prepared: &Prepared) -> Result<(), Broken> {
+    let push = PushFacts { keeping: opened.keeping, ..push_facts(prepared, Rehearsal::NotYet) };
+    let facts = Facts { push: Some(push), ..opened.no_facts() };
+    let mut findings = judge(&opened.policy, &facts, (opened.context.clock)());
+    findings.retain(|finding| finding.rule == Rule::NoSharedStore);
+    if findings.is_empty() { Ok(()) } else { Err(refused(findings)) }
+}
+
 async fn make_ready(opened: &Opened, prepared: &Prepared, args: &MigrateArgs) -> Result<Ready, Broken> {
+    foresee(opened, prepared)?;
     if args.rehearse == How::Off && !opened.policy.allow_unrehearsed {
         let facts = Facts { push: Some(push_facts(prepared, Rehearsal::Off)), ..opened.no_facts() };
         let findings = judge(&opened.policy, &facts, (opened.context.clock)());
@@ -319,6 +329,7 @@ fn push_facts(prepared: &Prepared, rehearsal: Rehearsal) -> PushFacts {
         not_atomic: prepared.not_atomic(),
         rehearsal,
         way_back: WayBack::default(),
+        keeping: Keeping::Lasting,
     }
 }
 
@@ -362,10 +373,12 @@ async fn grant<'a>(
                 .map(|change| format!("`{}` was {}", change.path, change.what.as_str()))
                 .collect(),
             way_back: ready.way_back.clone(),
+            keeping: opened.keeping,
             ..push_facts(prepared, rehearsal)
         }),
     };
     let now = identity::clock(client).await.map_err(failed(Exit::Error))?;
+    let kept = opened.context.share().await.map_err(|error| bucket::store_failed(&error))?;
     let case = Case {
         policy: &opened.policy,
         facts,
@@ -373,6 +386,7 @@ async fn grant<'a>(
         rehearsed: ready.rehearsed.as_ref(),
         runbook: &ready.runbook,
         subject: prepared.subject(opened),
+        kept,
     };
     clearance::grant(&case, said, now).map_err(refused)
 }

@@ -4,7 +4,7 @@ use super::done::{Broken, Done};
 use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
 use super::target;
-use super::{Setting, TargetArgs, prepare};
+use super::{Setting, TargetArgs, bucket, prepare};
 use crate::config::{Config, Flags, Linked, Storage};
 use crate::context::Context;
 use crate::disk::Lock;
@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{ComponentName, SnapshotId};
 use crate::objects::Origin;
-use crate::policy::{Facts, Policy};
+use crate::policy::{Facts, Keeping, Policy};
 use crate::resolve;
 use crate::scratch;
 use crate::store::{self, Snapshot, Store};
@@ -31,6 +31,8 @@ pub(super) struct Opened {
     pub(super) policy: Policy,
     pub(super) context: Context,
     pub(super) config: Config,
+    /// Where the evidence stands.
+    pub(super) keeping: Keeping,
     record: Record,
     timings: Timings,
     pub(super) run: String,
@@ -92,17 +94,18 @@ async fn pin(
     }
     let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
     let lock = lock(&store)?;
+    let store = bucket::join(setting, &config, &target.names(), store).await?;
     let run = store::run_name((setting.clock)(), std::process::id());
     let record = Record::open(&store.run_file(&run), setting.clock).map_err(failed(Exit::Error))?;
     observers.add(Box::new(record.clone()));
+    bucket::lock(&store, "run", (setting, &run), &observers).await?;
     let timings = Timings::default();
     observers.add(Box::new(timings.clone()));
-    let machine = machine(setting, &config).await?;
-    let project_ref = target.project_ref().filter(|_| !policy.components.is_empty());
-    let cloud = match project_ref {
-        Some(project_ref) => Some(cloud(setting, &config, project_ref).await?),
-        None => None,
-    };
+    let furnished = furnish(setting, (&config, &target, &policy), &store, &observers).await;
+    if furnished.is_err() {
+        bucket::release(&store).await;
+    }
+    let (machine, cloud) = furnished?;
     let context = Context {
         observer: Box::new(observers),
         store,
@@ -114,8 +117,27 @@ async fn pin(
         storage: storage.map(|storage| storage.access),
         allow_drift: policy.allow_drift,
     };
-    sweep(&context).await?;
-    Ok(Opened { target, policy, context, config, record, timings, run, _lock: lock })
+    let ci = setting.surroundings.ci().filter(|_| !setting.exempt && context.store.bucket_name().is_none());
+    let keeping = ci.map_or(Keeping::Lasting, Keeping::Passing);
+    Ok(Opened { target, policy, context, config, keeping, record, timings, run, _lock: lock })
+}
+
+/// Clears up after dead runs, and looks around.
+async fn furnish(
+    setting: &Setting,
+    (config, target, policy): (&Config, &Target, &Policy),
+    store: &Store,
+    observers: &Observers,
+) -> Result<(Machine, Option<Cloud>), Failure> {
+    bucket::catch_up(store, observers).await?;
+    let machine = machine(setting, config).await?;
+    sweep(store, &machine, observers).await?;
+    let project_ref = target.project_ref().filter(|_| !policy.components.is_empty());
+    let cloud = match project_ref {
+        Some(project_ref) => Some(cloud(setting, config, project_ref).await?),
+        None => None,
+    };
+    Ok((machine, cloud))
 }
 
 /// What a person should know of the way to Storage.
@@ -209,12 +231,18 @@ pub(super) async fn known(setting: &Setting, args: &TargetArgs) -> Result<Known,
     let name = names.first().cloned().unwrap_or_default();
     let store =
         Store::open(&config.state_dir, &crate::target::folder_name(&name)).map_err(failed(Exit::Error))?;
+    let store = bucket::join(setting, &config, &every, store).await?;
+    store.pull().await.map_err(|error| bucket::store_failed(&error))?;
     Ok(Known { name, names, project_ref, policy, store, config })
 }
 
 impl Opened {
     /// Says how the run ended, to people, scripts, and the record.
-    pub(super) fn close(&self, setting: &Setting, outcome: Result<Done, Broken>) -> Result<Exit, Failure> {
+    pub(super) async fn close(
+        &self,
+        setting: &Setting,
+        outcome: Result<Done, Broken>,
+    ) -> Result<Exit, Failure> {
         let (mut summary, ended) = match outcome {
             Ok(done) => {
                 let mut summary = done.summary;
@@ -237,6 +265,12 @@ impl Opened {
         summary.timings = self.timings.seconds();
         self.context.store.remove_frozen(&self.run).map_err(failed(Exit::Error))?;
         self.record.summary(&summary).map_err(failed(Exit::Error))?;
+        if let Err(failure) = bucket::leave(setting, &self.context.store).await {
+            self.context.warn(format!(
+                "the records of this run are not in the store yet, and the next run leaves them there: {}",
+                failure.chain.join(": ")
+            ));
+        }
         if setting.global.json {
             Json::summary(&summary).map_err(failed(Exit::Error))?;
         }
@@ -275,19 +309,22 @@ fn own_program() -> Result<PathBuf, Failure> {
 }
 
 /// Clears up after runs that died, and says what was found.
-async fn sweep(context: &Context) -> Result<(), Failure> {
-    for name in context.store.sweep().map_err(failed(Exit::Error))? {
-        context.note(format!("removed `{name}`: an earlier run died while it took this snapshot"));
+async fn sweep(store: &Store, machine: &Machine, observers: &Observers) -> Result<(), Failure> {
+    let note = |text: String| observers.see(&Event::Note { text });
+    for name in store.sweep().map_err(failed(Exit::Error))? {
+        note(format!("removed `{name}`: an earlier run died while it took this snapshot"));
     }
-    for name in context.store.finish_removals().map_err(failed(Exit::Error))? {
-        context.note(format!("removed the rest of snapshot {name}: an earlier run died while it pruned"));
+    for name in store.finish_removals().map_err(failed(Exit::Error))? {
+        note(format!("removed the rest of snapshot {name}: an earlier run died while it pruned"));
     }
-    for swept in scratch::sweep(&context.machine.temp_dir).await {
+    for swept in scratch::sweep(&machine.temp_dir).await {
         match swept.outcome {
-            Ok(_) => context
-                .note(format!("removed the scratch server that a dead run left in {}", swept.dir.display())),
+            Ok(_) => {
+                note(format!("removed the scratch server that a dead run left in {}", swept.dir.display()));
+            }
             Err(error) => {
-                context.warn(format!("cannot remove the scratch folder {}: {error}", swept.dir.display()));
+                let text = format!("cannot remove the scratch folder {}: {error}", swept.dir.display());
+                observers.see(&Event::Warning { text });
             }
         }
     }

@@ -192,7 +192,7 @@ async fn judge_one(
     // A script gets one last line for all projects.
     setting.global.json &= last || outcome.is_err();
     setting.global.quiet = true;
-    opened.close(&setting, outcome)
+    opened.close(&setting, outcome).await
 }
 
 /// The judge of `check`, but for other sessions on the target: nothing happens there now.

@@ -6,7 +6,7 @@
 use super::done::close;
 use super::fail::{cloud_failed, failed};
 use super::open;
-use super::{Setting, TargetArgs, snapshot_id};
+use super::{Setting, TargetArgs, bucket, snapshot_id};
 use crate::config::Config;
 use crate::disk::{self, Lock};
 use crate::event::{Event, Observer, Observers};
@@ -14,7 +14,7 @@ use crate::evidence::config::{newest_backup, recorded_backup};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
-use crate::policy::in_words;
+use crate::policy::{Policy, in_words};
 use crate::retention::{Facts, Known, PastPush, Verdict, decide, holds, lets_go_of_a_push};
 use crate::store::{self, Snapshot, Store};
 use crate::target::ProjectRef;
@@ -59,30 +59,33 @@ async fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure
     let _run = open::lock(&store)?;
     let _retention = lock(&store)?;
     let mut observers = open::observers(setting);
+    let run = store::run_name((setting.clock)(), std::process::id());
     if !args.dry_run {
-        let file = store.run_file(&store::run_name((setting.clock)(), std::process::id()));
+        let file = store.run_file(&run);
         observers.add(Box::new(Record::open(&file, setting.clock).map_err(failed(Exit::Error))?));
         for id in store.finish_removals().map_err(failed(Exit::Error))? {
             let text = format!("removed the rest of snapshot {id}: an earlier run died while it pruned");
             observers.see(&Event::Note { text });
         }
     }
-    let mut facts = facts(&store, (setting.clock)(), keep).map_err(failed(Exit::Error))?;
-    let mut verdicts = decide(&facts);
-    if let Some(project_ref) = project_ref.filter(|_| lets_go_of_a_push(&facts, &verdicts)) {
-        // A policy without components asks nothing of the platform.
-        let asked = if policy.components.is_empty() {
-            Err("`components = []`".to_owned())
-        } else {
-            ask(setting, &config, &project_ref).await?
-        };
-        let (backup_at, text) = judge_backups(&store, &project_ref, asked)?;
-        observers.see(&Event::Note { text });
-        facts.backup_at = backup_at;
-        verdicts = decide(&facts);
+    for name in ["run", "retention"] {
+        bucket::lock(&store, name, (setting, &run), &observers).await?;
     }
-    let going = remove_snapshots(&store, &verdicts, &observers, args.dry_run)?;
-    let objects = remove_objects(&store, &facts, &going, &observers, args.dry_run)?;
+    let case = Case {
+        setting,
+        store: &store,
+        config: &config,
+        policy: &policy,
+        project_ref,
+        keep,
+        dry_run: args.dry_run,
+    };
+    let pruned = prune_locked(&case, &observers).await;
+    if pruned.is_err() {
+        bucket::release(&store).await;
+    }
+    let (verdicts, going, objects) = pruned?;
+    bucket::leave(setting, &store).await?;
     let (kept, gone) = (verdicts.len() - going.len(), going.len());
     let would = if args.dry_run { "would go" } else { "went" };
     Ok(vec![format!("{gone} of {} snapshots of {name} {would}{objects}; {kept} stay", verdicts.len())])
@@ -124,6 +127,83 @@ fn judge_backups(
         None => format!("no snapshot knows of one: {by_age}"),
     };
     Ok((recorded, format!("{project_ref} was not asked for its native backups ({why}); {known}")))
+}
+
+/// The verdicts, what goes, and the objects that go with it, in words.
+type Pruned = (Vec<Verdict>, BTreeSet<SnapshotId>, String);
+
+/// Whose snapshots are looked at, and by which policy.
+struct Case<'a> {
+    setting: &'a Setting,
+    store: &'a Store,
+    config: &'a Config,
+    policy: &'a Policy,
+    project_ref: Option<ProjectRef>,
+    keep: SignedDuration,
+    dry_run: bool,
+}
+
+async fn prune_locked(case: &Case<'_>, observers: &Observers) -> Result<Pruned, Failure> {
+    let Case { setting, store, keep, dry_run, .. } = *case;
+    let of_store = |error: store::Error| bucket::store_failed(&error);
+    if dry_run {
+        store.pull().await.map_err(of_store)?;
+    } else {
+        bucket::catch_up(store, observers).await?;
+    }
+    store.fetch_indexes().await.map_err(of_store)?;
+    store.list_objects().await.map_err(of_store)?;
+    let mut facts = facts(store, (setting.clock)(), keep).map_err(failed(Exit::Error))?;
+    let mut verdicts = decide(&facts);
+    let asked = case.project_ref.as_ref().filter(|_| lets_go_of_a_push(&facts, &verdicts));
+    if let Some(project_ref) = asked {
+        facts.backup_at = backups(case, project_ref, observers).await?;
+        verdicts = decide(&facts);
+    }
+    if !dry_run {
+        for verdict in verdicts.iter().filter(|verdict| !verdict.is_kept()) {
+            store.remove_there(&verdict.id, facts.now).await.map_err(of_store)?;
+        }
+    }
+    let going = remove_snapshots(store, &verdicts, observers, dry_run)?;
+    remove_objects_there(store, &facts, &going, dry_run).await?;
+    let objects = remove_objects(store, &facts, &going, observers, dry_run)?;
+    Ok((verdicts, going, objects))
+}
+
+/// The newest native backup that is known.
+async fn backups(
+    case: &Case<'_>,
+    project_ref: &ProjectRef,
+    observers: &Observers,
+) -> Result<Option<Timestamp>, Failure> {
+    // A policy without components asks nothing of the platform.
+    let asked = if case.policy.components.is_empty() {
+        Err("`components = []`".to_owned())
+    } else {
+        ask(case.setting, case.config, project_ref).await?
+    };
+    let (backup_at, text) = judge_backups(case.store, project_ref, asked)?;
+    observers.see(&Event::Note { text });
+    Ok(backup_at)
+}
+
+/// The same in the bucket; why every object stays is said where those of the folder are removed.
+async fn remove_objects_there(
+    store: &Store,
+    facts: &Facts,
+    going: &BTreeSet<SnapshotId>,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let unnamed = match store.unnamed_there(facts.now, going).await {
+        Ok(unnamed) => unnamed,
+        Err(error) if error.damage().is_some() => return Ok(()),
+        Err(error) => return Err(bucket::store_failed(&error)),
+    };
+    if dry_run || unnamed.is_empty() {
+        return Ok(());
+    }
+    store.remove_objects_there(&unnamed).await.map_err(|error| bucket::store_failed(&error))
 }
 
 fn remove_snapshots(
@@ -265,10 +345,18 @@ pub(super) async fn unpin(setting: &Setting, args: &PinArgs) -> Result<Exit, Fai
 async fn change_pin(setting: &Setting, args: &PinArgs, pinned: bool) -> Result<Vec<String>, Failure> {
     let open::Known { store, .. } = open::known(setting, &args.target).await?;
     let _retention = lock(&store)?;
+    let run = store::run_name((setting.clock)(), std::process::id());
+    bucket::lock(&store, "retention", (setting, &run), &open::observers(setting)).await?;
+    if !pinned {
+        store.unpin_there(&args.id).await.map_err(|error| bucket::store_failed(&error))?;
+    }
     let changed = if pinned { store.pin(&args.id, (setting.clock)()) } else { store.unpin(&args.id) };
     let changed = changed.map_err(|error| {
         Failure::new(Exit::Error, &error).hint("Run `supa-safe list` for the snapshots of this target")
-    })?;
+    });
+    let left = bucket::leave(setting, &store).await;
+    let changed = changed?;
+    left?;
     let id = &args.id;
     Ok(vec![match (pinned, changed) {
         (true, true) => format!("Pinned {id}: `supa-safe prune` keeps it until `supa-safe unpin {id}`"),

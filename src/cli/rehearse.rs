@@ -28,7 +28,7 @@ pub(super) async fn run(setting: &Setting, args: RehearseArgs) -> Result<Exit, F
     let mut signals = Signals::take()?;
     let opened = open::open(setting, &args.target, None, &mut signals).await?;
     let outcome = signals.guard(Box::pin(rehearse(setting, &opened, &args))).await;
-    opened.close(setting, outcome)
+    opened.close(setting, outcome).await
 }
 
 async fn rehearse(setting: &Setting, opened: &Opened, args: &RehearseArgs) -> Result<Done, Broken> {

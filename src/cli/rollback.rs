@@ -5,7 +5,7 @@ use super::fail::{self, failed};
 use super::message::{self, About, named, stays_in_words};
 use super::open::{self, Opened, pick};
 use super::signals::Signals;
-use super::{RUN, Setting, TargetArgs, confirm, earlier, snapshot_id};
+use super::{RUN, Setting, TargetArgs, bucket, confirm, earlier, snapshot_id};
 use crate::delegate::TargetLock;
 use crate::disk;
 use crate::event::{Event, Stage};
@@ -100,7 +100,7 @@ pub(super) async fn run(setting: &Setting, args: RollbackArgs) -> Result<Exit, F
     let mut signals = Signals::take()?;
     let opened = open::open(setting, &args.target, None, &mut signals).await?;
     let outcome = Box::pin(roll_back(setting, &opened, &args, &mut signals)).await;
-    opened.close(setting, outcome)
+    opened.close(setting, outcome).await
 }
 
 async fn roll_back(
@@ -142,6 +142,11 @@ async fn settle(opened: &Opened, past: &Past) -> Result<Option<Done>, Broken> {
     match fate {
         Fate::Committed => {
             let folder = context.store.rollback_dir(&unsettled.run);
+            context
+                .store
+                .fetch_rollback(&unsettled.run)
+                .await
+                .map_err(|error| bucket::store_failed(&error))?;
             let resumed = storage::resume(context, &folder).await.map_err(|error| not_done(&error))?;
             if let Some(resumed) = resumed {
                 let snapshot = opened.snapshot(Some(&unsettled.snapshot))?;
@@ -386,6 +391,9 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
     if plan.with_storage && storage.is_none() {
         context.warn("Storage stays as it is: the snapshot, or this run, has no way to it");
     }
+    // What is written over later is in the store before; no request is made while the transaction is open.
+    let share = async { context.share_records().await.map_err(|error| bucket::store_failed(&error)) };
+    drop(signals.guard(share).await?);
     let ready = signals.guard(Box::pin(prove(opened, plan, storage.as_ref(), &folder))).await?;
     let proved =
         run::commit(target, snapshot.id(), ready, context).await.map_err(|error| not_done(&error))?;
@@ -545,7 +553,8 @@ fn not_done(error: &NotDone) -> Failure {
         NotDone::Storage(_) => Failure::new(Exit::Error, error)
             .detail("nothing was changed")
             .hint("To take the database back without Storage, pass `--only database`"),
-        NotDone::Store(_) | NotDone::Rollback(_) => {
+        NotDone::Store(error) => bucket::store_failed(error).detail("nothing was changed"),
+        NotDone::Rollback(_) => {
             Failure::new(Exit::Error, error).detail("nothing was changed")
         }
     }

@@ -4,7 +4,7 @@
 use super::confirm::{self, Purpose, Question};
 use super::fail::{cloud_failed, failed};
 use super::open::{self, Known};
-use super::{RUN, Setting, TargetArgs};
+use super::{RUN, Setting, TargetArgs, bucket};
 use crate::disk;
 use crate::evidence::secrets;
 use crate::exit::Exit;
@@ -221,6 +221,7 @@ async fn record(setting: &Setting, args: &TargetArgs, flag: Option<String>) -> R
         confirm::weigh(&question).await?;
         let confirmed = inventory::confirm(&inventory.entries, (setting.clock)());
         inventory.store.confirm_secrets(confirmed).map_err(failed(Exit::Error))?;
+        bucket::leave(setting, &inventory.store).await?;
     }
     let every = crate::policy::in_words(inventory.policy.secrets_confirm_every);
     Ok(Confirmed { target: inventory.target, project_ref: inventory.project_ref, open, every })

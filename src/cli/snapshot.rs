@@ -65,7 +65,7 @@ pub(super) async fn run(setting: &Setting, args: SnapshotArgs) -> Result<Exit, F
     let mut signals = Signals::take()?;
     let opened = open::open(setting, &args.target, None, &mut signals).await?;
     let outcome = signals.guard(Box::pin(take(&opened, want))).await;
-    opened.close(setting, outcome)
+    opened.close(setting, outcome).await
 }
 
 async fn take(opened: &Opened, want: Want) -> Result<Done, Broken> {

@@ -3,7 +3,7 @@
 use super::done::{Broken, Done};
 use super::open::{self, Opened};
 use super::signals::Signals;
-use super::{Setting, TargetArgs, fail, snapshot_id};
+use super::{Setting, TargetArgs, evidence, fail, snapshot_id};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
@@ -28,10 +28,11 @@ pub(super) async fn run(setting: &Setting, args: VerifyArgs) -> Result<Exit, Fai
     let mut signals = Signals::take()?;
     let opened = open::open(setting, &args.target, None, &mut signals).await?;
     let outcome = signals.guard(Box::pin(prove(&opened, &args))).await;
-    opened.close(setting, outcome)
+    opened.close(setting, outcome).await
 }
 
 async fn prove(opened: &Opened, args: &VerifyArgs) -> Result<Done, Broken> {
+    evidence::share(opened).await?;
     let snapshot = opened.snapshot(args.id.as_ref())?;
     let verified =
         verify::verify(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;

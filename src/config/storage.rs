@@ -142,7 +142,7 @@ fn pair(surroundings: &Surroundings) -> Result<Option<Keys>, Error> {
 }
 
 /// The files of AWS profiles, where the AWS CLI looks for them.
-fn aws_files(surroundings: &Surroundings) -> Option<[PathBuf; 2]> {
+pub(super) fn aws_files(surroundings: &Surroundings) -> Option<[PathBuf; 2]> {
     let file = |variable: &str, name: &str| {
         let named = surroundings.variable(variable).map(PathBuf::from);
         named.or_else(|| Some(surroundings.home()?.join(".aws").join(name)))

@@ -1,6 +1,6 @@
 //! The hook, and where evidence stands.
 
-use super::{Check, Facts, Grade, Group, Hook, State};
+use super::{Check, Facts, Grade, Group, Hook, Shared, State};
 use crate::evidence::estimate::bytes_in_words;
 use crate::hook::{Manager, Runs, VERSION};
 
@@ -18,6 +18,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         )),
         Ok(state) => checks.extend(disk(state)),
     }
+    checks.extend(facts.shared.as_ref().map(shared));
     checks
 }
 
@@ -97,6 +98,21 @@ fn disk(state: &State) -> Vec<Check> {
         ));
     }
     checks
+}
+
+fn shared(store: &Shared) -> Check {
+    let (group, name) = (Group::Disk, "shared store");
+    match &store.tried {
+        Err(failure) => {
+            Check::failed(group, name, failure, "a bucket that may be listed, read, and written to")
+        }
+        Ok(true) => Check::ok(group, name, format!("{}: written to, with conditional writes", store.name)),
+        Ok(false) => Check::ok(group, name, format!("{}: no conditional writes", store.name)).needs(
+            Grade::Warn,
+            "conditional writes, or nothing keeps runs on two machines apart",
+            "a service that knows `If-None-Match` on PUT",
+        ),
+    }
 }
 
 fn space(state: &State) -> Check {

@@ -16,7 +16,7 @@ use aws_sdk_s3::config::{
     ResponseChecksumValidation, SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::SdkError;
-use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStreamError;
 use aws_sdk_s3::types::EncodingType;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -54,6 +54,8 @@ pub struct Listed {
     pub etag: Option<String>,
     /// Its length by the row.
     pub size: u64,
+    /// When it was written, in seconds, by the server's clock.
+    pub modified: Option<i64>,
 }
 
 /// What was read of an object.
@@ -118,7 +120,12 @@ impl Client {
 
     /// The objects of a bucket, page by page in the order of their bytes.
     pub fn pages<'a>(&'a self, bucket: &'a str) -> Pages<'a> {
-        Pages { client: self, bucket, token: None, is_over: false }
+        Pages { client: self, bucket, prefix: None, after: None, token: None, is_over: false }
+    }
+
+    /// The same of those whose keys begin with this, and stand after that one.
+    pub fn pages_below<'a>(&'a self, bucket: &'a str, prefix: &'a str, after: Option<String>) -> Pages<'a> {
+        Pages { prefix: Some(prefix), after, ..self.pages(bucket) }
     }
 
     /// Reads an object into a writer. Each attempt gets a writer of its own, so that nothing of one
@@ -154,7 +161,7 @@ impl Client {
         let writing = tokio::task::spawn_blocking(move || write_down(inbox, writer, digests));
         let came = pass_on(&mut output, pieces).await;
         let (writer, digested) = writing.await.map_err(io::Error::other)??;
-        came.map_err(|error| broken_off(self.place(), doing(), &error))?;
+        came.map_err(|error| self.broken_off(doing(), &error))?;
         if let Some(announced) = announced.filter(|announced| *announced != digested.length) {
             return Err(Error::Length { doing: doing(), announced, received: digested.length });
         }
@@ -202,6 +209,10 @@ impl Client {
         Place { endpoint: &self.endpoint, region: &self.region }
     }
 
+    pub(super) fn broken_off(&self, doing: String, error: &(impl std::error::Error + 'static)) -> Error {
+        broken_off(self.place(), doing, error)
+    }
+
     pub(super) fn error<E>(&self, doing: String, error: &SdkError<E, HttpResponse>) -> Error
     where
         E: std::error::Error + aws_sdk_s3::error::ProvideErrorMetadata + 'static,
@@ -215,6 +226,8 @@ impl Client {
 pub struct Pages<'a> {
     client: &'a Client,
     bucket: &'a str,
+    prefix: Option<&'a str>,
+    after: Option<String>,
     token: Option<String>,
     is_over: bool,
 }
@@ -231,6 +244,8 @@ impl Pages<'_> {
                 .s3
                 .list_objects_v2()
                 .bucket(self.bucket)
+                .set_prefix(self.prefix.map(str::to_owned))
+                .set_start_after(self.after.clone())
                 .set_continuation_token(self.token.clone())
                 // XML has no form for some of the characters that rows may hold.
                 .encoding_type(EncodingType::Url)
@@ -247,6 +262,7 @@ impl Pages<'_> {
             key: decoded(object.key().unwrap_or_default()),
             etag: object.e_tag().map(|etag| bare_etag(etag).to_owned()),
             size: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+            modified: object.last_modified().map(aws_sdk_s3::primitives::DateTime::secs),
         });
         Ok(Some(listed.collect()))
     }
@@ -288,6 +304,11 @@ async fn credentials(
         Keys::Session { project, anon, service_role } => {
             let token = Some(service_role.expose().to_owned());
             let fixed = Credentials::new(project, anon.expose(), token, None, "supa-safe");
+            (SharedCredentialsProvider::new(fixed), None)
+        }
+        Keys::Temporary { id, secret, token } => {
+            let token = Some(token.expose().to_owned());
+            let fixed = Credentials::new(id, secret.expose(), token, None, "supa-safe");
             (SharedCredentialsProvider::new(fixed), None)
         }
         Keys::Profile { name, files } => {
@@ -353,7 +374,7 @@ fn write_down<W: Write>(
     Ok((writer, digests.finish()))
 }
 
-fn status(error: &SdkError<GetObjectError, HttpResponse>) -> Option<u16> {
+pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 

@@ -13,7 +13,7 @@ const PATH: &str = "/storage/v1/s3/";
 pub enum EndpointError {
     /// It is not an address of the web.
     #[error(
-        "`{0}` is not the URL of a Storage endpoint (such as `https://<ref>.storage.supabase.co/storage/v1/s3`)"
+        "`{0}` is not the URL of an S3 endpoint (such as `https://<ref>.storage.supabase.co/storage/v1/s3`)"
     )]
     Malformed(String),
     /// It is plaintext on a host that is not this machine.
@@ -21,7 +21,7 @@ pub enum EndpointError {
     Plaintext(String),
     /// It holds a sign-in.
     #[error(
-        "the URL of the Storage endpoint at `{0}` holds a user or a password; keys have variables of their own"
+        "the URL of the S3 endpoint at `{0}` holds a user or a password; keys have variables of their own"
     )]
     SignIn(String),
 }
@@ -34,6 +34,15 @@ pub struct Endpoint(String);
 impl Endpoint {
     /// Reads an address; one without a path means the path that every project has.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
+        Self::with_path(text, PATH)
+    }
+
+    /// Reads the address of any S3 service; one without a path has none.
+    pub fn of_store(text: &str) -> Result<Self, EndpointError> {
+        Self::with_path(text, "/")
+    }
+
+    fn with_path(text: &str, default: &str) -> Result<Self, EndpointError> {
         let malformed = || EndpointError::Malformed(text.to_owned());
         // An address that cannot be read may hold a password, so it is not repeated then.
         let mut url = Url::parse(text.trim()).map_err(|_| malformed())?;
@@ -48,7 +57,7 @@ impl Endpoint {
             return Err(EndpointError::Plaintext(text.to_owned()));
         }
         let path = url.path().trim_end_matches('/');
-        let path = if path.is_empty() { PATH.to_owned() } else { format!("{path}/") };
+        let path = if path.is_empty() { default.to_owned() } else { format!("{path}/") };
         url.set_path(&path);
         Ok(Self(url.into()))
     }
@@ -56,6 +65,11 @@ impl Endpoint {
     /// The endpoint of a project on the platform, such as `<ref>` on `supabase.co`.
     pub fn of_project(project_ref: &str, project_host: &str) -> Result<Self, EndpointError> {
         Self::parse(&format!("https://{project_ref}.storage.{project_host}"))
+    }
+
+    /// The endpoint of Amazon S3 in a region.
+    pub fn of_amazon(region: &str) -> Result<Self, EndpointError> {
+        Self::of_store(&format!("https://s3.{region}.amazonaws.com"))
     }
 
     /// The ref of the project, when its host says it.
@@ -70,6 +84,11 @@ impl Endpoint {
         let hosts =
             [format!("{project_ref}.storage.{project_host}"), format!("{project_ref}.{project_host}")];
         hosts.iter().any(|host| self.0 == format!("https://{host}{PATH}"))
+    }
+
+    /// Host and port, which two endpoints of one service have in common.
+    pub fn authority(&self) -> &str {
+        self.0.split('/').nth(2).unwrap_or_default()
     }
 
     /// The address.
@@ -103,6 +122,8 @@ mod tests {
         assert_eq!(Endpoint::of_project("abc", "supabase.co").unwrap().as_str(), hosted);
         assert_eq!(read("http://127.0.0.1:54321/storage/v1/s3"), "http://127.0.0.1:54321/storage/v1/s3/");
         assert_eq!(read("http://[::1]:9/s3"), "http://[::1]:9/s3/");
+        assert_eq!(Endpoint::of_store("https://s3.example.com").unwrap().as_str(), "https://s3.example.com/");
+        assert_eq!(Endpoint::of_store("https://h/minio/").unwrap().as_str(), "https://h/minio/");
     }
 
     #[test]

@@ -37,11 +37,13 @@ pub enum Rule {
     NotAtomic,
     /// Another session dumps, pushes, or holds an old transaction.
     OtherSession,
+    /// The evidence stands on the disk of a CI job alone.
+    NoSharedStore,
 }
 
 impl Rule {
     /// Every rule, by number.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoSnapshot,
         Self::Strength,
         Self::Age,
@@ -57,6 +59,7 @@ impl Rule {
         Self::AppliedEdited,
         Self::NotAtomic,
         Self::OtherSession,
+        Self::NoSharedStore,
     ];
 
     /// The rule's number.
@@ -77,6 +80,7 @@ impl Rule {
             Self::AppliedEdited => "SS013",
             Self::NotAtomic => "SS014",
             Self::OtherSession => "SS015",
+            Self::NoSharedStore => "SS016",
         }
     }
 
@@ -98,6 +102,7 @@ impl Rule {
             Self::AppliedEdited => include_str!("../../templates/explain/SS013.md"),
             Self::NotAtomic => include_str!("../../templates/explain/SS014.md"),
             Self::OtherSession => include_str!("../../templates/explain/SS015.md"),
+            Self::NoSharedStore => include_str!("../../templates/explain/SS016.md"),
         }
     }
 }

@@ -18,15 +18,18 @@ const LOCKS: &str = "
     where coalesce(h.nspname, n.nspname) = any($1)";
 
 /// Slots that are lost when so much more is written (PostgreSQL documentation, `pg_replication_slots`),
-/// with the size of what is made again: all of it is written to the log, rows and indexes.
+/// with the size of what is made again: all of it is written to the log, rows and indexes. The size is that
+/// of the last `ANALYZE` (`pg_class.relpages`): functions that measure wait for whoever locks a table.
 const SLOTS: &str = "
     select s.slot_name::text, s.safe_wal_size::int8, m.bytes
     from pg_catalog.pg_replication_slots s
     cross join (
-        select coalesce(sum(pg_catalog.pg_total_relation_size(c.oid)), 0)::int8 as bytes
+        select (coalesce(sum(p.relpages::int8), 0) * pg_catalog.current_setting('block_size')::int8)::int8 as bytes
         from unnest($1::text[], $2::text[]) t (home, name)
         join pg_catalog.pg_namespace n on n.nspname = t.home
         join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.name
+        join pg_catalog.pg_class p on p.oid in (c.oid, c.reltoastrelid)
+            or p.oid in (select i.indexrelid from pg_catalog.pg_index i where i.indrelid = c.oid)
     ) m
     where s.safe_wal_size is not null and m.bytes > s.safe_wal_size
     order by 1";

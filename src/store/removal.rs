@@ -4,12 +4,12 @@
 use super::{Error, PARTIAL, Store};
 use crate::disk::{self, Lock};
 use crate::manifest::SnapshotId;
-use crate::manifest::storage::{INDEX, Line, SALVAGED};
+use crate::manifest::storage::{INDEX, Line, Object, SALVAGED};
 use crate::proc;
 use fs_err as fs;
 use jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -21,7 +21,7 @@ const YOUNG: Duration = Duration::from_hours(24);
 /// An object file that no snapshot names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unnamed {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Its length.
     pub bytes: u64,
 }
@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// Digests that the snapshots, drafts, and rollbacks name, but for some that are about to go.
-    fn named_objects(&self, without: &BTreeSet<SnapshotId>) -> Result<BTreeSet<String>, Error> {
+    pub(super) fn named_objects(&self, without: &BTreeSet<SnapshotId>) -> Result<BTreeSet<String>, Error> {
         let mut named = BTreeSet::new();
         for entry in fs::read_dir(self.root.join("snapshots"))? {
             let dir = entry?.path();
@@ -163,12 +163,25 @@ impl Store {
             return Ok(());
         };
         let path = snapshot.dir.join(INDEX);
-        if disk::sha256_file(&path)?.0 == file.sha256 { Ok(()) } else { Err(Error::Index(path)) }
+        match disk::sha256_file(&path) {
+            Ok((sha256, _)) if sha256 == file.sha256 => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            Ok(_) | Err(_) => Err(Error::Index(path)),
+        }
     }
 }
 
 /// Adds what an index names; a draft has none before its turn comes.
 fn read_index(path: &Path, named: &mut BTreeSet<String>) -> Result<(), Error> {
+    each_object(path, |object| named.extend(object.sha256))
+}
+
+/// Adds the digests and the lengths of the objects that an index names.
+pub(super) fn read_sizes(path: &Path, named: &mut BTreeMap<String, u64>) -> Result<(), Error> {
+    each_object(path, |object| named.extend(object.sha256.zip(object.size)))
+}
+
+fn each_object(path: &Path, mut take: impl FnMut(Object)) -> Result<(), Error> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -177,7 +190,7 @@ fn read_index(path: &Path, named: &mut BTreeSet<String>) -> Result<(), Error> {
     for line in io::BufReader::new(file).lines() {
         let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
         match serde_json::from_str(&line?).map_err(unreadable)? {
-            Line::Object(object) => named.extend(object.sha256),
+            Line::Object(object) => take(*object),
             Line::Bucket(_) => {}
         }
     }
@@ -186,7 +199,7 @@ fn read_index(path: &Path, named: &mut BTreeSet<String>) -> Result<(), Error> {
 
 /// Whether a path below `objects` is one of an object, or was set aside: `ab/abcd…`, and the same with
 /// `.damaged` after it, which no index names.
-fn is_object(file: &Path, name: &str) -> bool {
+pub(super) fn is_object(file: &Path, name: &str) -> bool {
     let name = name.strip_suffix(".damaged").unwrap_or(name);
     let is_digest = name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_digest && file.parent() == name.get(..2).map(Path::new)

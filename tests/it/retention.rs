@@ -1,6 +1,6 @@
 //! `prune`, `pin`, and `unpin`: what goes, what stays, and that nothing needed ever goes.
 
-use crate::world::{Bucket, Platform, REF_17, World, list, read_json};
+use crate::world::{Bucket, Cli, Major, Platform, REF_17, Weed, World, list, read_json};
 use fs_err as fs;
 use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
@@ -11,6 +11,7 @@ use supa_safe::demo::cloud::{Backup, Project};
 use supa_safe::disk;
 use supa_safe::manifest::storage::{Line, State};
 use supa_safe::postgres::storage::Row;
+use supa_safe::store::Store;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -469,4 +470,48 @@ fn a_damaged_snapshot_does_not_replace_an_older_one() {
     drop(world.run(["verify", newest]).exits(0));
     drop(world.run(["prune"]).exits(0));
     assert_eq!(ids(&world), [newest]);
+}
+
+#[test]
+fn what_goes_here_goes_from_the_bucket_and_from_other_machines() {
+    let mut world = with_snapshot();
+    let [needed, free] = [1, 2].map(|number| object(&world, number, Duration::ZERO));
+    let old = aged(&world, 20, &[needed.clone(), free.clone()]);
+    let newer = aged(&world, 3, std::slice::from_ref(&needed));
+    let weed = world.weed();
+    drop(world.run(["snapshot"]).exits(0));
+    let mut other = World::new(Major::Pg17, Cli::V3);
+    other.same_target(&world);
+    let listed = |world: &World| {
+        world.run(["list", "--json"]).exits(0).document()["snapshots"].as_array().unwrap().len()
+    };
+    assert_eq!((listed(&world), listed(&other)), (4, 4));
+    drop(world.run(["pin", &newer]).exits(0));
+    drop(world.run(["prune"]).exits(0));
+    assert_eq!((listed(&world), listed(&other)), (3, 3));
+    let of_old = |key: &String| key.contains(&old);
+    let left: Vec<String> = weed.keys().into_iter().filter(of_old).collect();
+    assert_eq!(left, [weed.key(&format!("/removed/{old}.json"))]);
+    // Another machine removes its copy, and knows the pin.
+    drop(other.run(["prune"]).exits(0));
+    assert!(!other.store().join("snapshots").join(&old).exists());
+    assert!(other.store().join("pins").join(format!("{newer}.json")).exists());
+    drop(other.run(["unpin", &newer]).exits(0));
+    drop(world.run(["list"]).exits(0));
+    assert!(!world.store().join("pins").join(format!("{newer}.json")).exists());
+    // In two days one object of the bucket is free to go.
+    let folder = world.store().file_name().unwrap().to_str().unwrap().to_owned();
+    let unnamed = weed.runtime.block_on(async {
+        let store = Store::open(&world.path("elsewhere"), &folder).unwrap();
+        let store = store.join(&weed.location(Weed::owner())).await.unwrap();
+        store.pull().await.unwrap();
+        store.fetch_indexes().await.unwrap();
+        let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(48);
+        let unnamed = store.unnamed_there(later, &BTreeSet::new()).await.unwrap();
+        store.remove_objects_there(&unnamed).await.unwrap();
+        unnamed
+    });
+    assert_eq!(unnamed.len(), 1);
+    let objects = weed.keys().into_iter().filter(|key| key.contains("/objects/")).collect::<Vec<_>>();
+    assert_eq!(objects, [weed.key(&needed)]);
 }

@@ -7,12 +7,14 @@ mod linked;
 mod platform;
 mod ran;
 mod session;
+mod weed;
 
 pub(crate) use bucket::Bucket;
 pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open, TEMPORARY};
 pub(crate) use platform::{Platform, REF_15, REF_17};
 pub(crate) use ran::Ran;
 pub(crate) use session::Session;
+pub(crate) use weed::Weed;
 
 use fs_err as fs;
 use regex::Regex;
