@@ -236,6 +236,8 @@ pub enum Event {
     RolledBack {
         /// The snapshot.
         snapshot: SnapshotId,
+        /// Whether the database went back, or Storage alone.
+        database: bool,
     },
     /// The push waits for a lock, or keeps others waiting for its own, longer than the policy allows.
     Blocking {

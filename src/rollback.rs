@@ -238,7 +238,8 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     client.batch_execute(rows::PINNED).await?;
     let known = work.read_ahead().await?;
     let started = Instant::now();
-    client.batch_execute("begin").await?;
+    // What is committed while it waits for a lock must be seen: a role may have another default.
+    client.batch_execute("begin isolation level read committed").await?;
     client.batch_execute(rows::PINNED).await?;
     work.ago = work.transactions_since().await?;
     let live = work.look().await?;
@@ -295,6 +296,8 @@ struct Work<'a> {
     settings: String,
     /// As [`since::transactions_since`] says.
     ago: Option<i32>,
+    /// The foreign keys to go back to.
+    keys: Vec<keys::ForeignKey>,
 }
 
 impl<'a> Work<'a> {
@@ -326,6 +329,7 @@ impl<'a> Work<'a> {
             recorded: task.left_out.comparable(&recorded),
             settings: format!("{}\n{}", read("roles.sql")?, read("settings.sql")?),
             ago: None,
+            keys: keys::ForeignKey::all(&recorded),
         })
     }
 
@@ -376,7 +380,12 @@ impl<'a> Work<'a> {
     }
 
     fn compared(&self) -> since::Compared<'_> {
-        since::Compared { archive: &self.archive, ago: self.ago, versions: self.task.versions }
+        since::Compared {
+            archive: &self.archive,
+            ago: self.ago,
+            versions: self.task.versions,
+            keys: &self.keys,
+        }
     }
 
     async fn save(&self, doomed: &[since::Doomed], known: since::Known) -> Result<Vec<Saved>, Error> {

@@ -152,7 +152,7 @@ async fn settle(opened: &Opened, past: &Past) -> Result<Option<Done>, Broken> {
                 let snapshot = opened.snapshot(Some(&unsettled.snapshot))?;
                 bring_bytes(opened, &snapshot, resumed).await?;
             }
-            context.tell(&Event::RolledBack { snapshot: unsettled.snapshot.clone() });
+            context.tell(&Event::RolledBack { snapshot: unsettled.snapshot.clone(), database: true });
             let summary = Summary { snapshot: Some(unsettled.snapshot.clone()), ..Summary::new() };
             let closing = vec![format!(
                 "The rollback of run {} stands: {} is as in snapshot {}; nothing more was changed",
@@ -160,7 +160,13 @@ async fn settle(opened: &Opened, past: &Past) -> Result<Option<Done>, Broken> {
                 opened.target.name(),
                 unsettled.snapshot
             )];
-            Ok(Some(Done { exit: Exit::Done, summary, closing }))
+            let done = Done { exit: Exit::Done, summary, closing };
+            let kept = folder.join("load.sql");
+            Ok(Some(if kept.exists() {
+                done.closing(format!("  rows written since are kept; {} loads them again", kept.display()))
+            } else {
+                done
+            }))
         }
         Fate::Aborted => {
             context.note("nothing of it stands: beginning again");
@@ -210,6 +216,7 @@ async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> Result<Plan,
         verify::accept(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
     let digest = &base.snapshot().manifest.database.owned_digest;
     let record = Record::of_push(store, digest, &choice.files).map_err(failed(Exit::Error))?;
+    let record = record.filter(|_| choice.is_of_one_push());
     let (mode, tables) = scope(record.as_ref(), args)?;
     let can_be_reached = opened.context.storage.is_some() && base.snapshot().storage_index().exists();
     let with_storage = match args.only {
@@ -244,7 +251,7 @@ fn scope(record: Option<&Record>, args: &RollbackArgs) -> Result<(Mode, Vec<Stri
         Some(How::Touched) if record.is_none() && args.table.is_empty() => {
             return Err(Failure::message(
                 Exit::Refused,
-                "no rehearsal of this push is on record, so nobody knows which rows it wrote; the target was not touched",
+                "no rehearsal of all that would go is on record, so nobody knows which rows it wrote; the target was not touched",
             )
             .hint("Pass `--mode whole`, or name the tables with `--table`"));
         }
@@ -397,11 +404,15 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
     let ready = signals.guard(Box::pin(prove(opened, plan, storage.as_ref(), &folder))).await?;
     let proved =
         run::commit(target, snapshot.id(), ready, context).await.map_err(|error| not_done(&error))?;
+    // The bytes may take long: what was kept is in the store before.
+    if let Err(error) = context.share_records().await {
+        context.warn(format!("what was kept of this rollback is only on this machine yet: {error}"));
+    }
     let objects = match storage {
         Some((reach, saved)) => Some(bring_bytes(opened, snapshot, (reach, saved)).await?),
         None => None,
     };
-    context.tell(&Event::RolledBack { snapshot: snapshot.id().clone() });
+    context.tell(&Event::RolledBack { snapshot: snapshot.id().clone(), database: plan.with_database });
     held.release().await;
     watch.done(format!("{} tables made again, and everything is as in the snapshot", proved.tables.len()));
     Ok(finish(opened, plan, (&proved, objects), &folder)?)

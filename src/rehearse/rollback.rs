@@ -97,11 +97,12 @@ fn clients_for<'a>(snapshot: &Snapshot, context: &'a Context) -> Result<&'a Inst
     installs::client_for(snapshot.manifest.client_major(), &context.machine.installations)
 }
 
-/// The user's tables in which rows were written.
+/// The user's tables in which rows were written. TRUNCATE counts no row: it gives a table another file
+/// (PostgreSQL documentation, `TRUNCATE`), as does a type that is changed with USING.
 pub fn written_tables(effects: &[FileEffect]) -> Vec<String> {
     let written = effects.iter().flat_map(|effect| &effect.tables);
     let mut names: Vec<String> = written
-        .filter(|table| table.inserted + table.updated + table.deleted > 0)
+        .filter(|table| table.inserted + table.updated + table.deleted > 0 || table.rewritten)
         .map(|table| table.table.clone())
         .filter(|table| is_owned(table))
         .collect();

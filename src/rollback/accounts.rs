@@ -10,7 +10,7 @@ use super::since::{self, Doomed};
 use super::{Error, Work, names};
 use crate::manifest::quote_identifier;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
 
 const USERS: (&str, &str) = ("auth", "users");
@@ -47,30 +47,34 @@ pub(super) async fn keep(work: &Work<'_>, doomed: &[Doomed]) -> Result<Vec<Kept>
     if wanted.is_empty() || !mark_new(work).await? {
         return Ok(Vec::new());
     }
-    let mut kept = Vec::new();
+    let mut of_tables: BTreeMap<&str, (&Doomed, Vec<&str>)> = BTreeMap::new();
     for (key, table) in wanted {
+        let column = key.columns.first().map(String::as_str).unwrap_or_default();
+        if table.columns.contains(&names::plain(column)) {
+            of_tables.entry(&key.table).or_insert_with(|| (table, Vec::new())).1.push(column);
+        }
+    }
+    let mut kept = Vec::new();
+    for (name, (table, referring)) in of_tables {
         let Some((_, _, recorded)) = &table.recorded else { continue };
         let columns: Vec<String> = recorded
             .iter()
             .filter(|name| table.columns.contains(name))
             .map(|name| quote_identifier(name))
             .collect();
-        let column = key.columns.first().cloned().unwrap_or_default();
-        if !table.columns.contains(&names::plain(&column)) {
-            continue;
-        }
         let place = format!("pg_temp.supa_safe_kept_{}", kept.len());
         let texts: Vec<String> =
             columns.iter().map(|name| format!("t.{name}::pg_catalog.text as {name}")).collect();
         let sql = format!(
             "create temp table supa_safe_kept_{} on commit drop as select {} from {} t \
-             where t.{column} in (select n.id from pg_temp.supa_safe_new n)",
+             where exists (select from pg_temp.supa_safe_new n where n.id in ({}))",
             kept.len(),
             texts.join(", "),
-            sql_name(&table.schema, &table.name)
+            sql_name(&table.schema, &table.name),
+            referring.iter().map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", ")
         );
         work.client.batch_execute(&sql).await.map_err(Error::at("keep the rows of new accounts"))?;
-        kept.push(Kept { table: key.table.clone(), columns, place });
+        kept.push(Kept { table: name.to_owned(), columns, place });
     }
     Ok(kept)
 }
@@ -84,6 +88,7 @@ async fn mark_new(work: &Work<'_>) -> Result<bool, Error> {
         columns: vec!["id".to_owned()],
         recorded: Some((schema.to_owned(), name.to_owned(), vec!["id".to_owned()])),
         has_key: true,
+        primary_key: vec!["id".to_owned()],
     };
     if since::mark_one(work.client, &users, &work.compared()).await? == 0 {
         return Ok(false);
@@ -100,8 +105,11 @@ pub(super) async fn remove(
     tables: &BTreeSet<(String, String)>,
 ) -> Result<Vec<Changed>, Error> {
     let is_one = |name: &str| names::qualified(name).is_some_and(|name| tables.contains(&name));
-    let keys: Vec<ForeignKey> =
-        ForeignKey::all(&work.recorded).into_iter().filter(|key| is_one(&key.table)).collect();
+    let keys: Vec<ForeignKey> = ForeignKey::all(&work.recorded)
+        .into_iter()
+        // One that was never validated may have been broken in the snapshot.
+        .filter(|key| key.is_valid && is_one(&key.table))
+        .collect();
     let mut changed: Vec<Changed> = Vec::new();
     let mut is_first = true;
     loop {

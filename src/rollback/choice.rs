@@ -32,6 +32,8 @@ pub struct Unsettled {
 pub struct Past {
     /// The last push that no rollback took back.
     pub pushed: Option<Pushed>,
+    /// The push that the last rollback took back.
+    pub undone: Option<Pushed>,
     /// A rollback that was cut off.
     pub unsettled: Option<Unsettled>,
     /// The snapshot that the last rollback went back to, when no push came after it.
@@ -46,10 +48,13 @@ impl Past {
             let of_type = |name: &str| events.iter().rfind(|event| event["type"] == name);
             let snapshot = |event: &Value| event["snapshot"].as_str()?.parse::<SnapshotId>().ok();
             if let Some(event) = of_type("rolled-back") {
-                past.rolled_back = past.rolled_back.or_else(|| snapshot(event));
-                return past;
+                if event["database"] != Value::Bool(false) && past.rolled_back.is_none() {
+                    past.rolled_back = snapshot(event);
+                }
+                continue;
             }
             if past.unsettled.is_none()
+                && past.rolled_back.is_none()
                 && let Some(event) = of_type("rolling-back")
             {
                 let transaction = event["transaction"].as_str().unwrap_or_default().to_owned();
@@ -57,12 +62,17 @@ impl Past {
                     snapshot(event).map(|snapshot| Unsettled { run: run.clone(), snapshot, transaction });
             }
             if let Some(event) = of_type("delegating") {
-                past.pushed = snapshot(event).map(|snapshot| Pushed {
+                let pushed = snapshot(event).map(|snapshot| Pushed {
                     run,
                     snapshot,
                     files: texts(event, "files"),
                     history: texts(event, "history"),
                 });
+                if past.rolled_back.is_some() {
+                    past.undone = pushed;
+                } else {
+                    past.pushed = pushed;
+                }
                 return past;
             }
         }
@@ -84,6 +94,15 @@ pub struct Choice {
     pub versions: Vec<String>,
     /// The files of the push that is taken back, when one is on record.
     pub files: Vec<String>,
+}
+
+impl Choice {
+    /// Whether every version that goes is of the push whose files these are: its rehearsal says nothing of
+    /// what others wrote.
+    pub fn is_of_one_push(&self) -> bool {
+        let own: Vec<String> = self.files.iter().map(|file| version(file)).collect();
+        self.versions.iter().all(|version| own.contains(version))
+    }
 }
 
 /// Why nothing is taken back.
@@ -141,7 +160,7 @@ pub fn choose(
     if !foreign.is_empty() {
         return Err(Refusal::Foreign(foreign));
     }
-    let files = pushed.map(|pushed| pushed.files.clone()).unwrap_or_default();
+    let files = pushed.or(past.undone.as_ref()).map(|pushed| pushed.files.clone()).unwrap_or_default();
     Ok(Some(Choice { snapshot, versions, files }))
 }
 

@@ -27,15 +27,29 @@ impl Closure {
     }
 }
 
-/// Finds what must go, and locks its tables.
+/// Finds what must go, and locks its tables. A partition that somebody makes before its parent is locked
+/// would go with it unseen: then everything is looked at again, under the locks.
 pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure, Error> {
-    let tables = live::tables(work.client).await?;
+    let mut tables = live::tables(work.client).await?;
+    for _ in 0..ROUNDS {
+        let closure = find_among(work, live, &tables).await?;
+        lock(work.client, &closure.tables).await?;
+        let now = live::tables(work.client).await?;
+        let oids = |tables: &[Table]| tables.iter().map(|table| table.oid).collect::<BTreeSet<u32>>();
+        if oids(&now) == oids(&tables) {
+            return Ok(closure);
+        }
+        tables = now;
+    }
+    Err(Error::NotExact(vec!["tables come and go all the while".to_owned()]))
+}
+
+async fn find_among(work: &Work<'_>, live: &Fingerprint, tables: &[Table]) -> Result<Closure, Error> {
     let mut closure = Closure { units: differing(work, live), tables: Vec::new() };
     closure.units.extend(large::touched(work, live).await?);
     if work.task.mode == Mode::Whole {
         closure.units.extend(everything(live));
-        closure.tables = tables;
-        lock(work.client, &closure.tables).await?;
+        closure.tables = tables.to_vec();
         return Ok(closure);
     }
     for table in tables.iter().filter(|table| is_named(work.task.tables, table)) {
@@ -54,12 +68,12 @@ pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure,
         more.extend(unproved::above_gone(&work.recorded, &left));
         more.retain(|unit| !closure.units.contains(unit));
         if more.is_empty() {
-            break;
+            return Ok(closure);
         }
         closure.units.extend(more);
     }
-    lock(work.client, &closure.tables).await?;
-    Ok(closure)
+    let left = closure.units.iter().map(|unit| format!("{} {}", unit.kind, unit.identity)).collect();
+    Err(Error::NotExact(left))
 }
 
 /// Whether a table is one of those named.

@@ -21,6 +21,8 @@ pub(super) struct ForeignKey {
     pub(super) refers_to: String,
     pub(super) key: Vec<String>,
     pub(super) on_delete: OnDelete,
+    /// Whether every row holds to it; `NOT VALID` keys let older rows be.
+    pub(super) is_valid: bool,
 }
 
 impl ForeignKey {
@@ -42,7 +44,9 @@ impl ForeignKey {
         let (refers_to, rest) = rest.split_once('(')?;
         let (key, rest) = list(rest)?;
         let on_delete = if rest.contains("ON DELETE SET NULL") { OnDelete::Forget } else { OnDelete::Remove };
-        Some(Self { table: table.to_owned(), columns, refers_to: refers_to.to_owned(), key, on_delete })
+        let is_valid = !rest.contains("NOT VALID");
+        let (table, refers_to) = (table.to_owned(), refers_to.to_owned());
+        Some(Self { table, columns, refers_to, key, on_delete, is_valid })
     }
 
     /// A condition on `t`, a row of the table, that it refers to a row that is not there.
@@ -59,7 +63,7 @@ impl ForeignKey {
 }
 
 /// A list of names up to its closing parenthesis, and what follows.
-fn list(text: &str) -> Option<(Vec<String>, &str)> {
+pub(super) fn list(text: &str) -> Option<(Vec<String>, &str)> {
     let mut found = Vec::new();
     let mut rest = text;
     loop {
@@ -90,6 +94,9 @@ mod tests {
             "t.\"user, id\" is not null and t.kind is not null and not exists \
              (select from auth.users r where r.id = t.\"user, id\" and r.kind = t.kind)"
         );
+        assert!(key.is_valid);
+        let later = ForeignKey::parse("t", "FOREIGN KEY (a) REFERENCES u(id) NOT VALID").unwrap();
+        assert!(!later.is_valid);
         assert_eq!(ForeignKey::parse("t", "CHECK ((a > 0))"), None);
     }
 }

@@ -198,7 +198,7 @@ async fn keep(work: &Work<'_>, one: &Managed<'_>) -> Result<Option<Saved>, Error
     };
     let file = format!("{}.csv", one.rows.table);
     let columns = one.columns.iter().map(|(name, _)| name.clone()).collect();
-    let table = Doomed { schema, name, columns, recorded: None, has_key: true };
+    let table = Doomed { schema, name, columns, recorded: None, has_key: true, primary_key: Vec::new() };
     since::write(work.client, (0, &table), &folder.join(&file)).await?;
     disk::sync_dir(folder)?;
     Ok(Some(Saved { table: one.rows.table.clone(), rows, file }))

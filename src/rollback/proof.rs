@@ -3,7 +3,7 @@
 use super::live::Table;
 use super::selection::Selection;
 use super::since::Doomed;
-use super::{Accounts, Error, Mode, Task, Work, names};
+use super::{Accounts, Error, Mode, Task, Work, keys, names};
 use crate::archive;
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
 use crate::manifest::{Content, TableRows};
@@ -131,6 +131,7 @@ pub(super) async fn large_objects(client: &Client, task: &Task<'_>) -> Result<()
 /// The tables that go, each with what the snapshot has of it under whatever name.
 pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table>) -> Vec<Doomed> {
     let (entries, columns, keyed) = (work.known().tables(), columns(&work.recorded), keyed(&work.recorded));
+    let primary = primary_keys(&work.recorded);
     let known = &work.task.snapshot.manifest.database.tables;
     let names = names_of(known);
     let recorded = |table: &Table| {
@@ -146,7 +147,8 @@ pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table
             schema: table.schema.clone(),
             name: table.name.clone(),
             columns: table.columns.clone(),
-            has_key: name.is_some_and(|name| keyed.contains(&name)),
+            has_key: name.as_ref().is_some_and(|name| keyed.contains(name)),
+            primary_key: name.and_then(|name| primary.get(&name).cloned()).unwrap_or_default(),
             recorded,
         }
     });
@@ -163,6 +165,18 @@ fn keyed(recorded: &Fingerprint) -> BTreeSet<(String, String)> {
     });
     let keyed = keys.filter_map(|line| names::qualified(names::on(&line.identity)?.1));
     keyed.collect()
+}
+
+/// The columns of the primary keys, by table.
+fn primary_keys(recorded: &Fingerprint) -> BTreeMap<(String, String), Vec<String>> {
+    let constraints = recorded.lines().iter().filter(|line| line.kind == "constraint");
+    let keys = constraints.filter_map(|line| {
+        let fields = serde_json::from_str::<Value>(&line.definition).ok()?;
+        let (columns, _) = keys::list(fields.get("definition")?.as_str()?.strip_prefix("PRIMARY KEY (")?)?;
+        let table = names::qualified(names::on(&line.identity)?.1)?;
+        Some((table, columns.iter().map(|column| names::plain(column)).collect()))
+    });
+    keys.collect()
 }
 
 /// The columns that the snapshot has of each table, but the generated ones, which no dump holds.

@@ -109,13 +109,10 @@ pub async fn commit(
     context.tell(&Event::RollingBack { snapshot, transaction: proved.transaction.clone() });
     // PostgREST reads the schema anew (PostgREST documentation, Schema Cache).
     let sql = "notify pgrst, 'reload schema'; notify pgrst, 'reload config'; commit";
-    let Err(lost) = session.client.batch_execute(sql).await else {
-        session.close().await;
-        return Ok(proved);
-    };
-    if lost.as_db_error().is_some() {
-        return Err(Error::Statement { stage: "commit", source: lost }.into());
-    }
+    let outcome = session.client.batch_execute(sql).await;
+    session.close().await;
+    let Err(lost) = outcome else { return Ok(proved) };
+    // Even an error that a server sends may be a pooler's, which lost the real one.
     match fate(target, &proved.transaction).await {
         Ok(Fate::Committed) => Ok(proved),
         Ok(Fate::Aborted) => Err(Error::Statement { stage: "commit", source: lost }.into()),

@@ -6,9 +6,10 @@
 //! is compared by the columns that both have; columns that came since are compared by nothing, so
 //! what was written to such a table after the migration is kept whatever it looks like.
 
-use super::Error;
+use super::keys::ForeignKey;
 use super::live::sql_name;
 use super::script::Archive;
+use super::{Error, names};
 use crate::archive::RowReader;
 use crate::disk;
 use crate::manifest::{Manifest, qualified, quote_identifier};
@@ -40,6 +41,8 @@ pub(super) struct Doomed {
     pub(super) recorded: Option<(String, String, Vec<String>)>,
     /// Whether it had a key there.
     pub(super) has_key: bool,
+    /// Columns of its primary key there, by which no two rows are alike.
+    pub(super) primary_key: Vec<String>,
 }
 
 impl Doomed {
@@ -51,15 +54,18 @@ impl Doomed {
     }
 
     /// A query for number, place, and hash of each row that may have been written since, and whether it
-    /// was written after the push where a hash does not tell.
+    /// was written after the push where a hash does not tell: of a column that came since nothing is known,
+    /// and without a key a new row may be like one that went.
     fn select(&self, rank: usize, ago: Option<i32>, pushed: Option<i32>) -> String {
         let recorded = self.recorded.as_ref().map(|(_, _, columns)| columns.as_slice()).unwrap_or_default();
         let pairs = pairs(&self.columns, recorded);
         let columns: Vec<String> =
             pairs.iter().map(|(live, _)| format!("t.{}", quote_identifier(live))).collect();
         let has_more = self.columns.len() > pairs.len() || pairs.is_empty();
+        let is_told = |column: &String| pairs.iter().any(|(_, recorded)| recorded == column);
+        let is_alone = !self.primary_key.is_empty() && self.primary_key.iter().all(is_told);
         let is_written = match pushed {
-            _ if !has_more => "false".to_owned(),
+            _ if !has_more && is_alone => "false".to_owned(),
             None => "true".to_owned(),
             Some(age) => format!("pg_catalog.age(t.xmin) < {age}"),
         };
@@ -190,6 +196,8 @@ pub(super) struct Compared<'a> {
     pub(super) ago: Option<i32>,
     /// Versions of the history that go.
     pub(super) versions: &'a [String],
+    /// The foreign keys of the snapshot.
+    pub(super) keys: &'a [ForeignKey],
 }
 
 /// Keeps the rows of these tables that the archive does not have.
@@ -217,7 +225,8 @@ pub(super) async fn save(
     // Each waits for the way there and back.
     let writing = files.iter().map(|(rank, table, path)| write(client, (*rank, table), path));
     futures_util::stream::iter(writing).buffered(FILES_AT_ONCE).try_collect::<()>().await?;
-    disk::write(&folder.join("load.sql"), load_script(doomed, &saved).as_bytes())?;
+    let script = load_script(doomed, &saved, compared.keys);
+    disk::write(&folder.join("load.sql"), script.as_bytes())?;
     disk::write_json(&folder.join("saved.json"), &saved)?;
     disk::sync_dir(folder)?;
     Ok(saved)
@@ -340,12 +349,50 @@ pub(super) async fn write(
     Ok(file.persist(path)?)
 }
 
+/// How many tables a row needs before it can be there; tables that need each other stop somewhere.
+fn depths(keys: &[ForeignKey]) -> BTreeMap<(String, String), usize> {
+    let pairs: Vec<((String, String), (String, String))> = keys
+        .iter()
+        .filter_map(|key| Some((names::qualified(&key.table)?, names::qualified(&key.refers_to)?)))
+        .filter(|(table, refers_to)| table != refers_to)
+        .collect();
+    let mut depths: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for _ in 0..pairs.len() {
+        let mut is_done = true;
+        for (table, refers_to) in &pairs {
+            let below = depths.get(refers_to).copied().unwrap_or_default() + 1;
+            let own = depths.entry(table.clone()).or_default();
+            if *own < below && below <= pairs.len() {
+                (*own, is_done) = (below, false);
+            }
+        }
+        if is_done {
+            break;
+        }
+    }
+    depths
+}
+
+/// Statements for `psql` that move the sequences of a table past its rows.
+fn move_sequences(table: &str) -> String {
+    let literal = table.replace('\'', "''");
+    format!(
+        "select format('select setval(%L, greatest((select last_value from %s), (select max(%I) from %s)))', \
+         s.sequence, s.sequence, s.attname, '{literal}')\n\
+         from (select attname, pg_get_serial_sequence('{literal}', attname) as sequence from pg_attribute\n\
+         where attrelid = '{literal}'::regclass and attnum > 0 and not attisdropped) s\n\
+         where s.sequence is not null \\gexec\n"
+    )
+}
+
 /// A script for `psql` that loads the kept rows where their keys are free.
-fn load_script(doomed: &[Doomed], saved: &[Saved]) -> String {
+fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey]) -> String {
     let head = "-- Loads the rows that were written between the snapshot and the rollback, where their keys are free.\n\
         -- Run it in this folder: psql <url> -f load.sql\n\\set ON_ERROR_STOP on\nbegin;\n";
+    let table_of =
+        |saved: &Saved| doomed.iter().find(|table| qualified(&table.schema, &table.name) == saved.table);
     let load = |saved: &Saved| {
-        let table = doomed.iter().find(|table| qualified(&table.schema, &table.name) == saved.table)?;
+        let table = table_of(saved)?;
         let Some((schema, bare, recorded)) = &table.recorded else {
             return Some(format!(
                 "\n-- {}: {} rows in {}, and no table\n",
@@ -384,17 +431,25 @@ fn load_script(doomed: &[Doomed], saved: &[Saved]) -> String {
             "\n-- {}: {} rows\n{note}create temp table saved as select {} from {name} with no data;\n{more}\
              \\copy saved ({}) from '{}' with (format csv, header)\n\
              insert into {target} ({}) overriding system value select {} from saved on conflict do nothing;\n\
-             drop table saved;\n",
+             drop table saved;\n{}",
             saved.table,
             saved.rows,
             shape.join(", "),
             column_list(&table.columns),
             saved.file,
             there.join(", "),
-            here.join(", ")
+            here.join(", "),
+            if table.has_key { move_sequences(&name) } else { String::new() }
         ))
     };
-    let loads: Vec<String> = saved.iter().filter_map(load).collect();
+    let depths = depths(keys);
+    let depth = |saved: &&Saved| {
+        let (schema, name, _) = table_of(saved)?.recorded.as_ref()?;
+        depths.get(&(schema.clone(), name.clone())).copied()
+    };
+    let mut in_order: Vec<&Saved> = saved.iter().collect();
+    in_order.sort_by_key(depth);
+    let loads: Vec<String> = in_order.into_iter().filter_map(load).collect();
     format!("{head}{}\ncommit;\n", loads.concat())
 }
 
@@ -410,10 +465,11 @@ mod tests {
             columns: vec!["a".to_owned()],
             recorded: Some(("public".to_owned(), "log".to_owned(), vec!["a".to_owned()])),
             has_key,
+            primary_key: Vec::new(),
         };
         let saved = [Saved { table: "public.log".to_owned(), rows: 1, file: "0001.csv".to_owned() }];
         let into = |has_key| {
-            let script = load_script(&[table(has_key)], &saved);
+            let script = load_script(&[table(has_key)], &saved, &[]);
             let line = script.lines().find(|line| line.starts_with("insert into")).unwrap();
             line.split(" (").next().unwrap().to_owned()
         };
@@ -421,6 +477,22 @@ mod tests {
             [into(true), into(false)],
             ["insert into \"public\".\"log\"", "insert into \"public\".\"since_log\""]
         );
+    }
+
+    #[test]
+    fn what_others_refer_to_is_loaded_before_them() {
+        let key = |table: &str, refers_to: &str| ForeignKey {
+            table: table.to_owned(),
+            columns: Vec::new(),
+            refers_to: refers_to.to_owned(),
+            key: Vec::new(),
+            on_delete: crate::rollback::keys::OnDelete::Remove,
+            is_valid: true,
+        };
+        let keys = [key("public.a", "public.b"), key("public.b", "public.c"), key("public.a", "public.a")];
+        let depths = depths(&keys);
+        let depth = |name: &str| depths.get(&("public".to_owned(), name.to_owned())).copied();
+        assert_eq!([depth("a"), depth("b"), depth("c")], [Some(2), Some(1), None]);
     }
 
     #[test]

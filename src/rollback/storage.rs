@@ -93,7 +93,7 @@ pub async fn resume(context: &Context, folder: &Path) -> Result<Option<(Reach, S
 /// The rows alone, in a transaction that is left open.
 pub(super) async fn rows(client: &tokio_postgres::Client, saved: &Saved) -> Result<Proved, Error> {
     let started = Instant::now();
-    client.batch_execute("begin").await?;
+    client.batch_execute("begin isolation level read committed").await?;
     client.batch_execute(crate::postgres::rows::PINNED).await?;
     salvage::rows(client, saved).await?;
     let transaction = super::transaction(client).await?;

@@ -418,7 +418,7 @@ fn what_a_teammate_pushed_in_between() {
     let world = pushed();
     world.sql(
         OWNER,
-        "create table public.theirs (id int);
+        "create table public.theirs (id int); update public.others set note = 2;
          insert into supabase_migrations.schema_migrations (version, name) values ('20260201000000', 'theirs')",
     );
     let state = world.state();
@@ -434,7 +434,11 @@ hint: Ask who pushed them; to take them back too, pass --also 20260201000000
     );
     assert_eq!(world.state(), state);
     let also = ["rollback", "--also", "20260201000000", "--confirm", &world.target()];
+    let others = "select count(*) from public.others where note = 2";
+    let theirs = world.sql(OWNER, others);
     drop(world.run(also).exits(0));
+    // Nobody rehearsed what they wrote: everything went back.
+    assert_ne!(world.sql(OWNER, others), theirs);
     assert_eq!(world.history(), [""; 0]);
     assert_eq!(world.sql(OWNER, "select to_regclass('public.theirs')"), ["~"]);
 }

@@ -124,3 +124,32 @@ fn accounts_that_the_push_wrote_go_back_and_the_others_go_on() {
         assert_eq!(others("select name from public.profiles order by 1"), "1@x.y 2@x.y 4@x.y new");
     }
 }
+
+/// TRUNCATE counts no rows, and a key that goes leaves rows that are alike.
+#[test]
+fn rows_that_no_counter_and_no_key_tells() {
+    let emptied = "truncate public.clicks; alter table public.votes drop column id;
+        alter table public.words alter column word type text using upper(word);";
+    let world = World::own_server_of(Major::Pg17, &[("20260101000000_emptied", emptied)]);
+    world.sql(ADMIN, AS_HOSTED);
+    world.sql(
+        OWNER,
+        "create table public.clicks (page text); insert into public.clicks values ('home'), ('home');
+        create table public.votes (id int primary key, option text); insert into public.votes values (1, 'yes');
+        create table public.words (word text primary key); insert into public.words values ('one')",
+    );
+    let before = world.state();
+    drop(world.migrate(&[]).exits(0));
+    assert_eq!(world.sql(OWNER, "select count(*) from public.clicks"), ["0"]);
+    let since =
+        "insert into public.clicks values ('home'), ('home'); insert into public.votes values ('yes')";
+    world.sql(OWNER, since);
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    let saved = ran.summary()["rolled_back"]["saved"].clone();
+    assert_eq!(world.state(), before);
+    let rows = |table: &str| {
+        let of_table = saved.as_array().unwrap().iter().find(|saved| saved["table"] == table);
+        of_table.map(|saved| saved["rows"].clone())
+    };
+    assert_eq!((rows("public.clicks"), rows("public.votes")), (Some(json!(2)), Some(json!(1))), "{saved}");
+}
