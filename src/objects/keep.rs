@@ -59,14 +59,10 @@ impl Client {
         };
         let send = || async {
             let request = self
-                .s3
-                .put_object()
-                .bucket(bucket)
-                .key(key)
+                .put_request((bucket, key), bytes)
                 .checksum_sha256(&sha256)
                 .set_if_none_match(absent.clone())
-                .set_if_match(same.clone())
-                .body(bytes.clone().into());
+                .set_if_match(same.clone());
             let answer = match request.send().await {
                 Ok(answer) => answer,
                 // 409: another write of the same key is under way.

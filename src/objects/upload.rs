@@ -4,6 +4,7 @@
 use super::client::{Client, insist, object_in_words};
 use super::digest::{PART_SIZES, bare_etag};
 use super::error::Error;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
 use bytes::Bytes;
 use fs_err as fs;
@@ -47,18 +48,19 @@ impl Client {
         }
     }
 
+    /// A request that writes an object as a whole.
+    pub(super) fn put_request(&self, (bucket, key): (&str, &str), bytes: &Bytes) -> PutObjectFluentBuilder {
+        self.s3.put_object().bucket(bucket).key(key).body(bytes.clone().into())
+    }
+
     async fn put_whole(&self, bucket: &str, key: &str, upload: &Upload<'_>) -> Result<String, Error> {
         let bytes = piece(upload.file, 0, upload.size).await?;
         let doing = || format!("write {}", object_in_words(bucket, key));
         let send = || async {
             let request = self
-                .s3
-                .put_object()
-                .bucket(bucket)
-                .key(key)
+                .put_request((bucket, key), &bytes)
                 .set_content_type(upload.content_type.map(str::to_owned))
-                .set_cache_control(upload.cache_control.map(str::to_owned))
-                .body(bytes.clone().into());
+                .set_cache_control(upload.cache_control.map(str::to_owned));
             let answer = request.send().await.map_err(|error| self.error(doing(), &error))?;
             arrived(doing(), (answer.e_tag(), answer.server_side_encryption()), &bytes)
         };

@@ -27,6 +27,8 @@ const WRONG: &str = "update public.notes set body = 'lost';
 
 /// Between two writes of the same kind.
 const PACE: Duration = Duration::from_millis(100);
+/// The same of what nobody does often.
+const SELDOM: Duration = Duration::from_secs(2);
 
 /// What the platform was told, and acknowledged.
 #[derive(Debug, Default)]
@@ -46,8 +48,13 @@ fn as_role(world: &World, role: &str) -> Session {
     session
 }
 
-/// Does something with one number after the other; a number counts when nobody refused.
-fn keep_on<E>(over: &AtomicBool, done: &Mutex<BTreeSet<i64>>, mut act: impl FnMut(i64) -> Result<(), E>) {
+/// Does something with one number after the other, at the pace of an application; a number counts when
+/// nobody refused.
+fn keep_on<E>(
+    over: &AtomicBool,
+    (pace, done): (Duration, &Mutex<BTreeSet<i64>>),
+    mut act: impl FnMut(i64) -> Result<(), E>,
+) {
     for number in 0.. {
         if over.load(Ordering::Relaxed) {
             return;
@@ -55,7 +62,7 @@ fn keep_on<E>(over: &AtomicBool, done: &Mutex<BTreeSet<i64>>, mut act: impl FnMu
         if act(number).is_ok() {
             done.lock().unwrap().insert(number);
         }
-        std::thread::sleep(PACE);
+        std::thread::sleep(pace);
     }
 }
 
@@ -65,7 +72,7 @@ fn user(number: i64) -> String {
 
 fn sign_up(world: &World, told: &Told, over: &AtomicBool) {
     let session = as_role(world, "supabase_auth_admin");
-    keep_on(over, &told.users, |number| {
+    keep_on(over, (PACE, &told.users), |number| {
         let id = user(number);
         let sql = format!(
             "begin; insert into auth.users (id, email) values ({id}, 'u{number}@example.com');
@@ -78,7 +85,7 @@ fn sign_up(world: &World, told: &Told, over: &AtomicBool) {
 
 fn log_in(world: &World, told: &Told, over: &AtomicBool) {
     let session = as_role(world, "supabase_auth_admin");
-    keep_on(over, &told.logins, |number| {
+    keep_on(over, (PACE, &told.logins), |number| {
         let sql = format!(
             "update auth.sessions set user_agent = 'login {number}', refreshed_at = now() where tag = 'old';
              insert into auth.refresh_tokens (token) values ('login {number}')"
@@ -89,7 +96,7 @@ fn log_in(world: &World, told: &Told, over: &AtomicBool) {
 
 fn run_jobs(world: &World, told: &Told, over: &AtomicBool) {
     let session = world.session(ADMIN);
-    keep_on(over, &told.runs, |number| {
+    keep_on(over, (PACE, &told.runs), |number| {
         let sql = format!("insert into cron.job_run_details (runid, status) values ({number}, 'succeeded')");
         session.try_run(&sql).map(drop)
     });
@@ -97,7 +104,7 @@ fn run_jobs(world: &World, told: &Told, over: &AtomicBool) {
 
 fn make_partitions(world: &World, told: &Told, over: &AtomicBool) {
     let session = as_role(world, "supabase_realtime_admin");
-    keep_on(over, &told.partitions, |number| {
+    keep_on(over, (SELDOM, &told.partitions), |number| {
         let sql = format!(
             "begin; create table realtime.messages_far_{number} partition of realtime.messages
                  for values from (timestamp '2100-01-01' + {number} * interval '1 day')
@@ -105,44 +112,46 @@ fn make_partitions(world: &World, told: &Told, over: &AtomicBool) {
              insert into realtime.messages (topic, extension, inserted_at)
                  values ('{number}', 'broadcast', timestamp '2100-01-01' + {number} * interval '1 day'); commit"
         );
-        let made = session.try_run(&sql).map(drop).inspect_err(|_| drop(session.run("rollback")));
-        std::thread::sleep(PACE * 20);
-        made
+        session.try_run(&sql).map(drop).inspect_err(|_| drop(session.run("rollback")))
     });
 }
 
-/// A release of the platform adds columns to its own tables, once the push is in: whoever waits for an
-/// exclusive lock ends a dump with several workers, and that is no matter of the way back.
+/// A release of the platform adds columns to its own tables.
 fn migrate_platform(world: &World, told: &Told, over: &AtomicBool) {
-    let pushed = world.session(OWNER);
-    let sql = "select to_regclass('public.extra') is not null";
-    while pushed.run(sql) == ["f"] && !over.load(Ordering::Relaxed) {
-        std::thread::sleep(PACE);
-    }
     let session = as_role(world, "supabase_auth_admin");
-    keep_on(over, &told.columns, |number| {
+    keep_on(over, (SELDOM, &told.columns), |number| {
         let sql = format!("alter table auth.users add column platform_{number} text default 'x'");
-        let added = session.try_run(&sql).map(drop);
-        std::thread::sleep(PACE * 20);
-        added
+        session.try_run(&sql).map(drop)
     });
 }
 
 fn upload(bucket: &Bucket, told: &Told, over: &AtomicBool) {
-    keep_on(over, &told.uploads, |number| {
+    keep_on(over, (PACE, &told.uploads), |number| {
         bucket.put("photos", &format!("new/{number}"), format!("upload {number}").as_bytes());
         Ok::<(), ()>(())
     });
 }
 
-fn while_it_lives<T>(world: &World, bucket: &Bucket, work: impl FnOnce() -> T) -> (T, Told) {
+/// Pushes and takes the push back meanwhile. The platform's release comes once the push is in: whoever
+/// waits for an exclusive lock ends a dump with several workers, and that is no matter of the way back.
+fn while_it_lives<T>(
+    world: &World,
+    bucket: &Bucket,
+    push: impl FnOnce(),
+    take_back: impl FnOnce() -> T,
+) -> (T, Told) {
     let (told, over) = (Told::default(), AtomicBool::new(false));
     let done = std::thread::scope(|scope| {
         let (told, over) = (&told, &over);
-        for act in [sign_up, log_in, run_jobs, make_partitions, migrate_platform] {
+        for act in [sign_up, log_in, run_jobs, make_partitions] {
             scope.spawn(move || act(world, told, over));
         }
         scope.spawn(move || upload(bucket, told, over));
+        let work = || {
+            push();
+            scope.spawn(move || migrate_platform(world, told, over));
+            take_back()
+        };
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         over.store(true, Ordering::Relaxed);
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -174,10 +183,9 @@ fn the_platform_goes_on(mode: &str) {
          insert into auth.sessions (id, user_id, tag) select id, id, 'old' from auth.users",
     );
     bucket.put("photos", "old/a", b"old a");
-    let (ran, told) = while_it_lives(&world, &bucket, || {
-        drop(world.migrate(&[]).exits(0));
-        world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0)
-    });
+    let push = || drop(world.migrate(&[]).exits(0));
+    let take_back = ["rollback", "--mode", mode, "--confirm", &world.target(), "--json"];
+    let (ran, told) = while_it_lives(&world, &bucket, push, || world.run(take_back).exits(0));
     assert_eq!(ran.summary()["rolled_back"]["mode"], mode);
     assert_eq!(ran.summary()["rolled_back"]["storage"]["left"], serde_json::json!([]));
 

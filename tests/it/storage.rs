@@ -236,13 +236,19 @@ fn the_index_holds_the_rows(world: &World) {
     assert_eq!(buckets, ["5"]);
 }
 
-#[test]
-fn damage_names_bucket_and_key() {
+/// Four objects in a snapshot, two of them with the same bytes.
+fn four_photos() -> (World, Bucket) {
     let (world, bucket) = world(&["photos"]);
     for key in ["one", "two", "same as two", "three"] {
         bucket.put("photos", key, key.replace("same as ", "").as_bytes());
     }
     world.run(["snapshot"]).exits(0);
+    (world, bucket)
+}
+
+#[test]
+fn damage_names_bucket_and_key() {
+    let (world, _bucket) = four_photos();
     let index = index(&world);
     let path = |key: &str| file(&world, &index[&("photos".to_owned(), key.to_owned())]);
     disk::write(&path("two"), b"owt").unwrap();
@@ -303,11 +309,7 @@ fn what_has_not_changed_is_not_copied_again() {
 /// same run fetches them again when they are not what they were.
 #[test]
 fn bytes_that_are_damaged_are_fetched_again_in_the_same_run() {
-    let (world, bucket) = world(&["photos"]);
-    for key in ["one", "two", "same as two", "three"] {
-        bucket.put("photos", key, key.replace("same as ", "").as_bytes());
-    }
-    world.run(["snapshot"]).exits(0);
+    let (world, bucket) = four_photos();
     let index = index(&world);
     let path = |key: &str| file(&world, &index[&("photos".to_owned(), key.to_owned())]);
     let gets = bucket.double.served().gets;

@@ -1,10 +1,10 @@
 //! Runs that die anywhere, and the ones after them.
 
 use super::{Half, Rig, all_damages, next_round, open};
+use crate::scratch::until;
 use crate::world::{Major, OWNER};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
 use supa_safe::salvage::{self, Probing, Removal, Scope};
 
 /// Drops a future when it was asked that often, as a kill does: nothing of it goes on, but what the
@@ -24,11 +24,7 @@ async fn dies_after<T>(polls: u32, future: impl Future<Output = T>) -> Option<T>
 
 /// Lets the server finish what it was told.
 fn let_finish(rig: &Rig) {
-    let limit = Instant::now() + Duration::from_secs(20);
-    while !rig.bucket.double.is_idle() {
-        assert!(Instant::now() < limit, "the double does not come to rest");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    until("the double comes to rest", || rig.bucket.double.is_idle());
 }
 
 /// Rolls back in runs that live a bit longer each; returns how many there were.

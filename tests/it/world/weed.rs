@@ -2,6 +2,7 @@
 //! asks for it, and a folder of its bucket for each test: every bucket would take volumes of its own.
 
 use super::{World, told};
+use crate::scratch::until;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use fs_err as fs;
 use std::net::TcpStream;
@@ -9,7 +10,6 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 use supa_safe::disk;
 use supa_safe::objects::{Access, Endpoint, Keys, Origin};
 use supa_safe::secret::Secret;
@@ -183,11 +183,9 @@ fn up() {
         return;
     }
     start(&dir);
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while TcpStream::connect(S3).is_err() {
-        assert!(Instant::now() < deadline, "SeaweedFS does not answer: see {}", dir.join("log").display());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(&format!("SeaweedFS answers; see {}", dir.join("log").display()), || {
+        TcpStream::connect(S3).is_ok()
+    });
     disk::write(&dir.join("up"), b"").unwrap();
 }
 
