@@ -161,7 +161,7 @@ pub fn heading(number: &str, title: &str) {
 /// Prints a line below a heading on stderr.
 pub fn tell(text: &str) {
     // Nobody listens any more when stderr is gone.
-    drop(writeln!(anstream::stderr(), "  {text}"));
+    drop(writeln!(anstream::stderr(), "{}", fit::fit(&format!("  {text}"), &io::stderr())));
 }
 
 /// Prints an error with its causes, details, and hints on stderr, the most useful line last.

@@ -387,7 +387,7 @@ impl Story {
         let is_command =
             |line: &&str| ["sha256sum", "psql", "pg_restore"].iter().any(|name| line.starts_with(name));
         for command in text.lines().filter(is_command).filter(is_short) {
-            self.line(&format!("  {command}"));
+            self.line(&format!("  $ {command}"));
         }
         Ok(())
     }
