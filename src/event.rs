@@ -179,6 +179,8 @@ pub enum Event {
         restored: u64,
         /// Whether counts and hashes are equal.
         equal: bool,
+        /// Whether it is a materialized view that the restore filled with other rows.
+        refreshed: bool,
     },
     /// What a person, or a script for a person, confirms.
     Confirmation {

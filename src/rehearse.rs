@@ -188,7 +188,7 @@ pub async fn rehearse(
         left_out: restored.left_out.clone(),
         restore_seconds: restored.seconds,
         push_seconds: applied.seconds,
-        limits: limits(&restored.left_out, &applied.effects, touched.is_some()),
+        limits: limits(&restored.left_out, &equal, &applied.effects, touched.is_some()),
         effects: applied.effects,
         besides: applied.besides,
         storage: touched,
@@ -200,8 +200,9 @@ pub async fn rehearse(
 }
 
 /// What was not proved.
-fn limits(left_out: &LeftOut, effects: &[FileEffect], knows_storage: bool) -> Vec<String> {
+fn limits(left_out: &LeftOut, equal: &Equal, effects: &[FileEffect], knows_storage: bool) -> Vec<String> {
     let mut limits = left_out.limits();
+    limits.extend(equal.refreshed.iter().map(|view| not_refreshed(view)));
     if rollback::writes_storage(effects) && !knows_storage {
         limits.push(
             "the push changes rows of Storage, and the snapshot holds no Storage to take them back to"
@@ -209,6 +210,10 @@ fn limits(left_out: &LeftOut, effects: &[FileEffect], knows_storage: bool) -> Ve
         );
     }
     limits
+}
+
+fn not_refreshed(view: &str) -> String {
+    format!("materialized view {view} held other rows than it does when refreshed: a restore refreshes it")
 }
 
 /// Rehearses the rollback, and tells how it went.
@@ -247,7 +252,8 @@ async fn restore_and_compare(
     let restored = restore::restore(snapshot, context).await?;
     let equal = compare::compare(snapshot, &restored, context).await?;
     watch.done("the copy is equal to the snapshot");
-    let limits = restored.left_out.limits();
+    let mut limits = restored.left_out.limits();
+    limits.extend(equal.refreshed.iter().map(|view| not_refreshed(view)));
     for limit in &limits {
         context.note(limit.clone());
     }

@@ -203,7 +203,8 @@ pub struct Proved {
     pub saved: Vec<Saved>,
     /// Rows that are not as in the snapshot, since accounts came and went.
     pub accounts: Accounts,
-    /// Rows that refer by id to what is not as it was, in words.
+    /// What is not as it was although it went back, in words: what refers by id, and views that show
+    /// other rows.
     pub references: Vec<String>,
     /// The transaction's id, by which its end can be asked for.
     pub transaction: String,
@@ -257,11 +258,12 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
         salvage::rows(client, saved).await?;
     }
     saved.extend(merged::bring_back(&work, &managed).await?);
-    let accounts = work.restore(&kept).await?;
+    let (accounts, refreshed) = work.restore(&kept).await?;
     work.forget().await?;
     work.settle().await?;
     sequences::turn_back(&work).await?;
-    let references = references::follow(&work).await?;
+    let mut references = references::follow(&work).await?;
+    references.extend(refreshed);
     proof::platform(&work, &live, &work.look().await?)?;
     if task.mode == Mode::Whole {
         proof::sequences(client, task, &accounts).await?;
@@ -393,8 +395,8 @@ impl<'a> Work<'a> {
         since::save(self.client, doomed, known, &self.compared(), folder).await
     }
 
-    /// Brings back from the archive whatever is gone.
-    async fn restore(&self, kept: &[accounts::Kept]) -> Result<Accounts, Error> {
+    /// Brings back from the archive whatever is gone; also tells which views show other rows.
+    async fn restore(&self, kept: &[accounts::Kept]) -> Result<(Accounts, Vec<String>), Error> {
         let differences = self.differences(&self.look().await?);
         self.make_roles(&differences).await?;
         let owned = Owned::of(&self.recorded, &differences, self.task.left_out);
@@ -402,7 +404,7 @@ impl<'a> Work<'a> {
         let exists = live::existing(self.client, &self.known()).await?;
         let selection = Selection::of_gone(&self.known(), &owned, &exists);
         if selection.is_empty() {
-            return Ok(Accounts::default());
+            return Ok((Accounts::default(), Vec::new()));
         }
         let tables = proof::selected(self, &selection);
         let run = async |stage: &'static str, sql: String| {
@@ -422,11 +424,8 @@ impl<'a> Work<'a> {
         let (loaded, failed) = self.bind(&definitions, kept).await?;
         self.pin().await?;
         let accounts = Accounts { loaded, removed, failed };
-        // A materialized view shows rows that came or went since.
-        if accounts.is_empty() {
-            proof::views(self, &selection).await?;
-        }
-        Ok(accounts)
+        let refreshed = proof::refreshed(self, &selection).await?;
+        Ok((accounts, refreshed))
     }
 
     /// Brings back keys, indexes, and rules over the rows of new accounts; when these do not fit, without

@@ -4,8 +4,8 @@ use crate::context::Context;
 use crate::event::Event;
 use crate::fingerprint::{self, Class, Fingerprint};
 use crate::left_out::LeftOut;
-use crate::manifest::{Content, TableRows};
-use crate::postgres::catalog;
+use crate::manifest::{Content, TableRows, qualified};
+use crate::postgres::catalog::{self, TableKind};
 use crate::postgres::connect::{self, Session};
 use crate::postgres::rows;
 use crate::rehearse::restore::Restored;
@@ -46,6 +46,9 @@ pub struct Equal {
     pub fingerprint: Fingerprint,
     /// Per table, the sum of hashes of each column.
     pub columns: BTreeMap<String, BTreeMap<String, String>>,
+    /// Materialized views that hold other rows than in the snapshot. A restore fills them anew from
+    /// rows that are equal: they had not been refreshed since, or tell of the time.
+    pub refreshed: Vec<String>,
     /// Differences in platform state, which are no gate.
     pub platform_differences: usize,
 }
@@ -55,7 +58,8 @@ pub async fn compare(snapshot: &Snapshot, restored: &Restored, context: &Context
     let connection = restored.scratch.superuser_connection(&restored.database);
     let session = open(&connection).await?;
     let mut different = Vec::new();
-    let columns = tables(snapshot, restored, context, &mut different).await?;
+    let compared = tables(snapshot, restored, context).await?;
+    different.extend(compared.iter().filter_map(Compared::difference));
     sequences(snapshot, &restored.left_out, &session, &mut different).await?;
     let large_objects = rows::large_objects(&session.client).await?;
     let recorded = &snapshot.manifest.database.large_objects;
@@ -75,7 +79,10 @@ pub async fn compare(snapshot: &Snapshot, restored: &Restored, context: &Context
         return Err(Error::Different(different));
     }
     let platform_differences = recorded.differences(&fingerprint, Class::Platform).len();
-    Ok(Equal { fingerprint, columns, platform_differences })
+    let is_refreshed = |compared: &&Compared| matches!(compared.outcome, Outcome::Refreshed);
+    let refreshed = compared.iter().filter(is_refreshed).map(|one| one.table.clone()).collect();
+    let columns = compared.into_iter().map(|compared| (compared.table, compared.columns)).collect();
+    Ok(Equal { fingerprint, columns, refreshed, platform_differences })
 }
 
 /// Opens a session whose text of rows and catalog is comparable.
@@ -86,14 +93,7 @@ pub async fn open(connection: &crate::target::Connection) -> Result<Session, Err
     Ok(session)
 }
 
-type Columns = BTreeMap<String, BTreeMap<String, String>>;
-
-async fn tables(
-    snapshot: &Snapshot,
-    restored: &Restored,
-    context: &Context,
-    different: &mut Vec<String>,
-) -> Result<Columns, Error> {
+async fn tables(snapshot: &Snapshot, restored: &Restored, context: &Context) -> Result<Vec<Compared>, Error> {
     let mut queue: Vec<&TableRows> = snapshot
         .manifest
         .database
@@ -106,16 +106,18 @@ async fn tables(
     let found: Mutex<Vec<Compared>> = Mutex::new(Vec::new());
     let reader = async || {
         let session = open(&restored.scratch.superuser_connection(&restored.database)).await?;
-        let names = table_columns(&session).await?;
+        let tables = catalog::tables(&session.client).await?;
+        let tables = tables.into_iter().map(|table| (qualified(&table.schema, &table.name), table)).collect();
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(table) = next else { break };
-            let compared = compare_table(&session, table, &names).await?;
+            let compared = compare_table(&session, table, &tables).await?;
             context.tell(&Event::TableCompared {
                 table: table.qualified(),
                 recorded: table.count,
                 restored: compared.count,
-                equal: compared.difference.is_none(),
+                equal: matches!(compared.outcome, Outcome::Equal),
+                refreshed: matches!(compared.outcome, Outcome::Refreshed),
             });
             found.lock().unwrap_or_else(PoisonError::into_inner).push(compared);
         }
@@ -123,39 +125,54 @@ async fn tables(
         Ok::<(), Error>(())
     };
     futures_util::future::try_join_all((0..READERS).map(|_| reader())).await?;
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    different.extend(found.iter().filter_map(|compared| compared.difference.clone()));
-    Ok(found.into_iter().map(|compared| (compared.table, compared.columns)).collect())
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by(|one, other| one.table.cmp(&other.table));
+    Ok(found)
 }
 
 struct Compared {
     table: String,
     count: u64,
     columns: BTreeMap<String, String>,
-    difference: Option<String>,
+    outcome: Outcome,
+}
+
+/// How the rows of a copy stand to those of the snapshot.
+enum Outcome {
+    Equal,
+    /// Other rows of a materialized view, which the restore filled.
+    Refreshed,
+    /// In words.
+    Different(String),
+}
+
+impl Compared {
+    fn difference(&self) -> Option<String> {
+        match &self.outcome {
+            Outcome::Different(text) => Some(text.clone()),
+            Outcome::Equal | Outcome::Refreshed => None,
+        }
+    }
 }
 
 /// Columns by qualified table name.
 pub async fn table_columns(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
     let tables = catalog::tables(&session.client).await?;
-    Ok(tables
-        .into_iter()
-        .map(|table| (crate::manifest::qualified(&table.schema, &table.name), table.columns))
-        .collect())
+    Ok(tables.into_iter().map(|table| (qualified(&table.schema, &table.name), table.columns)).collect())
 }
 
 async fn compare_table(
     session: &Session,
     table: &TableRows,
-    names: &BTreeMap<String, Vec<String>>,
+    tables: &BTreeMap<String, catalog::Table>,
 ) -> Result<Compared, Error> {
     let name = table.qualified();
-    let Some(columns) = names.get(&name) else {
-        let difference = Some(format!("table {name} is not in the copy"));
-        return Ok(Compared { table: name, count: 0, columns: BTreeMap::new(), difference });
+    let Some(found) = tables.get(&name) else {
+        let outcome = Outcome::Different(format!("table {name} is not in the copy"));
+        return Ok(Compared { table: name, count: 0, columns: BTreeMap::new(), outcome });
     };
     // Only these classes can be touched by a migration in a way that is reported by column.
-    let columns: &[String] = if table.class == Class::Platform { &[] } else { columns };
+    let columns: &[String] = if table.class == Class::Platform { &[] } else { &found.columns };
     let measured = rows::measure(&session.client, &table.schema, &table.name, columns).await?;
     let difference = match (&table.content, &measured.content) {
         _ if measured.count != table.count => {
@@ -170,7 +187,12 @@ async fn compare_table(
         _ => None,
     };
     let columns = columns.iter().cloned().zip(measured.columns).collect();
-    Ok(Compared { table: name, count: measured.count, columns, difference })
+    let outcome = match difference {
+        None => Outcome::Equal,
+        Some(_) if found.kind == TableKind::MaterializedView => Outcome::Refreshed,
+        Some(difference) => Outcome::Different(difference),
+    };
+    Ok(Compared { table: name, count: measured.count, columns, outcome })
 }
 
 async fn sequences(

@@ -14,12 +14,20 @@ use std::time::Duration;
 /// From when on a stage's pace tells how long it takes.
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// How the rows of a copy stand to those of the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Content {
+    Equal,
+    Refreshed,
+    Different,
+}
+
 /// Tells a person.
 #[derive(Debug)]
 pub struct Human {
     loudness: Loudness,
     bar: ProgressBar,
-    compared: Mutex<Vec<(String, u64, u64, bool)>>,
+    compared: Mutex<Vec<(String, u64, u64, Content)>>,
 }
 
 impl Human {
@@ -92,9 +100,14 @@ impl Human {
                     bytes_in_words(*bytes)
                 ));
             }
-            Event::TableCompared { table, recorded, restored, equal } => {
+            Event::TableCompared { table, recorded, restored, equal, refreshed } => {
+                let content = match (equal, refreshed) {
+                    (true, _) => Content::Equal,
+                    (false, true) => Content::Refreshed,
+                    (false, false) => Content::Different,
+                };
                 let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
-                compared.push((table.clone(), *recorded, *restored, *equal));
+                compared.push((table.clone(), *recorded, *restored, content));
             }
             Event::FileRehearsed(effect) => self.file(effect),
             Event::Confirmation { lines, .. } => {
@@ -147,14 +160,19 @@ impl Human {
         compared.sort();
         let all = compared.len();
         if self.loudness < Loudness::Verbose {
-            compared.retain(|(_, recorded, restored, equal)| *recorded > 0 || *restored > 0 || !equal);
+            compared.retain(|(_, recorded, restored, content)| {
+                *recorded > 0 || *restored > 0 || *content != Content::Equal
+            });
         }
         let empty = all - compared.len();
         let wide = compared.iter().map(|(table, ..)| table.chars().count()).max().unwrap_or(0).max(20);
         self.line(&format!("  {:<wide$}  {:>12}  {:>12}  content", "table", "snapshot", "copy"));
-        for (table, recorded, restored, equal) in compared {
-            let content =
-                if equal { format!("{DONE}equal{DONE:#}") } else { format!("{WARNING}DIFFERENT{WARNING:#}") };
+        for (table, recorded, restored, content) in compared {
+            let content = match content {
+                Content::Equal => format!("{DONE}equal{DONE:#}"),
+                Content::Refreshed => format!("{WARNING}refreshed{WARNING:#}"),
+                Content::Different => format!("{WARNING}DIFFERENT{WARNING:#}"),
+            };
             self.line(&format!("  {table:<wide$}  {recorded:>12}  {restored:>12}  {content}"));
         }
         if empty > 0 {

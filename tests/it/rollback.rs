@@ -3,6 +3,7 @@
 mod foreseen;
 mod objects;
 mod together;
+mod views;
 
 use crate::world::{ADMIN, Major, OWNER, Session, World};
 use serde_json::json;
