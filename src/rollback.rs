@@ -36,6 +36,7 @@ use crate::archive::{self, Contents, Names};
 use crate::effect::Besides;
 use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
+use crate::postgres::connect::NOTICE_SILENCE;
 use crate::postgres::{catalog, rows};
 use crate::proc;
 use crate::salvage;
@@ -48,9 +49,9 @@ use inverse::Inverse;
 use script::Archive;
 use selection::{Known, Owned, Selection};
 use serde::{Deserialize, Serialize};
-use std::io;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{io, iter};
 use tokio_postgres::Client;
 
 /// What no rollback brings back, for people.
@@ -59,6 +60,8 @@ pub const LIMITS: [&str; 3] = [
     "Functions and secrets stay as they are",
     "passwords of roles that were dropped",
 ];
+/// How long a lock is waited for where nobody minds: as long as `pg_dump` is told to.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The history of migrations.
 const HISTORY: &str = "supabase_migrations.schema_migrations";
 /// Looks at what is left and changes it in place, at most so often: a privilege can depend on another.
@@ -122,10 +125,9 @@ impl Error {
 
     /// What the server said, when it said something.
     pub fn server(&self) -> Option<&tokio_postgres::error::DbError> {
-        match self {
-            Self::Statement { source, .. } | Self::Query(source) => source.as_db_error(),
-            _ => None,
-        }
+        let first: &(dyn std::error::Error + 'static) = self;
+        iter::successors(Some(first), |error| error.source())
+            .find_map(|error| error.downcast_ref::<tokio_postgres::Error>()?.as_db_error())
     }
 }
 
@@ -170,6 +172,8 @@ pub struct Task<'a> {
     pub translation: &'a Translation,
     /// The objects of Storage whose rows go back as well.
     pub storage: Option<&'a salvage::Saved>,
+    /// How long each lock is waited for, while others wait behind it.
+    pub patience: Duration,
     /// Where rows written since are kept; none in a rehearsal.
     pub keep_in: Option<&'a Path>,
 }
@@ -241,15 +245,24 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let started = Instant::now();
     // What is committed while it waits for a lock must be seen: a role may have another default.
     client.batch_execute("begin isolation level read committed").await?;
-    client.batch_execute(rows::PINNED).await?;
+    let patience = task.patience.as_millis();
+    let pinned = format!("{}; {NOTICE_SILENCE}; set lock_timeout = '{patience}ms'", rows::PINNED);
+    client.batch_execute(&pinned).await?;
     work.ago = work.transactions_since().await?;
     let live = work.look().await?;
     let closure = closure::find(&work, &live).await?;
     sequences::hold(&work).await?;
+    // From here on it costs more to begin again than to wait.
+    work.pin().await?;
     let doomed = proof::doomed(&work, closure.users_tables());
     let mut saved = work.save(&doomed, known).await?;
     let managed = merged::load(&work).await?;
     merged::remove_added(&work, &managed).await?;
+    if !managed.is_empty() {
+        // No table goes while a key of it is still to be checked.
+        let sql = "set constraints all immediate; set constraints all deferred";
+        client.batch_execute(sql).await.map_err(Error::at("check deferred keys"))?;
+    }
     let kept = accounts::keep(&work, &doomed).await?;
     references::note(&work).await?;
     closure::drop_all(client, &closure).await?;

@@ -22,7 +22,7 @@ use crate::resolve;
 use crate::rollback::choice::{self, Choice, Past, Refusal};
 use crate::rollback::run::{self, Fate, NotDone, Ready};
 use crate::rollback::storage::{self, Objects, Wanted};
-use crate::rollback::{self, Mode, Task, Translation};
+use crate::rollback::{self, Mode, PATIENCE, Task, Translation};
 use crate::salvage::{self, Reach, Removal, Saved};
 use crate::store::Snapshot;
 use crate::tools::installs;
@@ -452,6 +452,7 @@ async fn prove(
         left_out: &left_out,
         translation: &ids,
         storage: saved,
+        patience: PATIENCE,
         keep_in: Some(folder),
     };
     run::prove(target, &task, context).await.map_err(|error| not_done(&error))

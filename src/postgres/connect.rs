@@ -20,6 +20,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A session whose other end says nothing for so long is lost. A laptop that sleeps says no farewell, and
+/// the locks of its session stand until the server learns of it: by the defaults of most systems after two
+/// hours (PostgreSQL documentation, `tcp_keepalives_idle`).
+const SILENCE: Duration = Duration::from_secs(30);
+/// Has the server notice the same; one whose system knows no such setting leaves it.
+pub const NOTICE_SILENCE: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; \
+     set tcp_keepalives_count = 4; set tcp_user_timeout = '30s'";
 /// How often a full or starting server is asked again, a second apart.
 const ATTEMPTS: u32 = 10;
 
@@ -195,6 +202,10 @@ fn wire_config(connection: &Connection) -> Config {
         .dbname(&connection.database)
         .application_name("supa-safe")
         .connect_timeout(CONNECT_TIMEOUT)
+        .keepalives_idle(SILENCE / 3)
+        .keepalives_interval(SILENCE / 6)
+        .keepalives_retries(4)
+        .tcp_user_timeout(SILENCE)
         .ssl_mode(match connection.ssl_mode {
             SslMode::Disable => WireMode::Disable,
             SslMode::Prefer => WireMode::Prefer,

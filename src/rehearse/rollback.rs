@@ -216,6 +216,7 @@ pub(super) async fn rehearse(
             left_out: &restored.left_out,
             translation,
             storage: None,
+            patience: rollback::PATIENCE,
             keep_in: None,
         };
         let outcome = bring_back(&session.client, &task, &pushed).await;

@@ -1,8 +1,9 @@
 //! Runs a rollback on a target: tries again when a lock does not come, and settles its commit.
 
-use super::{Error, Proved, Task, bring_back, storage};
+use super::{Error, PATIENCE, Proved, Task, bring_back, storage};
 use crate::context::Context;
 use crate::event::Event;
+use crate::fingerprint::Class;
 use crate::manifest::{SnapshotId, qualified};
 use crate::postgres::connect::{self, Session};
 use crate::salvage;
@@ -10,9 +11,22 @@ use crate::target::Target;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
-/// How often the locks are tried for; between two attempts others get their turn.
-const ATTEMPTS: u32 = 5;
+/// How long each attempt waits for a lock; between two of them others get their turn. Whoever reads the
+/// table that is waited for waits behind us, so the first attempts are short: shorter than the server lets
+/// two wait for each other before it ends one of them (PostgreSQL documentation, `deadlock_timeout`).
+const ATTEMPTS: [Duration; 8] = [
+    Duration::from_millis(900),
+    Duration::from_millis(900),
+    Duration::from_millis(900),
+    Duration::from_millis(900),
+    Duration::from_millis(900),
+    Duration::from_secs(3),
+    Duration::from_secs(3),
+    PATIENCE,
+];
 const PAUSE: Duration = Duration::from_secs(2);
+/// How often the end of a transaction is asked for.
+const QUESTIONS: u32 = 5;
 
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,27 +73,31 @@ pub struct Ready {
 
 /// Takes the target back, and leaves the transaction open.
 pub async fn prove(target: &Target, task: &Task<'_>, context: &Context) -> Result<Ready, NotDone> {
-    let mut attempt = 1;
+    let mut attempt = 0;
     let mut tables = task.tables.to_vec();
     loop {
+        let patience = ATTEMPTS.get(attempt).copied().unwrap_or(PATIENCE);
         let session = connect::writable(&target.connection).await?;
-        let task = Task { tables: &tables, ..*task };
+        let task = Task { tables: &tables, patience, ..*task };
         match bring_back(&session.client, &task).await {
             Ok(proved) => return Ok(Ready { session, proved }),
-            Err(error) if dangling(&error).is_some_and(|table| !tables.contains(&table)) => {
+            Err(error) if in_the_way(&error).is_some_and(|table| !tables.contains(&table)) => {
                 session.close().await;
-                let table = dangling(&error).unwrap_or_default();
+                let table = in_the_way(&error).unwrap_or_default();
                 context.note(format!(
-                    "rows of {table} that were written since refer to what goes back: it goes back too, and its rows are kept"
+                    "rows of {table} that were written since do not fit what goes back: it goes back too, and its rows are kept"
                 ));
                 tables.push(table);
             }
-            Err(error) if attempt < ATTEMPTS && is_passing(&error) => {
+            Err(error) if attempt + 1 < ATTEMPTS.len() && (is_passing(&error) || is_by_others(&error)) => {
                 session.close().await;
-                context.note(format!(
-                    "a lock did not come, attempt {attempt} of {ATTEMPTS}: nothing was changed"
-                ));
+                let what = if is_by_others(&error) {
+                    "the platform changed meanwhile"
+                } else {
+                    "a lock did not come"
+                };
                 attempt += 1;
+                context.note(format!("{what}, attempt {attempt} of {}: nothing was changed", ATTEMPTS.len()));
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {
@@ -125,7 +143,7 @@ pub async fn fate(target: &Target, transaction: &str) -> Result<Fate, NotDone> {
     let session = connect::read_only(&target.connection).await?;
     let sql = "select pg_catalog.pg_xact_status($1::text::pg_catalog.xid8)";
     let mut fate = Fate::InProgress;
-    for _ in 0..ATTEMPTS {
+    for _ in 0..QUESTIONS {
         let row = session.client.query_one(sql, &[&transaction]).await.map_err(Error::Query)?;
         fate = match row.get::<_, Option<String>>(0).as_deref() {
             Some("committed") => Fate::Committed,
@@ -142,10 +160,24 @@ pub async fn fate(target: &Target, transaction: &str) -> Result<Fate, NotDone> {
     Ok(fate)
 }
 
-/// The table that stayed, and of which rows refer to rows that are gone with the snapshot.
-fn dangling(error: &Error) -> Option<String> {
-    let said = error.server().filter(|said| *said.code() == SqlState::FOREIGN_KEY_VIOLATION)?;
-    Some(qualified(said.schema()?, said.table()?))
+/// The user's table that stayed, and of which rows refer to what is gone with the snapshot, or break a
+/// rule that comes back with it.
+fn in_the_way(error: &Error) -> Option<String> {
+    const RULES: [SqlState; 5] = [
+        SqlState::FOREIGN_KEY_VIOLATION,
+        SqlState::NOT_NULL_VIOLATION,
+        SqlState::CHECK_VIOLATION,
+        SqlState::UNIQUE_VIOLATION,
+        SqlState::EXCLUSION_VIOLATION,
+    ];
+    let said = error.server().filter(|said| RULES.contains(said.code()))?;
+    let (schema, name) = (said.schema()?, said.table()?);
+    (Class::of_rows(schema, name) == Class::Owned).then(|| qualified(schema, name))
+}
+
+/// Something of the platform that went or changed while we were at work: it may have been the platform.
+fn is_by_others(error: &Error) -> bool {
+    matches!(error, Error::Platform(_))
 }
 
 /// A lock that did not come, and being the one whom the server picks to end a deadlock.

@@ -2,6 +2,7 @@
 
 mod foreseen;
 mod objects;
+mod rules;
 mod together;
 mod views;
 
@@ -11,7 +12,7 @@ use snapbox::{assert_data_eq, str};
 use supa_safe::effect::Besides;
 use supa_safe::failure::chain;
 use supa_safe::left_out::LeftOut;
-use supa_safe::rollback::{Changed, Error, Mode, Proved, Task, Translation};
+use supa_safe::rollback::{Changed, Error, Mode, PATIENCE, Proved, Task, Translation};
 use supa_safe::store::Snapshot;
 use supa_safe::tools::installs::Installation;
 
@@ -116,10 +117,22 @@ impl Base {
             left_out: &LeftOut::default(),
             translation: ids,
             storage: None,
+            patience: PATIENCE,
             keep_in: None,
         };
         session.bring_back(&task)
     }
+}
+
+#[test]
+fn a_server_learns_soon_that_nobody_is_there() {
+    let base = Base::new(Major::Pg17);
+    let session = base.world.session(OWNER);
+    drop(base.bring_back(&session, Mode::Touched, &[], &base.ids()).unwrap());
+    let shown =
+        "select current_setting('tcp_keepalives_idle')::int + current_setting('tcp_keepalives_interval')::int
+        * current_setting('tcp_keepalives_count')::int, current_setting('tcp_user_timeout')::int / 1000";
+    assert_eq!(session.run(shown), ["30|30"]);
 }
 
 fn each_damage_alone(major: Major) {
