@@ -7,6 +7,7 @@
 //! a rehearsal and the target run the same code.
 
 mod accounts;
+mod canary;
 pub mod choice;
 mod closure;
 mod grants;

@@ -208,6 +208,7 @@ async fn way_back(
         tables: record.way_back().map(|way| way.tables.as_slice()).unwrap_or_default(),
         left_out: &record.left_out,
         effects: &record.effects,
+        besides: &record.besides,
     };
     let blocked =
         preflight::look(&opened.target, base.snapshot(), pushed).await.map_err(failed(Exit::Error))?;
