@@ -4,6 +4,7 @@
 mod fit;
 mod human;
 mod json;
+mod plain;
 mod prompt;
 mod record;
 mod timings;
@@ -23,7 +24,7 @@ use crate::rollback::storage::Objects;
 use crate::rollback::{Accounts, Mode, Saved};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 /// Version of the JSON output; changes within it are additive.
 pub const SCHEMA: u32 = 1;
@@ -130,7 +131,7 @@ pub fn print(text: &str) -> io::Result<()> {
 
 /// Prints a text on stdout as it is, since it may be copied into a file.
 pub fn print_verbatim(text: &str) -> io::Result<()> {
-    write_out(text)
+    write_out(&if io::stdout().is_terminal() { plain::plain(text) } else { text.into() })
 }
 
 fn write_out(text: &str) -> io::Result<()> {
@@ -171,7 +172,8 @@ pub fn print_failure(failure: &Failure) {
     let head = chain.next().cloned().unwrap_or_default();
     write_text(&mut text, format_args!("{ERROR}error{ERROR:#}: {head}\n"));
     for cause in chain {
-        write_text(&mut text, format_args!("  caused by: {cause}\n"));
+        // What a server says may have several lines.
+        write_text(&mut text, format_args!("  caused by: {}\n", cause.replace('\n', "\n    ")));
     }
     for detail in &failure.details {
         write_text(&mut text, format_args!("  {detail}\n"));

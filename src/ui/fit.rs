@@ -1,5 +1,6 @@
 //! Lines that fit a terminal: broken between words, and indented below their first words.
 
+use super::plain::plain;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use terminal_size::{Width, terminal_size_of};
@@ -16,11 +17,17 @@ const FIXED_BLANK: char = '\u{e000}';
 /// Breaks a text for a stream when that is a terminal; a word that is too long, such as a path, stays
 /// whole, and so does what stands in backticks or is a command, so that it can be copied.
 pub(super) fn fit(text: &str, stream: &(impl IsTerminal + AsFd)) -> String {
+    fit_beside(text, stream, 0)
+}
+
+/// The same, with so many columns left free.
+pub(super) fn fit_beside(text: &str, stream: &(impl IsTerminal + AsFd), free: usize) -> String {
+    let text = plain(text);
     match terminal_size_of(stream) {
-        Some((Width(width), _)) if stream.is_terminal() && usize::from(width) >= LEAST => {
-            broken(text, usize::from(width))
+        Some((Width(width), _)) if stream.is_terminal() && usize::from(width) >= LEAST + free => {
+            broken(&text, usize::from(width) - free)
         }
-        _ => text.to_owned(),
+        _ => text.into_owned(),
     }
 }
 

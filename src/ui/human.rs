@@ -2,6 +2,7 @@
 
 use super::Loudness;
 use super::fit::fit;
+use super::plain::plain_line;
 use super::styles::{DONE, HINT, WARNING};
 use crate::effect::FileEffect;
 use crate::event::{Event, Holder, Observer};
@@ -36,7 +37,7 @@ impl Human {
         let moving = std::io::stderr().is_terminal() && loudness > Loudness::Quiet;
         let target = if moving { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
-        if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed}") {
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {elapsed} {wide_msg}") {
             bar.set_style(style);
         }
         // Nothing moves before the first stage.
@@ -47,7 +48,7 @@ impl Human {
     fn line(&self, text: &str) {
         self.bar.suspend(|| {
             // Nobody listens any more when stderr is gone; the run goes on.
-            drop(writeln!(anstream::stderr(), "{}", fit(text, &std::io::stderr())));
+            drop(writeln!(anstream::stderr(), "{}", fit(&plain_line(text), &std::io::stderr())));
         });
     }
 
@@ -56,7 +57,7 @@ impl Human {
             Event::Target { name, about } => self.line(&format!("target {HINT}{name}{HINT:#} ({about})")),
             Event::StageStarted { text, .. } => {
                 self.bar.reset();
-                self.bar.set_message(text.clone());
+                self.bar.set_message(plain_line(text).into_owned());
                 self.bar.enable_steady_tick(Duration::from_millis(120));
                 if self.bar.is_hidden() {
                     self.line(&format!("  {text} …"));
@@ -73,7 +74,8 @@ impl Human {
                 ));
             }
             Event::Progress { item, bytes, expected_bytes, .. } => {
-                self.bar.set_message(progress(item, *bytes, *expected_bytes, self.bar.elapsed()));
+                let text = progress(item, *bytes, *expected_bytes, self.bar.elapsed());
+                self.bar.set_message(plain_line(&text).into_owned());
             }
             Event::Note { text } => self.line(&format!("  {text}")),
             Event::Warning { text } => self.line(&format!("{WARNING}warning{WARNING:#}: {text}")),
@@ -212,7 +214,7 @@ impl Observer for Human {
 /// What a snapshot will cost, for people.
 fn estimate(table_bytes: u64, disk_bytes: u64, free_bytes: u64, minutes: f64) -> String {
     format!(
-        "  estimate: {} of tables, at most {} on disk ({} free), {}",
+        "  database: {} of tables, at most {} on disk ({} free), {}",
         bytes_in_words(table_bytes),
         bytes_in_words(disk_bytes),
         bytes_in_words(free_bytes),
@@ -229,7 +231,7 @@ fn progress(item: &str, bytes: u64, expected: Option<u64>, elapsed: Duration) ->
         }
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let share = (expected - bytes) as f64 / bytes as f64;
-        format!("{of}, {} more", seconds_in_words((elapsed.as_secs_f64() * share).ceil()))
+        format!("{of}, at most {} more", seconds_in_words((elapsed.as_secs_f64() * share).ceil()))
     });
     let item = if item.is_empty() { String::new() } else { format!(", {item}") };
     format!("{}{of}{item}", bytes_in_words(bytes))
@@ -254,7 +256,10 @@ mod tests {
             |seconds, bytes, expected| progress("`a/b`", bytes, expected, Duration::from_secs(seconds));
         assert_eq!(after(9, 1_000_000, None), "1.0 MB, `a/b`");
         assert_eq!(after(1, 1_000_000, Some(9_000_000)), "1.0 MB of at most 9.0 MB, `a/b`");
-        assert_eq!(after(10, 1_000_000, Some(9_000_000)), "1.0 MB of at most 9.0 MB, 1 min 20 s more, `a/b`");
+        assert_eq!(
+            after(10, 1_000_000, Some(9_000_000)),
+            "1.0 MB of at most 9.0 MB, at most 1 min 20 s more, `a/b`"
+        );
         assert_eq!(after(10, 9_000_000, Some(9_000_000)), "9.0 MB, `a/b`");
         assert_eq!(progress("", 0, Some(5), Duration::from_secs(10)), "0 B of at most 5 B");
     }

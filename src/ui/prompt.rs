@@ -1,6 +1,11 @@
 //! Questions to a person at a terminal.
 
-use std::io::{self, IsTerminal as _};
+use super::fit::fit_beside;
+use super::plain::plain_line;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Columns that a question leaves to its answer: dialoguer draws its line again, and can only take back one.
+const ANSWER: usize = 24;
 
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,7 @@ pub async fn ask_words(question: String) -> io::Result<Asked> {
     if !has_terminal() {
         return Ok(Asked::NoTerminal);
     }
+    let question = last_line(&question)?;
     let typed = tokio::task::spawn_blocking(move || {
         dialoguer::Input::<String>::new().with_prompt(question).allow_empty(true).interact_text()
     })
@@ -37,6 +43,7 @@ pub async fn ask_password(question: String) -> io::Result<Asked> {
     if !has_terminal() {
         return Ok(Asked::NoTerminal);
     }
+    let question = last_line(&question)?;
     let typed = tokio::task::spawn_blocking(move || {
         dialoguer::Password::new().with_prompt(question).allow_empty_password(true).interact()
     })
@@ -45,12 +52,24 @@ pub async fn ask_password(question: String) -> io::Result<Asked> {
     weigh(typed)
 }
 
+/// Prints a question but for its last line, which is returned.
+fn last_line(question: &str) -> io::Result<String> {
+    let fitting = fit_beside(&plain_line(question), &io::stderr(), ANSWER);
+    let Some((above, last)) = fitting.rsplit_once('\n') else { return Ok(fitting) };
+    writeln!(io::stderr(), "{above}")?;
+    Ok(last.to_owned())
+}
+
 fn weigh(typed: dialoguer::Result<String>) -> io::Result<Asked> {
     match typed {
         Ok(text) => Ok(Asked::Typed(text)),
         Err(dialoguer::Error::IO(error)) => match error.kind() {
             io::ErrorKind::NotConnected => Ok(Asked::NoTerminal),
-            io::ErrorKind::Interrupted => Ok(Asked::Cancelled),
+            io::ErrorKind::Interrupted => {
+                // What comes next begins a line.
+                writeln!(io::stderr())?;
+                Ok(Asked::Cancelled)
+            }
             _ => Err(error),
         },
     }

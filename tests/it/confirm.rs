@@ -138,3 +138,21 @@ fn a_person_who_takes_longer_than_the_evidence_lasts() {
     assert_eq!(seen.matches("into a scratch server").count().min(1), 1, "{seen}");
     assert_eq!(world.history(), ["20260101000000", "20260102000000"]);
 }
+
+/// Whoever writes a migration also chooses its name, and the person reads both.
+#[test]
+fn a_name_cannot_take_back_what_the_person_reads() {
+    let name = "20290101000001_a\u{1b}[1A\u{1b}[2K\u{1b}[1A";
+    let world = World::hosted(&[TABLE, (name, "create table public.hidden (id int);")]);
+    let mut terminal = Terminal::start(&world, &["migrate"]);
+    terminal.sees("to push");
+    terminal.interrupts();
+    let (code, seen) = terminal.ends();
+    assert_eq!(code, 130, "{seen}");
+    let shown = r"20290101000001_a\u{1b}[1A\u{1b}[2K\u{1b}[1A.sql";
+    for line in [format!("pending {shown}"), format!("will push  {shown}")] {
+        assert!(seen.contains(&line), "{line} in {seen}");
+    }
+    assert!(!seen.contains("a\u{1b}[1A"), "{seen}");
+    untouched(&world);
+}
