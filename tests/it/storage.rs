@@ -58,7 +58,7 @@ pub(crate) const NASTY: [&str; 40] = [
 ];
 
 /// Keys that the server refuses, in rows that SQL or an older server made.
-const ILLEGAL: [&str; 20] = [
+const ILLEGAL: [&str; 24] = [
     "../escape",
     "../../etc/passwd",
     "a/../b",
@@ -79,6 +79,10 @@ const ILLEGAL: [&str; 20] = [
     "ünïcödé",
     "日本語.png",
     "new\nline",
+    "c\u{1}x",
+    "back\u{8}space",
+    "\u{1b}[2J",
+    "no character \u{ffff}",
 ];
 
 /// A world with a double, and these buckets.
@@ -193,14 +197,14 @@ fn every_object_has_its_state_and_its_bytes() {
     assert!(object["etag"].as_str().unwrap().ends_with(&format!("-{}", length.div_ceil(16 << 20))));
     assert!(fs::read(file(&world, object)).unwrap() == large);
     tell(&format!(
-        "an object of {length} bytes, 40 nasty keys, 20 illegal ones: as they were, in {seconds:.1} s"
+        "an object of {length} bytes, 40 nasty keys, 24 illegal ones: as they were, in {seconds:.1} s"
     ));
 
     let component = component(&world);
     assert_eq!((&component["state"], &component["missing"]), (&json!("complete"), &json!([])));
     let counts = &manifest(&world)["storage"];
     let expected = json!({
-        "buckets": 5, "ok": 42, "drifted": 0, "dangling": 3, "unreadable_keys": 20, "placeholders": 1,
+        "buckets": 5, "ok": 42, "drifted": 0, "dangling": 3, "unreadable_keys": 24, "placeholders": 1,
         "bytes": counts["bytes"],
     });
     assert_eq!(*counts, expected);
@@ -209,7 +213,7 @@ fn every_object_has_its_state_and_its_bytes() {
 
     let shown = world.run(["show"]).exits(0);
     let line = shown.stdout.lines().find(|line| line.starts_with("storage ")).unwrap();
-    assert_eq!(line, format!("storage    5 buckets, 66 objects, {}.0 MB", length / 1_000_000));
+    assert_eq!(line, format!("storage    5 buckets, 70 objects, {}.0 MB", length / 1_000_000));
     drop(world.run(["verify"]).exits(0));
 }
 

@@ -103,10 +103,23 @@ fn document(root: &str, inside: &str) -> String {
     format!(r#"<?xml version="1.0" encoding="UTF-8"?><{root} xmlns="{NAMESPACE}">{inside}</{root}>"#)
 }
 
+/// Text in a document; what XML has no form for is replaced, since one with it could not be read.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
+    let has_no_form = |c: char| matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
+    text.replace(has_no_form, "\u{fffd}")
+        .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
         .replace('\r', "&#13;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_can_be_read_whatever_a_key_holds() {
+        assert_eq!(escaped("c\u{1}\t\r<\u{ffff}"), "c\u{fffd}\t&#13;&lt;\u{fffd}");
+    }
 }

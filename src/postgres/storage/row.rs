@@ -62,12 +62,20 @@ impl Told {
 }
 
 /// Bucket and key, when a request can name them. One with a step out of a folder is never sent:
-/// whatever is between here and the server may follow the step.
+/// whatever is between here and the server may follow the step. Nor is one with a character that XML
+/// has no form for (XML 1.0, 2.2): no server accepts it, and one that repeats it in its refusal sends
+/// a document that nobody can read.
 pub fn address<'a>(bucket: Option<&'a str>, key: Option<&'a str>) -> Option<(&'a str, &'a str)> {
     let (bucket, key) = (bucket?, key?);
     let steps = |text: &str| text.split('/').any(|part| matches!(part, "." | ".."));
     let can_be_named = !bucket.is_empty() && !key.is_empty() && !bucket.contains('/');
-    (can_be_named && !steps(bucket) && !steps(key)).then_some((bucket, key))
+    let refused = |text: &str| steps(text) || !text.chars().all(has_a_form);
+    (can_be_named && !refused(bucket) && !refused(key)).then_some((bucket, key))
+}
+
+/// Whether XML has a form for a character.
+fn has_a_form(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
 impl Row {
@@ -109,5 +117,21 @@ impl Row {
             updated_at: self.updated_at,
             last_accessed_at: self.last_accessed_at,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_request_can_name_has_no_address() {
+        for key in ["a", " a/b ", "a\tb\n\r", "ü%25", "a//b", "...", "\u{fffd}\u{10ffff}", "\u{7f}"] {
+            assert_eq!(address(Some("b"), Some(key)), Some(("b", key)), "{key:?}");
+        }
+        for key in ["", "../a", "a/.", "c\u{1}x", "\u{8}", "\u{1b}[2J", "a/\u{ffff}", "\u{fffe}", "\u{1f}"] {
+            assert_eq!(address(Some("b"), Some(key)), None, "{key:?}");
+        }
+        assert_eq!((address(None, Some("a")), address(Some("b\u{1}"), Some("a"))), (None, None));
     }
 }
