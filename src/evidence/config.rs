@@ -117,16 +117,19 @@ async fn local(
     dir: &Path,
     limits: &mut Vec<String>,
 ) -> Result<String, Error> {
-    let (taken, left_out) = choose(from)?;
+    let git = Git::at(&context.machine.env, from).ok();
+    let top = git.as_ref().map(Git::top_level).transpose()?.flatten();
+    let within = top.as_deref().or_else(|| from.parent()).unwrap_or(from);
+    let Choice { taken, left_out, followed, .. } = choose(from, within)?;
     for file in &taken {
         disk::copy_file(&from.join(file), &dir.join(LOCAL).join(file))?;
     }
     for LeftOut { file, why } in left_out {
         limits.push(format!("`{}` is not in the snapshot: {why}", file.display()));
     }
-    let revision = match Git::at(&context.machine.env, from) {
-        Ok(git) => git.revision().await?,
-        Err(_) => None,
+    let revision = match git {
+        Some(git) => git.revision(&followed).await?,
+        None => None,
     };
     disk::write_json(&dir.join(REVISION), &revision)?;
     Ok(format!("{} files {}", taken.len(), at(revision.as_ref())))
@@ -150,36 +153,98 @@ struct LeftOut {
     why: &'static str,
 }
 
-/// The files to copy, and those that are left out.
-fn choose(from: &Path) -> io::Result<(Vec<PathBuf>, Vec<LeftOut>)> {
-    let mut taken = Vec::new();
-    let mut left_out = Vec::new();
+/// What of a `supabase` folder is copied.
+struct Choice {
+    /// The folder, and the repository or the project that it belongs to, both without links.
+    base: PathBuf,
+    within: PathBuf,
+    taken: Vec<PathBuf>,
+    left_out: Vec<LeftOut>,
+    /// Where links led.
+    followed: Vec<PathBuf>,
+}
+
+/// Chooses the files to copy, and those that are left out. A link is followed as a push follows it, as
+/// long as it stays within the repository.
+fn choose(from: &Path, within: &Path) -> io::Result<Choice> {
+    let mut choice = Choice {
+        base: fs::canonicalize(from)?,
+        within: fs::canonicalize(within)?,
+        taken: Vec::new(),
+        left_out: Vec::new(),
+        followed: Vec::new(),
+    };
+    let above: Vec<PathBuf> = choice.base.ancestors().map(Path::to_owned).collect();
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let kind = entry.file_type()?;
-        if kind.is_dir() && FOLDERS.contains(&name.as_str()) {
-            let below = disk::files_below(&entry.path())?;
-            taken.extend(below.into_iter().map(|file| Path::new(&name).join(file)));
-        } else if kind.is_file() && (may_hold_secrets(&name) || FILES.iter().any(|end| name.ends_with(end))) {
-            taken.push(name.into());
+        let is_folder = entry.path().is_dir();
+        let is_meant = if is_folder {
+            FOLDERS.contains(&name.as_str())
+        } else {
+            FOLDERS.contains(&name.as_str())
+                || may_hold_secrets(&name)
+                || FILES.iter().any(|end| name.ends_with(end))
+        };
+        if is_meant {
+            choice.add(from, name.into(), &above)?;
         }
     }
-    taken.retain(|file| !file.iter().any(|part| MADE.iter().any(|made| part == *made)));
-    taken.retain(|file| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let plain = fs::symlink_metadata(from.join(file)).is_ok_and(|meta| meta.is_file());
-        let why = match (may_hold_secrets(&name), plain) {
-            (false, true) => return true,
-            (true, _) => "it may hold secrets",
-            (false, false) => "it is a link, or no plain file",
+    choice.taken.sort();
+    choice.left_out.sort();
+    Ok(choice)
+}
+
+impl Choice {
+    /// Takes a file, or everything below a folder; `above` are the folders that it stands in.
+    fn add(&mut self, from: &Path, file: PathBuf, above: &[PathBuf]) -> io::Result<()> {
+        if file.file_name().is_some_and(|name| MADE.iter().any(|made| name == *made)) {
+            return Ok(());
+        }
+        let path = from.join(&file);
+        let is_link = fs::symlink_metadata(&path)?.is_symlink();
+        let Ok(real) = fs::canonicalize(&path) else {
+            self.left_out.push(LeftOut { file, why: "it is a link that leads nowhere" });
+            return Ok(());
         };
-        left_out.push(LeftOut { file: file.clone(), why });
-        false
-    });
-    taken.sort();
-    left_out.sort();
-    Ok((taken, left_out))
+        let is_folder = real.is_dir();
+        let why = if is_link { self.refusal(&real) } else { None };
+        let why = why.or_else(|| {
+            let names = [file.file_name(), real.file_name()].into_iter().flatten();
+            let holds_secrets = names.into_iter().any(|name| may_hold_secrets(&name.to_string_lossy()));
+            match is_folder {
+                true => above.contains(&real).then_some("it is a link to a folder that it stands in"),
+                false if holds_secrets => Some("it may hold secrets"),
+                false => (!real.is_file()).then_some("it is no plain file"),
+            }
+        });
+        if let Some(why) = why {
+            self.left_out.push(LeftOut { file, why });
+            return Ok(());
+        }
+        if is_folder {
+            let above = [above, std::slice::from_ref(&real)].concat();
+            for entry in fs::read_dir(&path)? {
+                self.add(from, file.join(entry?.file_name()), &above)?;
+            }
+        } else {
+            self.taken.push(file);
+        }
+        if is_link {
+            self.followed.push(real);
+        }
+        Ok(())
+    }
+
+    /// Why a link is not followed.
+    fn refusal(&self, real: &Path) -> Option<&'static str> {
+        let Some(inside) = [&self.base, &self.within].into_iter().find_map(|dir| real.strip_prefix(dir).ok())
+        else {
+            return Some("it is a link that leads out of the repository");
+        };
+        let is_made = inside.iter().any(|part| MADE.iter().any(|made| part == *made));
+        is_made.then_some("it is a link into a folder that is made from others")
+    }
 }
 
 fn may_hold_secrets(name: &str) -> bool {
@@ -256,6 +321,79 @@ mod tests {
     use serde_json::json;
     use std::os::unix::fs::symlink;
 
+    fn names(files: &[PathBuf]) -> Vec<String> {
+        files.iter().map(|file| file.display().to_string()).collect()
+    }
+
+    fn reasons(left_out: &[LeftOut]) -> Vec<String> {
+        left_out.iter().map(|left_out| format!("{} {}", left_out.file.display(), left_out.why)).collect()
+    }
+
+    #[test]
+    fn links_are_followed_within_the_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        for file in [
+            "repo/supabase/config.json",
+            "repo/supabase/functions/hello/index.ts",
+            "repo/db/migrations/20260101000000_a.sql",
+            "repo/db/main.toml",
+            "repo/db/production.env",
+            "repo/shared/x.ts",
+            "repo/node_modules/y/index.js",
+            "elsewhere/seed.sql",
+        ] {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            disk::write(&path, b"x").unwrap();
+        }
+        let link = |to: &str, from: &str| symlink(to, root.join("repo/supabase").join(from)).unwrap();
+        link("../db/migrations", "migrations");
+        link("../db/main.toml", "config.toml");
+        link("../../../shared", "functions/hello/shared");
+        link("../../db/production.env", "functions/plain");
+        link("../../node_modules/y", "functions/y");
+        link("..", "functions/up");
+        link("../../..", "functions/above");
+        link("nowhere", "checks");
+        link("../../elsewhere", "seeds");
+        link("../../elsewhere/seed.sql", "seed.sql");
+        let Choice { taken, left_out, followed, .. } =
+            choose(&root.join("repo/supabase"), &root.join("repo")).unwrap();
+        assert_eq!(
+            names(&taken),
+            [
+                "config.json",
+                "config.toml",
+                "functions/hello/index.ts",
+                "functions/hello/shared/x.ts",
+                "migrations/20260101000000_a.sql"
+            ]
+        );
+        assert_eq!(
+            reasons(&left_out),
+            [
+                "checks it is a link that leads nowhere",
+                "functions/above it is a link that leads out of the repository",
+                "functions/plain it may hold secrets",
+                "functions/up it is a link to a folder that it stands in",
+                "functions/y it is a link into a folder that is made from others",
+                "seed.sql it is a link that leads out of the repository",
+                "seeds it is a link that leads out of the repository",
+            ]
+        );
+        let mut followed = names(&followed);
+        followed.sort();
+        let real = |path: &str| root.join("repo").join(path).display().to_string();
+        assert_eq!(followed, ["db/main.toml", "db/migrations", "shared"].map(real));
+
+        // A whole folder behind a link is as good as one.
+        symlink("repo/supabase", root.join("supabase")).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let Choice { taken, .. } = choose(&root.join("supabase"), elsewhere.path()).unwrap();
+        assert_eq!(names(&taken), ["config.json", "functions/hello/index.ts"]);
+    }
+
     #[test]
     fn what_may_hold_secrets_is_left_out_and_named() {
         let dir = tempfile::tempdir().unwrap();
@@ -280,12 +418,9 @@ mod tests {
             disk::write(&path, b"x").unwrap();
         }
         symlink("/etc/passwd", dir.path().join("functions/hello/link.ts")).unwrap();
-        let (taken, left_out) = choose(dir.path()).unwrap();
-        let names = |files: Vec<PathBuf>| {
-            files.into_iter().map(|file| file.display().to_string()).collect::<Vec<_>>()
-        };
+        let Choice { taken, left_out, .. } = choose(dir.path(), dir.path()).unwrap();
         assert_eq!(
-            names(taken),
+            names(&taken),
             [
                 "config.toml",
                 "functions/hello/index.ts",
@@ -294,15 +429,13 @@ mod tests {
                 "seed.sql"
             ]
         );
-        let left_out: Vec<String> =
-            left_out.iter().map(|left_out| format!("{} {}", left_out.file.display(), left_out.why)).collect();
         assert_eq!(
-            left_out,
+            reasons(&left_out),
             [
                 ".env it may hold secrets",
                 ".env.local it may hold secrets",
                 "functions/.env it may hold secrets",
-                "functions/hello/link.ts it is a link, or no plain file",
+                "functions/hello/link.ts it is a link that leads out of the repository",
                 "functions/hello/server.PEM it may hold secrets",
                 "signing_keys.json it may hold secrets"
             ]
