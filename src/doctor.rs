@@ -165,8 +165,8 @@ pub enum Hook {
 pub struct Shared {
     /// Its address.
     pub name: String,
-    /// Whether the service keeps two runs apart, or why it cannot be used.
-    pub tried: Result<bool, Failure>,
+    /// Why it cannot be used, if so.
+    pub tried: Result<(), Failure>,
 }
 
 /// Where evidence stands.

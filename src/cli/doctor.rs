@@ -322,14 +322,14 @@ fn hook(setting: &Setting) -> Hook {
     }
 }
 
-/// Tries the shared store with an object that no run looks at.
+/// Looks into the shared store.
 async fn shared(setting: &Setting, config: Option<&Config>, name: Option<&str>) -> Option<Shared> {
     let names: Vec<&str> = name.into_iter().collect();
     let location = match bucket::location(setting, config?, &names) {
         Ok(location) => location?,
         Err(failure) => return Some(Shared { name: String::new(), tried: Err(failure) }),
     };
-    let tried = tokio::time::timeout(PATIENCE, try_store(&location)).await;
+    let tried = tokio::time::timeout(PATIENCE, look_into(&location, name)).await;
     let tried = tried.unwrap_or_else(|_| {
         let text = format!("`{}` did not answer within {} s", location.access.endpoint, PATIENCE.as_secs());
         Err(Failure::message(Exit::Error, text).hint("Check the network, then run again"))
@@ -337,12 +337,9 @@ async fn shared(setting: &Setting, config: Option<&Config>, name: Option<&str>) 
     Some(Shared { name: location.address.to_string(), tried })
 }
 
-async fn try_store(location: &Location) -> Result<bool, Failure> {
-    let tried = async {
-        let bucket = Bucket::open(location, "doctor").await?;
-        bucket.is_exclusive(&hex::encode(disk::random::<8>()?)).await
-    };
-    tried.await.map_err(|error: store::Error| bucket::store_failed(&error))
+async fn look_into(location: &Location, name: Option<&str>) -> Result<(), Failure> {
+    let looked = async { Bucket::open(location, &folder_name(name.unwrap_or("doctor"))).await?.look().await };
+    looked.await.map_err(|error: store::Error| bucket::store_failed(&error))
 }
 
 fn state(setting: &Setting, config: Result<Config, Failure>, target: Option<&str>) -> Result<State, Failure> {

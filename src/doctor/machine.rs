@@ -103,14 +103,16 @@ fn disk(state: &State) -> Vec<Check> {
 fn shared(store: &Shared) -> Check {
     let (group, name) = (Group::Disk, "shared store");
     match &store.tried {
-        Err(failure) => {
-            Check::failed(group, name, failure, "a bucket that may be listed, read, and written to")
-        }
-        Ok(true) => Check::ok(group, name, format!("{}: written to, with conditional writes", store.name)),
-        Ok(false) => Check::ok(group, name, format!("{}: no conditional writes", store.name)).needs(
-            Grade::Warn,
-            "conditional writes, or nothing keeps runs on two machines apart",
-            "a service that knows `If-None-Match` on PUT",
+        Err(failure) => Check::failed(
+            group,
+            name,
+            failure,
+            "a bucket that may be listed and read, and that runs may write to",
+        ),
+        Ok(()) => Check::ok(
+            group,
+            name,
+            format!("{}: can be read; a run tries to write when it takes the lock", store.name),
         ),
     }
 }

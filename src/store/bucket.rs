@@ -200,15 +200,11 @@ impl Bucket {
         Box::pin(self.client.read(&self.within, &self.key(path))).await.map_err(|error| self.error(error))
     }
 
-    /// Whether the service refuses a second write of what is there already; lists, writes, and removes
-    /// an object of this name.
-    pub async fn is_exclusive(&self, name: &str) -> Result<bool, Error> {
-        self.list(name).await?;
-        let bytes = Bytes::from_static(b"probe");
-        let first = self.write(name, &bytes, Condition::Absent).await?;
-        let second = self.write(name, &bytes, Condition::Absent).await?;
-        self.remove(name).await?;
-        Ok(first != Put::Refused && second == Put::Refused)
+    /// Looks whether it may be listed and read, and leaves it as it is: that it may be written to, and
+    /// only once, shows when a run takes its lock.
+    pub async fn look(&self) -> Result<(), Error> {
+        self.list("locks").await?;
+        self.read("locks/run").await.map(drop)
     }
 
     /// Removes an object; one that is not there is as good as removed.

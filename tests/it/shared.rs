@@ -261,6 +261,26 @@ fn keys_that_do_not_fit_are_said_before_anything_else() {
     assert_eq!(ids(&world), [""; 0]);
 }
 
+/// Looking is not writing: keys that may only read are enough for it.
+#[test]
+fn doctor_leaves_the_store_as_it_is() {
+    let mut world = world();
+    world.set("SUPA_SAFE_SUPABASE_BIN", "/gone/supabase");
+    let weed = world.weed();
+    let [id, secret] = Weed::reader_pair();
+    world.set("SUPA_SAFE_STORE_ACCESS_KEY_ID", id);
+    world.set("SUPA_SAFE_STORE_SECRET_ACCESS_KEY", secret);
+    let store = |world: &World| {
+        let report = world.run(["doctor", "--json"]).document();
+        let mut checks = report["checks"].as_array().unwrap().iter();
+        checks.find(|check| check["name"] == "shared store").unwrap()["grade"].clone()
+    };
+    assert_eq!(store(&world), "ok");
+    assert_eq!(weed.keys(), [""; 0]);
+    world.set("SUPA_SAFE_STORE_SECRET_ACCESS_KEY", "another");
+    assert_eq!(store(&world), "fail");
+}
+
 #[test]
 fn a_ci_job_needs_a_store_that_stays() {
     let mut world = world();
