@@ -183,7 +183,7 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
             .hint("Free space, or choose another place with SUPA_SAFE_STATE_DIR"),
         evidence::Error::Database(Database::Locked { .. }) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; no snapshot was kept")
-            .hint("Wait until that session has ended, or end it, then run again"),
+            .hint("Wait until that session has ended, or end it with `select pg_terminate_backend(<backend>)`, then run again"),
         evidence::Error::Database(Database::SearchPath) => {
             Failure::new(Exit::Error, error).hint("Use the session pooler or the direct host of the database")
         }

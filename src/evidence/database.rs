@@ -38,6 +38,8 @@ const JOBS: u32 = 2;
 /// Counting with one process of the server takes less than the dump beside it: more would only take
 /// turns with the dump, and with the users of the target.
 const ALONE: &str = "set max_parallel_workers_per_gather = 0";
+/// How often a dump is tried for that somebody's lock gets in the way of.
+const ATTEMPTS: u32 = 3;
 /// How often the growth of the archive is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
@@ -111,6 +113,11 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether the dump ended since somebody asked for a table against its readers meanwhile.
+    fn is_a_lost_lock(&self) -> bool {
+        matches!(self, Self::Program(proc::Error::Failed { tail, .. }) if pg_dump::lost_a_lock(tail))
+    }
 }
 
 pub(super) fn doing(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Error {
@@ -149,24 +156,9 @@ pub async fn capture(
         context.warn(format!("a table is locked against readers and is waited for, 10 s at most: {holder}"));
     }
     let capture = Capture { target, context, installation, dir: &dir, logs: &draft.dir.join("logs") };
-    let outcome = match capture.run(&session, storage).await {
-        Err(error) if error.may_be_a_lock() => Err(locked(&session, error).await),
-        outcome => outcome,
-    };
+    let outcome = capture.run_until_whole(&session, storage).await;
     session.close().await;
     outcome
-}
-
-/// Names whoever holds a lock that a reader waits for, if anybody does.
-async fn locked(session: &Session, error: Error) -> Error {
-    let looked = async {
-        session.client.batch_execute("rollback").await?;
-        sessions::exclusive(&session.client).await
-    };
-    match looked.await {
-        Ok(holders) if !holders.is_empty() => Error::Locked { holders, source: Box::new(error) },
-        Ok(_) | Err(_) => error,
-    }
 }
 
 struct Capture<'a> {
@@ -178,6 +170,53 @@ struct Capture<'a> {
 }
 
 impl Capture<'_> {
+    /// Begins again when the dump had to end for a lock that somebody else asked for, a few times.
+    async fn run_until_whole(
+        &self,
+        session: &Session,
+        storage: Option<&Storage<'_>>,
+    ) -> Result<Captured, Error> {
+        let mut holders = Vec::new();
+        let mut attempt = 1;
+        loop {
+            let error = match self.run(session, storage).await {
+                Err(error) if error.may_be_a_lock() => error,
+                outcome => return outcome,
+            };
+            // Who waited for the dump has the lock now, or has done with it.
+            let found = self.holders().await;
+            if !found.is_empty() {
+                holders = found;
+            }
+            let is_lost = error.is_a_lost_lock();
+            if !is_lost || attempt == ATTEMPTS {
+                if is_lost && holders.is_empty() {
+                    holders.push("sessions that come and go".to_owned());
+                }
+                let source = Box::new(error);
+                return Err(if holders.is_empty() { *source } else { Error::Locked { holders, source } });
+            }
+            attempt += 1;
+            self.context.note(format!(
+                "somebody asked for a table against its readers while it was dumped, and the dump had to end: \
+                 attempt {attempt} of {ATTEMPTS}"
+            ));
+            session.client.batch_execute("rollback").await.map_err(doing("leave the consistency point"))?;
+            fs_err::remove_dir_all(self.archive())?;
+            if let Some(storage) = storage {
+                storage.again(&session.client).await?;
+            }
+        }
+    }
+
+    /// Whoever holds a lock that a reader waits for, or asks for one.
+    async fn holders(&self) -> Vec<String> {
+        let Ok(session) = resolve::reopen(self.target).await else { return Vec::new() };
+        let holders = sessions::exclusive(&session.client).await;
+        session.close().await;
+        holders.unwrap_or_default()
+    }
+
     async fn run(&self, session: &Session, storage: Option<&Storage<'_>>) -> Result<Captured, Error> {
         let client = &session.client;
         let defaults = rows::defaults(client).await.map_err(doing("read the settings of a session"))?;

@@ -70,19 +70,24 @@ async fn others(client: &Client) -> Result<Vec<Other>, Error> {
         .collect())
 }
 
-/// Sessions that hold a lock on a relation that stops even its readers, in words.
+/// Sessions that hold a lock on a relation that stops even its readers, or wait for one, in words: who
+/// reads after such a wait began waits behind it.
 pub async fn exclusive(client: &Client) -> Result<Vec<String>, Error> {
     let rows = client
         .query(
             "select distinct on (a.pid) a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, '?'),
-                    extract(epoch from pg_catalog.clock_timestamp() - a.xact_start)::int8,
-                    l.relation::pg_catalog.regclass::text, coalesce(a.query, '')
+                    extract(epoch from pg_catalog.clock_timestamp()
+                        - case when l.granted then a.xact_start else l.waitstart end)::int8,
+                    pg_catalog.format('%I.%I', n.nspname, c.relname), coalesce(a.query, ''), l.granted,
+                    case when not l.granted then
+                        pg_catalog.array_to_string(pg_catalog.pg_blocking_pids(a.pid), ', ') end
              from pg_catalog.pg_locks l
              join pg_catalog.pg_stat_activity a using (pid)
              join pg_catalog.pg_class c on c.oid = l.relation and c.relkind in ('r', 'm', 'p')
-             where l.mode = 'AccessExclusiveLock' and l.granted and a.pid <> pg_catalog.pg_backend_pid()
+             join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+             where l.mode = 'AccessExclusiveLock' and a.pid <> pg_catalog.pg_backend_pid()
                and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-             order by a.pid, l.relation",
+             order by a.pid, l.granted desc, l.relation",
             &[],
         )
         .await?;
@@ -90,10 +95,16 @@ pub async fn exclusive(client: &Client) -> Result<Vec<String>, Error> {
         let (pid, name, user, seconds): (i32, String, String, Option<i64>) =
             (row.get(0), row.get(1), row.get(2), row.get(3));
         let (table, query): (String, String) = (row.get(4), row.get(5));
+        let (seconds, query) = (seconds.unwrap_or_default(), masked(&query));
+        if row.get(6) {
+            return format!(
+                "backend {pid} (`{name}` as {user}) has held {table} since {seconds} s: `{query}`"
+            );
+        }
+        let behind = row.get::<_, Option<String>>(7).filter(|pids| !pids.is_empty());
+        let behind = behind.map(|pids| format!(", behind backend {pids}")).unwrap_or_default();
         format!(
-            "backend {pid} (`{name}` as {user}) has held {table} since {} s: `{}`",
-            seconds.unwrap_or_default(),
-            masked(&query)
+            "backend {pid} (`{name}` as {user}) has waited to lock {table} against readers for {seconds} s{behind}: `{query}`"
         )
     };
     Ok(rows.iter().map(words).collect())

@@ -111,6 +111,13 @@ pub fn dumped_table(line: &str) -> Option<&str> {
     Some(after.trim_matches('"'))
 }
 
+/// Whether a dump ended since somebody asked for a table against its readers after it had begun: its workers
+/// take their locks without waiting, or they would wait for whoever waits for their leader
+/// (`lockTableForWorker` of `parallel.c`).
+pub fn lost_a_lock(stderr: &str) -> bool {
+    stderr.contains("could not obtain lock on relation")
+}
+
 /// Makes the output of `pg_dumpall --roles-only` fit for an empty server whose owner is
 /// `bootstrap_role`: without the lines that only `psql` of the same age reads, and without the
 /// creation of a role that is there already.
@@ -142,6 +149,18 @@ mod tests {
             fit_roles(script, "supabase_admin"),
             "ALTER ROLE supabase_admin WITH SUPERUSER;\nCREATE ROLE app;\n"
         );
+    }
+
+    #[test]
+    fn a_lock_that_a_worker_did_not_get() {
+        assert!(lost_a_lock(
+            "  pg_dump: error: could not obtain lock on relation \"public.notes\"\n  This usually means that someone \
+             requested an ACCESS EXCLUSIVE lock on the table after the pg_dump parent process had gotten the \
+             initial ACCESS SHARE lock on the table.\n  pg_dump: error: a worker process died unexpectedly"
+        ));
+        assert!(!lost_a_lock(
+            "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout"
+        ));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Disks that are full and dumps that lie: never is a snapshot taken for whole that is not.
 
+use crate::kill::Going;
+use crate::scratch::until;
 use crate::world::{ADMIN, OWNER, Ran, World, list, told};
 use fs_err as fs;
 use regex::Regex;
@@ -104,4 +106,80 @@ fn a_table_that_is_locked_against_readers() {
     nothing_kept(&world, &ran);
     holder.run("rollback");
     world.run(["snapshot"]).exits(0);
+}
+
+/// Holds whoever dumps them long enough for another table to be asked for.
+const LONG: &str = "create table public.busy (id int); insert into public.busy values (1);
+    create table public.long_1 as select n, repeat(md5(n::text), 20) as t from generate_series(1, 40000) n;
+    create table public.long_2 as select * from public.long_1";
+
+const AGAIN: &str = "somebody asked for a table against its readers while it was dumped, and the dump had to end: \
+    attempt 2 of 3";
+
+/// A snapshot whose dump has the table, but whose workers have not come to it.
+fn dumping(world: &World) -> Going {
+    let session = world.session(OWNER);
+    let run = Going::start(world, &["snapshot"]);
+    let has_it = "select 1 from pg_locks l join pg_stat_activity a using (pid)
+        where a.application_name = 'pg_dump' and a.datname = current_database()
+        and l.relation = 'public.busy'::regclass and l.granted";
+    until("the dump has the table", || !session.run(has_it).is_empty());
+    run
+}
+
+#[test]
+fn a_table_that_is_asked_for_against_readers_while_it_is_dumped() {
+    let world = World::hosted(&[("20260101000000_notes", "create table public.notes (id int);")]);
+    world.sql(OWNER, LONG);
+    let asking = world.session(OWNER);
+    let pid = asking.run("select pg_backend_pid()").remove(0);
+    // It comes and goes.
+    let mut run = dumping(&world);
+    asking.run("begin; lock table public.busy in access exclusive mode; commit");
+    run.until(|event| event["text"] == AGAIN);
+    assert_eq!(run.ends().0, 0);
+    assert_eq!(world.snapshots().len(), 1);
+
+    // It stays.
+    let mut run = dumping(&world);
+    asking.run("begin; lock table public.busy in access exclusive mode");
+    run.until(|event| event["text"] == AGAIN);
+    let (code, summary) = run.ends();
+    let since = Regex::new("since [0-9]+ s").unwrap();
+    let error = since.replace(summary["error"][0].as_str().unwrap(), "since N s").replace(&pid, "PID");
+    assert_eq!(
+        (code, error.as_str()),
+        (
+            1,
+            "a table of the target is locked against readers: backend PID (`test` as postgres) has held public.busy \
+             since N s: `begin; lock table public.busy in access exclusive mode`"
+        )
+    );
+    asking.run("rollback");
+
+    // It waits behind a reader, and keeps all later ones waiting.
+    let reader = world.session(OWNER);
+    reader.run("begin; select from public.busy");
+    let behind = reader.run("select pg_backend_pid()").remove(0);
+    let waiting = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| asking.run("begin; lock table public.busy in access exclusive mode"));
+        let watch = world.session(OWNER);
+        until("it waits", || {
+            !watch
+                .run("select 1 from pg_locks where not granted and relation = 'public.busy'::regclass")
+                .is_empty()
+        });
+        let ran = world.run(["snapshot"]).exits(1);
+        reader.run("rollback");
+        drop(asked.join().unwrap());
+        ran
+    });
+    let first = waiting.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    let seconds = Regex::new("for [0-9]+ s").unwrap();
+    assert_eq!(
+        seconds.replace(first, "for N s").replace(&pid, "PID").replace(&behind, "READER"),
+        "error: a table of the target is locked against readers: backend PID (`test` as postgres) has waited to lock \
+         public.busy against readers for N s, behind backend READER: `begin; lock table public.busy in access \
+         exclusive mode`"
+    );
 }
