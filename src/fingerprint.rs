@@ -68,6 +68,11 @@ impl Line {
         self.kind == "invalid index"
     }
 
+    /// Whether it is a user mapping whose options the session may not read: a dump by its role lacks them too.
+    pub fn hides_options(&self) -> bool {
+        is_hidden(&self.kind, &self.definition)
+    }
+
     fn key(&self) -> (&str, &str) {
         (&self.kind, &self.identity)
     }
@@ -151,7 +156,7 @@ impl Fingerprint {
                     after: is.map(|found| found.join("\n")),
                 })
             })
-            .filter(|difference| !difference.follows_from_columns())
+            .filter(|difference| !difference.follows_from_columns() && !difference.is_hidden())
             .collect()
     }
 
@@ -169,6 +174,13 @@ impl Fingerprint {
         }
         map
     }
+}
+
+/// What stands for options that the session may not read.
+const HIDDEN: &str = r#"{"options": "not readable"}"#;
+
+fn is_hidden(kind: &str, definition: &str) -> bool {
+    kind == "user mapping" && definition == HIDDEN
 }
 
 fn read_line(text: &str, line: usize) -> Result<Line, Error> {

@@ -56,10 +56,11 @@ use std::{io, iter};
 use tokio_postgres::Client;
 
 /// What no rollback brings back, for people.
-pub const LIMITS: [&str; 3] = [
+pub const LIMITS: [&str; 4] = [
     "rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that the push wrote",
     "Functions and secrets stay as they are",
     "passwords of roles that were dropped",
+    "who granted a privilege, where that was not the owner",
 ];
 /// How long a lock is waited for where nobody minds: as long as `pg_dump` is told to.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -188,7 +188,8 @@ mod tests {
             "- Storage: 1 objects moved back, 2 uploaded, 3 were there; 2 were written over and kept.",
             "- Of Storage, by others since, and as they left it: 1 overwritten, 2 removed.",
             "- Not taken back: rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that \
-             the push wrote; Functions and secrets stay as they are; passwords of roles that were dropped.",
+             the push wrote; Functions and secrets stay as they are; passwords of roles that were dropped; \
+             who granted a privilege, where that was not the owner.",
             "- Files of it, on the machine that ran it: `/state/rollbacks/1`",
         ];
         assert_eq!(of(&about, &done).lines().collect::<Vec<_>>(), expected);

@@ -500,5 +500,12 @@ fn limits(tables: &[TableRows], gaps: &[Gap], fingerprint: &Fingerprint) -> Vec<
     let beyond = fingerprint.lines().iter().filter(|line| line.is_beyond_dump()).map(|line| {
         format!("{} {} is not in the archive, since pg_dump leaves it out", line.kind, line.identity)
     });
-    unhashed.chain(gaps).chain(beyond).collect()
+    let hidden = fingerprint.lines().iter().filter(|line| line.hides_options()).map(|line| {
+        format!(
+            "the options of user mapping {} are not in the archive, and a change of them is not seen: the role of \
+             the connection may not read them",
+            line.identity
+        )
+    });
+    unhashed.chain(gaps).chain(beyond).chain(hidden).collect()
 }

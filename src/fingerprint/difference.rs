@@ -40,6 +40,12 @@ impl Difference {
         before.len().max(after.len()) != kept_before.len() && kept_before == kept_after
     }
 
+    /// Whether one side may not read the options that the other one does: a role sees less than another.
+    pub(super) fn is_hidden(&self) -> bool {
+        let (Some(before), Some(after)) = (&self.before, &self.after) else { return false };
+        [before, after].into_iter().any(|definition| super::is_hidden(&self.kind, definition))
+    }
+
     fn changed_fields(&self, before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
         let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         names

@@ -4,6 +4,7 @@ use super::inverse::{self, Inverse, RELATIONS, Unit};
 use super::live::{self, Table};
 use super::{Error, Mode, Work, large, names, unproved};
 use crate::fingerprint::{Class, Fingerprint};
+use crate::manifest::quote_identifier;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
@@ -33,6 +34,7 @@ pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure,
     let mut tables = live::tables(work.client).await?;
     for _ in 0..ROUNDS {
         let closure = find_among(work, live, &tables).await?;
+        keep_hidden(work, live, &closure)?;
         lock(work.client, &closure.tables).await?;
         let now = live::tables(work.client).await?;
         let oids = |tables: &[Table]| tables.iter().map(|table| table.oid).collect::<BTreeSet<u32>>();
@@ -42,6 +44,39 @@ pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure,
         tables = now;
     }
     Err(Error::NotExact(vec!["tables come and go all the while".to_owned()]))
+}
+
+/// Demands that no user mapping goes whose options the archive lacks: it would come back without them.
+fn keep_hidden(work: &Work<'_>, live: &Fingerprint, closure: &Closure) -> Result<(), Error> {
+    let goes = |kind: &str, identity: &str| {
+        closure.units.iter().any(|unit| unit.kind == kind && unit.identity == identity)
+    };
+    let wrapper = |server: &str| {
+        let found =
+            live.lines().iter().find(|line| line.kind == "foreign server" && line.identity == server)?;
+        let fields: Value = serde_json::from_str(&found.definition).ok()?;
+        fields.get("wrapper")?.as_str().map(str::to_owned)
+    };
+    let stands = |identity: &str| {
+        live.lines().iter().any(|line| line.kind == "user mapping" && line.identity == identity)
+    };
+    let hidden = work.recorded.lines().iter().filter(|line| line.hides_options() && stands(&line.identity));
+    let lost = hidden.filter(|line| {
+        let server = names::on(&line.identity).map(|(_, server)| server).unwrap_or_default();
+        goes("user mapping", &line.identity)
+            || goes("foreign server", server)
+            || wrapper(server)
+                .is_some_and(|wrapper| goes("foreign data wrapper", &quote_identifier(&wrapper)))
+    });
+    let lost: Vec<String> = lost
+        .map(|line| {
+            format!(
+                "user mapping {} would lose its options, which the snapshot could not read",
+                line.identity
+            )
+        })
+        .collect();
+    if lost.is_empty() { Ok(()) } else { Err(Error::NotExact(lost)) }
 }
 
 async fn find_among(work: &Work<'_>, live: &Fingerprint, tables: &[Table]) -> Result<Closure, Error> {
@@ -117,10 +152,19 @@ fn indexes_of_constraints(live: &Fingerprint) -> BTreeSet<String> {
     indexes.collect()
 }
 
-/// Everything of the user's that a dump defines and that stands in a schema; schemas, extensions, and
-/// publications only go when they differ.
+/// Everything of the user's that a dump defines and that stands in a schema; schemas, extensions,
+/// publications, and servers with the options of their users only go when they differ.
 fn everything(live: &Fingerprint) -> impl Iterator<Item = Unit> {
-    const STAYING: [&str; 5] = ["schema", "extension", "publication", "role", "database"];
+    const STAYING: [&str; 8] = [
+        "schema",
+        "extension",
+        "publication",
+        "role",
+        "database",
+        "foreign data wrapper",
+        "foreign server",
+        "user mapping",
+    ];
     let owned = live.lines().iter().filter(|line| line.class == Class::Owned);
     owned.filter_map(|line| {
         let unit = Unit { kind: line.kind.clone(), identity: line.identity.clone() };

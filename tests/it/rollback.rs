@@ -1,6 +1,7 @@
 //! The way back: what a migration did is undone, exactly, and what users did since is kept.
 
 mod foreseen;
+mod mappings;
 mod objects;
 mod rules;
 mod together;

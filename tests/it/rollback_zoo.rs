@@ -11,7 +11,7 @@ const DAMAGES: &str = include_str!("rollback/zoo_damages.sql");
 /// Of the damages that cost most, every so many; `tests/soak/rollback` takes each.
 const SOME: usize = 12;
 /// What the platform does when its extension is made.
-const WRAPPER: &str = "create extension postgres_fdw schema extensions;
+pub(crate) const WRAPPER: &str = "create extension postgres_fdw schema extensions;
     grant usage on foreign data wrapper postgres_fdw to postgres";
 
 fn zoo(major: Major) -> Base {

@@ -260,7 +260,9 @@ select lo_unlink(424242);
 select lo_create(424243);
 --> platform: large object 424243 added
 alter server elsewhere options (set host 'db2.example.com', drop options);
---> foreign server elsewhere changed: options -host=db.example.com -options +host=db2.example.com
+--> foreign server elsewhere changed: options -host=db.example.com -options +host=db2.example.com; sha256
+alter user mapping for postgres server elsewhere options (set password 'other');
+--> user mapping postgres on elsewhere changed: sha256
 create user mapping for anon server elsewhere;
 --> user mapping anon on elsewhere added
 grant execute on function extensions.digest(text, text) to anon with grant option;
@@ -339,6 +341,8 @@ create subscription sub connection 'host=db.example.com password=hidden' publica
 drop extension pg_trgm;
 --> extension pg_trgm removed
 --> platform: extension version pg_trgm removed
+alter server elsewhere options (set options '-c app.token=other');
+--> foreign server elsewhere changed: sha256
 drop user mapping for postgres server elsewhere;
 --> user mapping postgres on elsewhere removed
 create foreign data wrapper plain handler extensions.postgres_fdw_handler options (note 'n');
