@@ -290,11 +290,12 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     Ok(Proved { mode: task.mode, tables, saved, accounts, references, transaction, seconds })
 }
 
-/// Demands that sequences and large objects are as in the snapshot, where nobody moved them but the push
-/// and the way back.
-pub async fn proved_besides(client: &Client, task: &Task<'_>) -> Result<(), Error> {
+/// Demands that sequences, large objects, and the rows of every table are as in the snapshot, those that
+/// nobody thought of included. To be asked where nobody wrote but the push and the way back.
+pub async fn proved_besides(client: &Client, task: &Task<'_>, proved: &Proved) -> Result<(), Error> {
     proof::sequences(client, task, &Accounts::default()).await?;
-    proof::large_objects(client, task).await
+    proof::large_objects(client, task).await?;
+    proof::elsewhere(client, task, proved).await
 }
 
 async fn transaction(client: &Client) -> Result<String, Error> {

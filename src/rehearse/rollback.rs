@@ -181,7 +181,7 @@ async fn bring_back(
     let saved = storage.as_ref().map(|(saved, _)| saved);
     let proved = rollback::bring_back(client, &Task { storage: saved, ..*task }).await?;
     // Nobody else writes here.
-    rollback::proved_besides(client, task).await?;
+    rollback::proved_besides(client, task, &proved).await?;
     if let Some(saved) = saved {
         let index = pushed.snapshot.storage_index();
         let wrong = salvage::not_as_before(client, saved, &index).await?;

@@ -3,7 +3,7 @@
 use super::live::Table;
 use super::selection::Selection;
 use super::since::Doomed;
-use super::{Accounts, Error, Mode, Task, Work, keys, names};
+use super::{Accounts, Error, Mode, Proved, Task, Work, keys, names};
 use crate::archive;
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
 use crate::manifest::{Content, TableRows};
@@ -61,6 +61,23 @@ async fn differing(client: &Client, tables: &[&TableRows]) -> Result<Vec<String>
         }
     }
     Ok(different)
+}
+
+/// The same for every table of the user's that did not come again; those that did were compared when they
+/// came. Of materialized views nothing is demanded, as [`refreshed`] says.
+pub(super) async fn elsewhere(client: &Client, task: &Task<'_>, proved: &Proved) -> Result<(), Error> {
+    let all = &task.snapshot.manifest.database.tables;
+    let (names, contents) = (names_of(all), super::recorded_contents(task.snapshot)?);
+    let views = contents.entries.iter().filter(|entry| entry.kind == "MATERIALIZED VIEW DATA");
+    let views: BTreeSet<usize> = views.filter_map(|entry| names.find(entry)).collect();
+    let came: BTreeSet<&str> = proved.tables.iter().map(String::as_str).collect();
+    let stayed = all.iter().enumerate().filter(|(number, table)| {
+        table.class == Class::Owned
+            && !views.contains(number)
+            && !task.left_out.is_table_left_out(table)
+            && !came.contains(table.qualified().as_str())
+    });
+    rows(client, &stayed.map(|(_, table)| table).collect::<Vec<_>>()).await
 }
 
 /// Materialized views that have other rows than in the snapshot. They are filled last, and nothing is

@@ -108,7 +108,25 @@ impl Base {
         ids: &Translation,
     ) -> Result<Proved, Error> {
         let tables: Vec<String> = tables.iter().map(|table| (*table).to_owned()).collect();
-        let task = Task {
+        self.with_task(mode, tables, ids, |task| session.bring_back(task))
+    }
+
+    /// The same, with all that the rehearsal compares.
+    fn rehearse(&self, session: &Session, mode: Mode, tables: &[&str]) -> Result<(), Error> {
+        self.with_task(mode, tables, &self.ids(), |task| {
+            let proved = session.bring_back(task)?;
+            session.proved_besides(task, &proved)
+        })
+    }
+
+    fn with_task<T>(
+        &self,
+        mode: Mode,
+        tables: &[&str],
+        ids: &Translation,
+        act: impl FnOnce(&Task<'_>) -> T,
+    ) -> T {
+        act(&Task {
             snapshot: &self.snapshot,
             mode,
             tables: &tables,
@@ -120,8 +138,7 @@ impl Base {
             storage: None,
             patience: PATIENCE,
             keep_in: None,
-        };
-        session.bring_back(&task)
+        })
     }
 }
 
@@ -167,6 +184,42 @@ fn each_damage_alone_on_17() {
 }
 
 /// Two tables of old, of which the migration touches one.
+#[test]
+fn a_table_that_nobody_thought_of_is_seen_in_the_rehearsal() {
+    let world = World::hosted(&[]);
+    world.sql(OWNER, NOTES);
+    world.sql(OWNER, "create materialized view public.counted as select count(*) from public.others");
+    let base = Base::of(world);
+    base.world.sql(
+        OWNER,
+        "update public.notes set body = 'lost'; update public.others set note = 1; insert into public.others values (99);
+        refresh materialized view public.counted",
+    );
+    let told = |tables: &[&str], mode: Mode| {
+        let session = base.world.session(OWNER);
+        match base.rehearse(&session, mode, tables) {
+            Err(Error::NotExact(what)) => what,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        told(&["public.notes"], Mode::Touched),
+        ["public.counted has other content", "public.others has 51 rows instead of 50"]
+    );
+    assert_eq!(
+        told(&[], Mode::Touched),
+        [
+            "public.counted has other content",
+            "public.notes has other content",
+            "public.others has 51 rows instead of 50"
+        ]
+    );
+    let session = base.world.session(OWNER);
+    base.rehearse(&session, Mode::Touched, &["public.notes", "public.others"]).unwrap();
+    session.run("rollback");
+    base.rehearse(&session, Mode::Whole, &[]).unwrap();
+}
+
 pub(crate) const NOTES: &str = "create table public.notes (id int primary key, body text);
     create table public.others (id int primary key, note int references public.notes);
     insert into public.notes select n, 'note ' || n from generate_series(1, 50) n;

@@ -64,4 +64,9 @@ impl Session {
     pub(crate) fn bring_back(&self, task: &Task<'_>) -> Result<Proved, rollback::Error> {
         self.runtime.block_on(rollback::bring_back(&self.client, task))
     }
+
+    /// Compares what that left, as the rehearsal does.
+    pub(crate) fn proved_besides(&self, task: &Task<'_>, proved: &Proved) -> Result<(), rollback::Error> {
+        self.runtime.block_on(rollback::proved_besides(&self.client, task, proved))
+    }
 }
