@@ -1,36 +1,34 @@
 //! `supa-safe rollback`: choose the snapshot, confirm, take the database back, prove it, commit.
 
+mod plan;
+mod words;
+
 use super::done::{Broken, Done};
 use super::fail::{self, failed};
-use super::message::{self, About, named, stays_in_words};
-use super::open::{self, Opened, pick};
+use super::message::{self, About};
+use super::open::{self, Opened};
 use super::signals::Signals;
 use super::{RUN, Setting, TargetArgs, bucket, confirm, earlier, snapshot_id};
 use crate::delegate::TargetLock;
 use crate::disk;
 use crate::event::{Event, Stage};
-use crate::evidence::estimate::bytes_in_words;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::left_out::LeftOut;
 use crate::manifest::SnapshotId;
-use crate::policy::in_words;
-use crate::postgres::history;
-use crate::rehearse::record::Record;
-use crate::rehearse::rollback::{writes_storage, written_tables};
 use crate::resolve;
-use crate::rollback::choice::{self, Choice, Past, Refusal};
+use crate::rollback::choice::Past;
 use crate::rollback::run::{self, Fate, NotDone, Ready};
-use crate::rollback::storage::{self, Objects, Wanted};
-use crate::rollback::{self, Mode, PATIENCE, Task, Translation};
-use crate::salvage::{self, Reach, Removal, Saved};
+use crate::rollback::storage::{self, Objects};
+use crate::rollback::{self, PATIENCE, Task, Translation};
+use crate::salvage::{Reach, Saved};
 use crate::store::Snapshot;
 use crate::tools::installs;
 use crate::ui::{RolledBack, Summary};
-use crate::verify::{self, Verified};
 use clap::{Args, ValueEnum};
-use jiff::SignedDuration;
+use plan::{Plan, plan};
 use std::path::Path;
+use words::{lines, show};
 
 /// Arguments of `rollback`.
 #[derive(Debug, Args)]
@@ -73,27 +71,6 @@ enum How {
 enum Part {
     Database,
     Storage,
-}
-
-/// What is to be done, as far as it is known before the target is locked.
-struct Plan {
-    choice: Choice,
-    base: Verified,
-    record: Option<Record>,
-    mode: Mode,
-    tables: Vec<String>,
-    with_database: bool,
-    with_storage: bool,
-    removal: Removal,
-    /// What would be done to Storage, when something may be.
-    objects: Option<salvage::Plan>,
-}
-
-impl Plan {
-    fn wanted(&self) -> Wanted<'_> {
-        let touched = self.record.as_ref().and_then(|record| record.storage.as_ref());
-        Wanted { mode: self.mode, touched, removal: self.removal }
-    }
 }
 
 pub(super) async fn run(setting: &Setting, args: RollbackArgs) -> Result<Exit, Failure> {
@@ -180,201 +157,6 @@ async fn settle(opened: &Opened, past: &Past) -> Result<Option<Done>, Broken> {
             Ok(None)
         }
     }
-}
-
-async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> Result<Plan, Broken> {
-    let store = &opened.context.store;
-    let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
-    let live = history::read(&session.client).await.map_err(failed(Exit::Error))?;
-    session.close().await;
-    let live: Vec<String> = live.into_iter().map(|applied| applied.version).collect();
-    let with_history = |id: &SnapshotId| -> Result<(SnapshotId, Vec<String>), Broken> {
-        Ok((id.clone(), pick(store, Some(id))?.manifest.database.history))
-    };
-    let wanted = args.id.as_ref().map(with_history).transpose()?;
-    let newest = store.ids().map_err(failed(Exit::Error))?.into_iter().next();
-    let bound = past.pushed.as_ref().map(|pushed| pushed.snapshot.clone()).or(newest);
-    let bound = bound.filter(|_| wanted.is_none() && past.rolled_back.is_none());
-    let bound = bound.as_ref().map(with_history).transpose()?;
-    let choice = choice::choose(past, wanted, bound, &live, &args.also)
-        .map_err(|refusal| refused(&refusal))?
-        .ok_or_else(|| {
-            Failure::message(Exit::Refused, "there is no snapshot of this target to go back to")
-                .detail("the target was not touched")
-        })?;
-    let snapshot = opened.snapshot(Some(&choice.snapshot))?;
-    let differences = snapshot.manifest.identity.differences(&opened.target.identity);
-    if !differences.is_empty() {
-        return Err(Failure::message(
-            Exit::Refused,
-            "the snapshot is of another database; the target was not touched",
-        )
-        .detail(format!("[SS004] {}", differences.join("; ")))
-        .into());
-    }
-    let base =
-        verify::accept(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
-    let digest = &base.snapshot().manifest.database.owned_digest;
-    let record = Record::of_push(store, digest, &choice.files).map_err(failed(Exit::Error))?;
-    let record = record.filter(|_| choice.is_of_one_push());
-    let (mode, tables) = scope(record.as_ref(), args)?;
-    let can_be_reached = opened.context.storage.is_some() && base.snapshot().storage_index().exists();
-    let with_storage = match args.only {
-        Some(only) => only == Part::Storage,
-        None => {
-            args.remove_added
-                || record.as_ref().is_some_and(|record| writes_storage(&record.effects))
-                || (mode == Mode::Whole && can_be_reached)
-        }
-    };
-    let removal = if args.remove_added { Removal::RemoveAdded } else { Removal::Keep };
-    let with_database = args.only != Some(Part::Storage);
-    let mut plan =
-        Plan { choice, base, record, mode, tables, with_database, with_storage, removal, objects: None };
-    if with_storage && can_be_reached {
-        let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
-        let objects = storage::foresee(&session.client, plan.base.snapshot(), plan.wanted()).await;
-        session.close().await;
-        plan.objects = Some(objects.map_err(|error| not_done(&NotDone::Storage(error)))?);
-    }
-    Ok(plan)
-}
-
-/// How much goes back, and whose rows.
-fn scope(record: Option<&Record>, args: &RollbackArgs) -> Result<(Mode, Vec<String>), Failure> {
-    let mut tables = record.map(|record| written_tables(&record.effects)).unwrap_or_default();
-    tables.extend(args.table.iter().cloned());
-    let is_exact = |record: &Record| {
-        record.rollbacks.iter().any(|one| one.mode == Mode::Touched && one.failed.is_none())
-    };
-    let mode = match args.mode {
-        Some(How::Touched) if record.is_none() && args.table.is_empty() => {
-            return Err(Failure::message(
-                Exit::Refused,
-                "no rehearsal of all that would go is on record, so nobody knows which rows it wrote; the target was not touched",
-            )
-            .hint("Pass `--mode whole`, or name the tables with `--table`"));
-        }
-        Some(How::Touched) => Mode::Touched,
-        None if record.is_some_and(is_exact) || !args.table.is_empty() => Mode::Touched,
-        Some(How::Whole) | None => Mode::Whole,
-    };
-    Ok((mode, tables))
-}
-
-fn refused(refusal: &Refusal) -> Failure {
-    let failure = Failure::new(Exit::Refused, refusal).detail("the target was not touched");
-    match refusal {
-        Refusal::Already(snapshot) => {
-            failure.hint(format!("To go back to it once more, run `supa-safe rollback {snapshot}`"))
-        }
-        Refusal::TakenAfter { .. } => {
-            failure.hint("Name an older one of `supa-safe list`: `supa-safe rollback <id>`")
-        }
-        Refusal::Foreign(versions) => {
-            let also: Vec<String> = versions.iter().map(|version| format!("--also {version}")).collect();
-            failure.hint(format!("Ask who pushed them; to take them back too, pass {}", also.join(" ")))
-        }
-        Refusal::Lost(_) => {
-            failure.hint("Somebody changed the history; compare it with `supabase migration list`")
-        }
-    }
-}
-
-/// What a person confirms.
-fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
-    let manifest = &plan.base.snapshot().manifest;
-    let age = (opened.context.clock)().duration_since(manifest.taken.local_clock);
-    let mut lines = vec![
-        ("target", opened.target.name().to_owned()),
-        (
-            "back to",
-            format!("snapshot {} of {}, {} ago", manifest.id, manifest.taken.target_clock, in_words(age)),
-        ),
-    ];
-    lines.extend(plan.choice.versions.iter().map(|version| ("undoes", format!("migration {version}"))));
-    lines.push((
-        "mode",
-        match plan.mode {
-            Mode::Touched => {
-                "touched: what the migration touched goes back; what was written elsewhere stays"
-            }
-            Mode::Whole => "whole: everything of yours goes back to the snapshot",
-        }
-        .to_owned(),
-    ));
-    let of_mode = |record: &Record| record.rollbacks.iter().find(|one| one.mode == plan.mode).cloned();
-    match plan.record.as_ref().and_then(of_mode) {
-        Some(rehearsed) => match rehearsed.failed {
-            None => {
-                let time = SignedDuration::try_from_secs_f64(rehearsed.seconds.ceil()).unwrap_or_default();
-                lines.push(("rehearsed", format!("exact, in {} on the copy", in_words(time))));
-                lines.push(("made again", named(&rehearsed.tables)));
-            }
-            Some(why) => lines.push(("WARNING", format!("not exact in the rehearsal: {why}"))),
-        },
-        None => {
-            lines.push(("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()));
-        }
-    }
-    if let Some(objects) = &plan.objects {
-        lines.extend(storage_lines(objects));
-    }
-    lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
-    lines.push(("blocks", "nobody reads or writes these tables until it is over".to_owned()));
-    lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
-    lines
-}
-
-/// What is done to Storage, and what stays.
-fn storage_lines(plan: &salvage::Plan) -> Vec<(&'static str, String)> {
-    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-    let changes: Vec<String> = plan
-        .counts()
-        .into_iter()
-        .map(|(change, count)| format!("{count} {}", change.in_words()))
-        .chain(
-            (!plan.merged.is_empty()).then(|| format!("{} in some columns of their rows", plan.merged.len())),
-        )
-        .collect();
-    let buckets = plan.buckets.iter().filter(|bucket| bucket.is_missing || bucket.is_changed).count();
-    let buckets = if buckets == 0 { String::new() } else { format!(", and {buckets} buckets") };
-    let withdrawn = plan.withdrawn.len() + plan.withdrawn_buckets.len();
-    let bytes = plan.bytes_at_most();
-    let mut lines = vec![(
-        "storage",
-        format!(
-            "{} objects go back ({}){buckets}; at most {} are uploaded, in about {} min",
-            plan.items.len() + plan.merged.len(),
-            if changes.is_empty() { "none".to_owned() } else { changes.join(", ") },
-            bytes_in_words(bytes),
-            salvage::minutes(count(plan.items.len()), bytes)
-        ),
-    )];
-    if withdrawn > 0 {
-        let text = format!("{withdrawn} that the migration added go, unless something was put in");
-        lines.push(("storage", text));
-    }
-    let added = plan.added.len() + plan.added_buckets.len();
-    if added > 0 {
-        let fate = if plan.remove_added {
-            "are removed, and saved first"
-        } else {
-            "stay; `--remove-added` removes them"
-        };
-        lines.push(("storage", format!("{added} that were added {fate}")));
-    }
-    let left = stays_in_words(&plan.left_counts());
-    lines.extend(left.map(|left| ("storage", format!("by others since, and stay: {left}"))));
-    lines
-}
-
-fn show(opened: &Opened, plan: &Plan) -> Done {
-    let summary = Summary { snapshot: Some(plan.choice.snapshot.clone()), ..Summary::new() };
-    let done = Done { exit: Exit::Done, summary, closing: vec!["Plan (nothing was touched):".to_owned()] };
-    lines(opened, plan)
-        .into_iter()
-        .fold(done, |done, (title, text)| done.closing(format!("  {title:<10} {text}")))
 }
 
 async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<Done, Broken> {

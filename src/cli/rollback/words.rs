@@ -1,0 +1,111 @@
+//! What a person reads before a rollback.
+
+use super::plan::Plan;
+use crate::cli::done::Done;
+use crate::cli::message::{named, stays_in_words};
+use crate::cli::open::Opened;
+use crate::evidence::estimate::bytes_in_words;
+use crate::exit::Exit;
+use crate::policy::in_words;
+use crate::rehearse::record::Record;
+use crate::rollback::{self, Mode};
+use crate::salvage;
+use crate::ui::Summary;
+use jiff::SignedDuration;
+
+/// What a person confirms.
+pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
+    let manifest = &plan.base.snapshot().manifest;
+    let age = (opened.context.clock)().duration_since(manifest.taken.local_clock);
+    let mut lines = vec![
+        ("target", opened.target.name().to_owned()),
+        (
+            "back to",
+            format!("snapshot {} of {}, {} ago", manifest.id, manifest.taken.target_clock, in_words(age)),
+        ),
+    ];
+    lines.extend(plan.choice.versions.iter().map(|version| ("undoes", format!("migration {version}"))));
+    lines.push((
+        "mode",
+        match plan.mode {
+            Mode::Touched => {
+                "touched: what the migration touched goes back; what was written elsewhere stays"
+            }
+            Mode::Whole => "whole: everything of yours goes back to the snapshot",
+        }
+        .to_owned(),
+    ));
+    let of_mode = |record: &Record| record.rollbacks.iter().find(|one| one.mode == plan.mode).cloned();
+    match plan.record.as_ref().and_then(of_mode) {
+        Some(rehearsed) => match rehearsed.failed {
+            None => {
+                let time = SignedDuration::try_from_secs_f64(rehearsed.seconds.ceil()).unwrap_or_default();
+                lines.push(("rehearsed", format!("exact, in {} on the copy", in_words(time))));
+                lines.push(("made again", named(&rehearsed.tables)));
+            }
+            Some(why) => lines.push(("WARNING", format!("not exact in the rehearsal: {why}"))),
+        },
+        None => {
+            lines.push(("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()));
+        }
+    }
+    if let Some(objects) = &plan.objects {
+        lines.extend(storage_lines(objects));
+    }
+    lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
+    lines.push(("blocks", "nobody reads or writes these tables until it is over".to_owned()));
+    lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
+    lines
+}
+
+/// What is done to Storage, and what stays.
+fn storage_lines(plan: &salvage::Plan) -> Vec<(&'static str, String)> {
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let changes: Vec<String> = plan
+        .counts()
+        .into_iter()
+        .map(|(change, count)| format!("{count} {}", change.in_words()))
+        .chain(
+            (!plan.merged.is_empty()).then(|| format!("{} in some columns of their rows", plan.merged.len())),
+        )
+        .collect();
+    let buckets = plan.buckets.iter().filter(|bucket| bucket.is_missing || bucket.is_changed).count();
+    let buckets = if buckets == 0 { String::new() } else { format!(", and {buckets} buckets") };
+    let withdrawn = plan.withdrawn.len() + plan.withdrawn_buckets.len();
+    let bytes = plan.bytes_at_most();
+    let mut lines = vec![(
+        "storage",
+        format!(
+            "{} objects go back ({}){buckets}; at most {} are uploaded, in about {} min",
+            plan.items.len() + plan.merged.len(),
+            if changes.is_empty() { "none".to_owned() } else { changes.join(", ") },
+            bytes_in_words(bytes),
+            salvage::minutes(count(plan.items.len()), bytes)
+        ),
+    )];
+    if withdrawn > 0 {
+        let text = format!("{withdrawn} that the migration added go, unless something was put in");
+        lines.push(("storage", text));
+    }
+    let added = plan.added.len() + plan.added_buckets.len();
+    if added > 0 {
+        let fate = if plan.remove_added {
+            "are removed, and saved first"
+        } else {
+            "stay; `--remove-added` removes them"
+        };
+        lines.push(("storage", format!("{added} that were added {fate}")));
+    }
+    let left = stays_in_words(&plan.left_counts());
+    lines.extend(left.map(|left| ("storage", format!("by others since, and stay: {left}"))));
+    lines
+}
+
+/// The plan, for whoever only asked for it.
+pub(super) fn show(opened: &Opened, plan: &Plan) -> Done {
+    let summary = Summary { snapshot: Some(plan.choice.snapshot.clone()), ..Summary::new() };
+    let done = Done { exit: Exit::Done, summary, closing: vec!["Plan (nothing was touched):".to_owned()] };
+    lines(opened, plan)
+        .into_iter()
+        .fold(done, |done, (title, text)| done.closing(format!("  {title:<10} {text}")))
+}
