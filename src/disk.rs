@@ -23,13 +23,15 @@ pub fn private_by_default() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Makes a folder and its missing parents, mode 0700.
+/// Makes a folder and its missing parents, mode 0700. Their names last as long as what stands in them.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    builder
-        .create(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("create folder `{}`: {error}", path.display())))
+    builder.create(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("create folder `{}`: {error}", path.display()))
+    })?;
+    missing.into_iter().filter_map(|dir| parent(dir).ok()).try_for_each(sync_dir)
 }
 
 /// Writes a whole file, mode 0600, atomically and durably.
@@ -327,8 +329,11 @@ pub struct Journal {
 impl Journal {
     /// Opens or makes the file, mode 0600.
     pub fn open(path: &Path) -> io::Result<Self> {
-        make_private_dir(parent(path)?)?;
+        let dir = parent(path)?;
+        make_private_dir(dir)?;
         let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        // A line that is on disk in a file whose name is not would be lost with it.
+        sync_dir(dir)?;
         Ok(Self { file })
     }
 
