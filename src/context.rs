@@ -6,6 +6,7 @@ use crate::store::{self, Kept, Store};
 use crate::tools::Machine;
 use crate::tools::supabase::cloud::Cloud;
 use jiff::{SignedDuration, Timestamp};
+use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -35,6 +36,11 @@ impl Context {
     /// Tells an event.
     pub fn tell(&self, event: &Event) {
         self.observer.see(event);
+    }
+
+    /// Tells an event that must be on record before anything else happens.
+    pub fn keep(&self, event: &Event) -> io::Result<()> {
+        self.observer.keep(event)
     }
 
     /// Tells a note.

@@ -8,6 +8,7 @@ pub use holder::Holder;
 
 use crate::manifest::{SnapshotId, Strength};
 use serde::Serialize;
+use std::io;
 
 /// The stages of a run, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -270,6 +271,12 @@ pub enum Event {
 pub trait Observer: Send + Sync {
     /// Takes notice of an event.
     fn see(&self, event: &Event);
+
+    /// The same, and fails when this observer keeps a record and could not write it.
+    fn keep(&self, event: &Event) -> io::Result<()> {
+        self.see(event);
+        Ok(())
+    }
 }
 
 /// Tells several observers.
@@ -288,5 +295,9 @@ impl Observer for Observers {
         for observer in &self.0 {
             observer.see(event);
         }
+    }
+
+    fn keep(&self, event: &Event) -> io::Result<()> {
+        self.0.iter().try_for_each(|observer| observer.keep(event))
     }
 }

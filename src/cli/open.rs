@@ -243,28 +243,28 @@ impl Opened {
         setting: &Setting,
         outcome: Result<Done, Broken>,
     ) -> Result<Exit, Failure> {
-        let (mut summary, ended) = match outcome {
+        let (mut summary, ended, closing) = match outcome {
             Ok(done) => {
                 let mut summary = done.summary;
                 summary.exit = done.exit.code();
-                if !setting.global.json && !setting.global.quiet {
-                    let text: String =
-                        done.closing.iter().map(|line| format!("{line}\n")).collect::<Vec<_>>().concat();
-                    ui::print(&text).map_err(failed(Exit::Error))?;
-                }
-                (summary, Ok(done.exit))
+                let closing =
+                    done.closing.iter().map(|line| format!("{line}\n")).collect::<Vec<_>>().concat();
+                (summary, Ok(done.exit), closing)
             }
             Err(broken) => {
                 let Broken { mut summary, failure } = broken;
                 summary.exit = failure.exit.code();
                 summary.target_touched |= (20..100).contains(&failure.exit.code());
                 summary.error.clone_from(&failure.chain);
-                (*summary, Err(failure))
+                (*summary, Err(failure), String::new())
             }
         };
         summary.timings = self.timings.seconds();
-        self.context.store.remove_frozen(&self.run).map_err(failed(Exit::Error))?;
-        self.record.summary(&summary).map_err(failed(Exit::Error))?;
+        if !setting.global.json && !setting.global.quiet {
+            self.told(&summary, ui::print(&closing))?;
+        }
+        self.told(&summary, self.context.store.remove_frozen(&self.run))?;
+        self.told(&summary, self.record.summary(&summary))?;
         if let Err(failure) = bucket::leave(setting, &self.context.store).await {
             self.context.warn(format!(
                 "the records of this run are not in the store yet, and the next run leaves them there: {}",
@@ -272,9 +272,20 @@ impl Opened {
             ));
         }
         if setting.global.json {
-            Json::summary(&summary).map_err(failed(Exit::Error))?;
+            self.told(&summary, Json::summary(&summary))?;
         }
         ended
+    }
+
+    /// A run that touched the target ends as that ended, whatever becomes of its last words.
+    fn told<E: std::error::Error>(&self, summary: &Summary, told: Result<(), E>) -> Result<(), Failure> {
+        match told {
+            Err(error) if summary.target_touched => {
+                self.context.warn(format!("the end of this run could not be told: {error}"));
+                Ok(())
+            }
+            told => told.map_err(failed(Exit::Error)),
+        }
     }
 }
 

@@ -124,7 +124,9 @@ pub async fn commit(
 ) -> Result<Proved, NotDone> {
     let Ready { session, proved } = ready;
     let snapshot = snapshot.clone();
-    context.tell(&Event::RollingBack { snapshot, transaction: proved.transaction.clone() });
+    // A later run that finds no word of this transaction would take the target for damaged, and begin again.
+    let event = Event::RollingBack { snapshot, transaction: proved.transaction.clone() };
+    context.keep(&event).map_err(Error::Io)?;
     // PostgREST reads the schema anew (PostgREST documentation, Schema Cache).
     let sql = "notify pgrst, 'reload schema'; notify pgrst, 'reload config'; commit";
     let outcome = session.client.batch_execute(sql).await;

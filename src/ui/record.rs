@@ -46,10 +46,34 @@ impl Record {
 
 impl Observer for Record {
     fn see(&self, event: &Event) {
-        if is_lasting(event) {
-            let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-            // A full disk must not stop a push that is under way; the stages' own writes fail loudly.
-            drop(journal.append(&Line { at: (self.clock)(), value: event }));
+        // A full disk must not stop a push that is under way; the stages' own writes fail loudly.
+        drop(self.keep(event));
+    }
+
+    fn keep(&self, event: &Event) -> io::Result<()> {
+        if !is_lasting(event) {
+            return Ok(());
         }
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        journal.append(&Line { at: (self.clock)(), value: event })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Observers;
+
+    /// On a full disk a push goes on, and a rollback does not commit.
+    #[test]
+    fn a_line_that_has_to_stand_and_cannot_is_an_error() {
+        let record = Record::open(Path::new("/dev/full"), || Timestamp::UNIX_EPOCH).unwrap();
+        let mut observers = Observers::default();
+        observers.add(Box::new(record));
+        let snapshot = "20261101T000000Z-000000".parse().unwrap();
+        let event = Event::RollingBack { snapshot, transaction: "77".to_owned() };
+        observers.see(&event);
+        assert_eq!(observers.keep(&event).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        observers.keep(&Event::Note { text: "is not kept".to_owned() }).unwrap();
     }
 }
