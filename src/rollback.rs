@@ -11,12 +11,15 @@ mod canary;
 pub mod choice;
 mod closure;
 mod grants;
+mod history;
 mod inverse;
 mod keys;
 mod large;
 mod live;
 mod merged;
+pub mod named;
 mod names;
+mod objects;
 pub mod preflight;
 mod proof;
 mod references;
@@ -64,8 +67,6 @@ pub const LIMITS: [&str; 4] = [
 ];
 /// How long a lock is waited for where nobody minds: as long as `pg_dump` is told to.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// The history of migrations.
-const HISTORY: &str = "supabase_migrations.schema_migrations";
 /// Looks at what is left and changes it in place, at most so often: a privilege can depend on another.
 const PASSES: usize = 3;
 
@@ -114,9 +115,26 @@ pub enum Error {
     /// Something would not be as in the snapshot.
     #[error("the database would not be as in the snapshot: {}", .0.join("; "))]
     NotExact(Vec<String>),
+    /// Rows would have to go, since objects of Storage do not come back.
+    #[error("rows would be lost with objects of Storage: {}", .0.join("; "))]
+    Objects(Vec<String>),
+    /// Somebody pushed, or repaired the history, since it was read.
+    #[error("the history of migrations changed meanwhile: {}", changed(.came, .went))]
+    History {
+        /// Versions that came.
+        came: Vec<String>,
+        /// Versions that went.
+        went: Vec<String>,
+    },
     /// Something of the platform would be lost.
     #[error("the platform would lose what is not ours: {}", .0.join("; "))]
     Platform(Vec<String>),
+}
+
+/// What changed in a history, in words.
+fn changed(came: &[String], went: &[String]) -> String {
+    let sides = [("came", came), ("went", went)].into_iter().filter(|(_, versions)| !versions.is_empty());
+    sides.map(|(word, versions)| format!("{} {word}", versions.join(", "))).collect::<Vec<_>>().join(", and ")
 }
 
 impl Error {
@@ -172,7 +190,8 @@ pub struct Task<'a> {
     pub left_out: &'a LeftOut,
     /// Ids of objects in the database at hand.
     pub translation: &'a Translation,
-    /// The objects of Storage whose rows go back as well.
+    /// The objects of Storage whose rows go back as well; none of them when the push is known to have left
+    /// these alone, and nothing when that is not known.
     pub storage: Option<&'a salvage::Saved>,
     /// How long each lock is waited for, while others wait behind it.
     pub patience: Duration,
@@ -253,6 +272,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     work.ago = work.transactions_since().await?;
     let live = work.look().await?;
     let closure = closure::find(&work, &live).await?;
+    work.hold_history().await?;
     sequences::hold(&work).await?;
     // From here on it costs more to begin again than to wait.
     work.pin().await?;
@@ -276,6 +296,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let (accounts, refreshed) = work.restore(&kept).await?;
     work.forget().await?;
     work.settle().await?;
+    work.prove_history().await?;
     sequences::turn_back(&work).await?;
     let mut references = references::follow(&work).await?;
     references.extend(refreshed);
@@ -434,6 +455,7 @@ impl<'a> Work<'a> {
         self.archive.rows(self.client, &filled).await?;
         self.pin().await?;
         proof::rows(self.client, &tables).await?;
+        self.demand_objects(&tables).await?;
         let names = tables.iter().map(|table| (table.schema.clone(), table.name.clone())).collect();
         let removed = accounts::remove(self, &names).await?;
         let definitions = self.archive.definitions(&list, Section::PostData).await?;
@@ -493,21 +515,6 @@ impl<'a> Work<'a> {
             }
         }
         Ok(())
-    }
-
-    async fn has_history(&self) -> Result<bool, Error> {
-        let sql = format!("select pg_catalog.to_regclass('{HISTORY}') is not null");
-        Ok(self.client.query_one(&sql, &[]).await?.get(0))
-    }
-
-    /// Takes the versions out of the history, which stays otherwise.
-    async fn forget(&self) -> Result<(), Error> {
-        if self.task.versions.is_empty() || !self.has_history().await? {
-            return Ok(());
-        }
-        let sql = format!("delete from {HISTORY} where version = any($1)");
-        let done = self.client.execute(&sql, &[&self.task.versions]).await;
-        done.map(drop).map_err(Error::at("correct the history"))
     }
 
     /// Changes in place what still differs, until nothing does.

@@ -8,7 +8,8 @@
 //!
 //! 1. [`classify`] reads both sides and makes the [`Plan`]; nothing changes.
 //! 2. [`save`] fetches the bytes of every live object that will be overwritten or deleted into the
-//!    content store, and writes down what was saved and the plan itself; nothing changes yet.
+//!    content store, and writes down what was saved and the plan itself; nothing changes yet. Without
+//!    keys, [`defer`] leaves to a later run what takes a look at bytes.
 //! 3. [`rows`] does what SQL alone can do, inside the caller's transaction. Every id of the snapshot
 //!    exists afterwards, so that foreign keys hold.
 //! 4. [`bytes`], after COMMIT, moves, uploads, and removes through the API, and gives the rows what
@@ -26,12 +27,12 @@ mod rows;
 mod save;
 mod scope;
 
-pub use bytes::{Removal, Restored, bytes};
+pub use bytes::{Removal, Restored, Theirs, bytes};
 pub use classify::{Probing, classify, touched};
 pub use compare::compare;
 pub use plan::{Bucket, Change, Item, Left, Merge, Plan, Why};
 pub use rows::{Rows, not_as_before, rows};
-pub use save::{Saved, Way, foresee, resume, save};
+pub use save::{Saved, Way, defer, foresee, nothing, resume, save};
 pub use scope::{Mark, Scope, Touched};
 
 use crate::objects::{self, Access, Client, Rest};

@@ -1,6 +1,7 @@
 //! `supa-safe rollback`: choose the snapshot, confirm, take the database back, prove it, commit.
 
 mod plan;
+mod settle;
 mod words;
 
 use super::done::{Broken, Done};
@@ -18,10 +19,10 @@ use crate::left_out::LeftOut;
 use crate::manifest::SnapshotId;
 use crate::resolve;
 use crate::rollback::choice::Past;
-use crate::rollback::run::{self, Fate, NotDone, Ready};
-use crate::rollback::storage::{self, Objects};
+use crate::rollback::run::{self, NotDone, Ready};
+use crate::rollback::storage::{self, Objects, Salvaged};
 use crate::rollback::{self, PATIENCE, Task, Translation};
-use crate::salvage::{Reach, Saved};
+use crate::salvage;
 use crate::store::Snapshot;
 use crate::tools::installs;
 use crate::ui::{RolledBack, Summary};
@@ -89,13 +90,24 @@ async fn roll_back(
     // A push of a run that died may still go on.
     signals.guard(earlier::look(opened)).await?;
     let past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
-    if let Some(done) = signals.guard(Box::pin(settle(opened, &past))).await? {
-        return Ok(done);
+    if let Some(standing) = signals.guard(Box::pin(settle::look(opened, &past))).await? {
+        return Box::pin(settle::finish(setting, opened, standing, (args, signals))).await;
     }
     let plan = signals.guard(Box::pin(plan(opened, &past, args))).await?;
     if args.dry_run {
         return Ok(show(opened, &plan));
     }
+    agreed(setting, opened, lines(opened, &plan), (args, &mut *signals)).await?;
+    execute(opened, &plan, signals).await
+}
+
+/// Shows what will be done, and goes on when somebody has confirmed the target.
+async fn agreed(
+    setting: &Setting,
+    opened: &Opened,
+    lines: Vec<(&'static str, String)>,
+    (args, signals): (&RollbackArgs, &mut Signals),
+) -> Result<(), Failure> {
     let question = confirm::Question {
         target: opened.target.name(),
         agent: setting.surroundings.agent().filter(|_| !setting.exempt),
@@ -104,59 +116,8 @@ async fn roll_back(
         may_ask: setting.may_ask(),
     };
     confirm::foresee(&question)?;
-    let lines = lines(opened, &plan);
     opened.context.tell(&Event::Confirmation { lines, is_asked: question.flag.is_none() });
-    drop(signals.guard(confirm::weigh(&question)).await?);
-    execute(opened, &plan, signals).await
-}
-
-/// What became of a rollback that was cut off; when it stands, nothing is left to do.
-async fn settle(opened: &Opened, past: &Past) -> Result<Option<Done>, Broken> {
-    let Some(unsettled) = &past.unsettled else { return Ok(None) };
-    let context = &opened.context;
-    context.warn(format!("run {} ended before it knew whether its rollback was committed", unsettled.run));
-    let fate = run::fate(&opened.target, &unsettled.transaction).await.map_err(|error| not_done(&error))?;
-    match fate {
-        Fate::Committed => {
-            let folder = context.store.rollback_dir(&unsettled.run);
-            context
-                .store
-                .fetch_rollback(&unsettled.run)
-                .await
-                .map_err(|error| bucket::store_failed(&error))?;
-            let resumed = storage::resume(context, &folder).await.map_err(|error| not_done(&error))?;
-            if let Some(resumed) = resumed {
-                let snapshot = opened.snapshot(Some(&unsettled.snapshot))?;
-                bring_bytes(opened, &snapshot, resumed).await?;
-            }
-            context.tell(&Event::RolledBack { snapshot: unsettled.snapshot.clone(), database: true });
-            let summary = Summary { snapshot: Some(unsettled.snapshot.clone()), ..Summary::new() };
-            let closing = vec![format!(
-                "The rollback of run {} stands: {} is as in snapshot {}; nothing more was changed",
-                unsettled.run,
-                opened.target.name(),
-                unsettled.snapshot
-            )];
-            let done = Done { exit: Exit::Done, summary, closing };
-            let kept = folder.join("load.sql");
-            Ok(Some(if kept.exists() {
-                done.closing(format!("  rows written since are kept; {} loads them again", kept.display()))
-            } else {
-                done
-            }))
-        }
-        Fate::Aborted => {
-            context.note("nothing of it stands: beginning again");
-            Ok(None)
-        }
-        Fate::InProgress => Err(Failure::message(Exit::Locked, "that rollback is still being committed")
-            .hint("Wait a little, then run `supa-safe rollback` again")
-            .into()),
-        Fate::Unknown => {
-            context.warn("the server has forgotten that transaction; the history of migrations decides");
-            Ok(None)
-        }
-    }
+    signals.guard(confirm::weigh(&question)).await.map(drop)
 }
 
 async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<Done, Broken> {
@@ -177,9 +138,6 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
     } else {
         None
     };
-    if plan.with_storage && storage.is_none() {
-        context.warn("Storage stays as it is: the snapshot, or this run, has no way to it");
-    }
     // What is written over later is in the store before; no request is made while the transaction is open.
     let share = async { context.share_records().await.map_err(|error| bucket::store_failed(&error)) };
     drop(signals.guard(share).await?);
@@ -187,35 +145,43 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
     let proved =
         run::commit(target, snapshot.id(), ready, context).await.map_err(|error| not_done(&error))?;
     // The bytes may take long: what was kept is in the store before.
-    if let Err(error) = context.share_records().await {
-        context.warn(format!("what was kept of this rollback is only on this machine yet: {error}"));
-    }
+    let unshared = context.share_records().await.err().map(|error| {
+        let text = format!(
+            "what was kept of this rollback is only on this machine, in {}, until a run here reaches the store: {error}",
+            folder.display()
+        );
+        context.warn(text.clone());
+        text
+    });
     let objects = match storage {
-        Some((reach, saved)) => Some(bring_bytes(opened, snapshot, (reach, saved)).await?),
+        Some(salvaged) => Some(bring_bytes(opened, snapshot, salvaged).await?),
         None => None,
     };
     context.tell(&Event::RolledBack { snapshot: snapshot.id().clone(), database: plan.with_database });
     held.release().await;
-    watch.done(format!("{} tables made again, and everything is as in the snapshot", proved.tables.len()));
-    Ok(finish(opened, plan, (&proved, objects), &folder)?)
+    watch.done(format!("{} tables made again, and {}", proved.tables.len(), words::is_back(proved.mode)));
+    let mut done = finish(opened, plan, (&proved, objects), &folder);
+    if let Some(text) = unshared {
+        done.summary.limits.push(text.clone());
+        done.closing.push(format!("  {text}"));
+    }
+    Ok(done)
 }
 
 /// The database, or the rows of Storage alone, in a transaction that is left open.
 async fn prove(
     opened: &Opened,
     plan: &Plan,
-    storage: Option<&(Reach, Saved)>,
+    storage: Option<&Salvaged>,
     folder: &Path,
 ) -> Result<Ready, Failure> {
     let (context, target, snapshot) = (&opened.context, &opened.target, plan.base.snapshot());
-    let saved = storage.map(|(_, saved)| saved);
     if !plan.with_database {
-        let saved = saved.ok_or_else(|| {
+        let saved = storage.map(Salvaged::saved).ok_or_else(|| {
             Failure::message(
                 Exit::Refused,
-                "the snapshot holds no Storage, or nothing says where it is; nothing was changed",
+                "the snapshot does not say what Storage held; nothing was changed",
             )
-            .hint("Set the keys that `supa-safe snapshot` used")
         })?;
         return run::prove_storage(target, saved).await.map_err(|error| not_done(&error));
     }
@@ -223,6 +189,11 @@ async fn prove(
         .map_err(|error| fail::installs_failed(&error))?;
     let ids = ids(opened, plan, clients).await?;
     let left_out = LeftOut::unread(&snapshot.manifest.database.gaps);
+    let untouched = salvage::nothing();
+    let saved = match storage {
+        Some(salvaged) => Some(salvaged.saved()),
+        None => plan.leaves_storage().then_some(&untouched),
+    };
     let besides = plan.record.as_ref().map(|record| record.besides.clone()).unwrap_or_default();
     let task = Task {
         snapshot,
@@ -244,16 +215,20 @@ async fn prove(
 async fn bring_bytes(
     opened: &Opened,
     snapshot: &Snapshot,
-    (reach, mut saved): (Reach, Saved),
+    mut salvaged: Salvaged,
 ) -> Result<Objects, Failure> {
     let incomplete = |failure: Failure| {
         failure
-            .detail("the database is as in the snapshot; Storage is not yet")
+            .detail("the rows are as in the snapshot; the objects of Storage are not yet")
             .hint("Run `supa-safe rollback` again: it goes on with Storage")
     };
-    let objects = storage::bytes(&opened.target, snapshot, (&reach, &mut saved))
-        .await
-        .map_err(|error| incomplete(Failure::new(Exit::RollbackIncomplete, &error)))?;
+    let objects = storage::bytes(&opened.target, snapshot, &mut salvaged).await.map_err(|error| {
+        let failure = Failure::new(Exit::RollbackIncomplete, &error);
+        incomplete(match error {
+            NotDone::NoWay => failure.hint("Set the keys that `supa-safe snapshot` used"),
+            _ => failure,
+        })
+    })?;
     if objects.left.is_empty() {
         return Ok(objects);
     }
@@ -276,7 +251,7 @@ fn finish(
     plan: &Plan,
     (proved, objects): (&rollback::Proved, Option<Objects>),
     folder: &Path,
-) -> Result<Done, Failure> {
+) -> Done {
     let snapshot = plan.choice.snapshot.clone();
     if let Some(why) = &proved.accounts.failed {
         opened.context.warn(format!(
@@ -307,8 +282,12 @@ fn finish(
         with_database: plan.with_database,
     };
     done.message = message::of(&about, &done);
-    disk::make_private_dir(folder).map_err(failed(Exit::Error))?;
-    disk::write(&folder.join(message::FILE), done.message.as_bytes()).map_err(failed(Exit::Error))?;
+    // What is done is done, and the text stands in the summary too.
+    let written = disk::make_private_dir(folder)
+        .and_then(|()| disk::write(&folder.join(message::FILE), done.message.as_bytes()));
+    if let Err(error) = written {
+        opened.context.warn(format!("the text for the team could not be kept in a file: {error}"));
+    }
     let closing = vec![
         format!(
             "Rolled {} back to snapshot {snapshot} ({}, {:.1} s)",
@@ -327,7 +306,7 @@ fn finish(
         rolled_back: Some(done),
         ..Summary::new()
     };
-    Ok(Done { exit: Exit::Done, summary, closing })
+    Done { exit: Exit::Done, summary, closing }
 }
 
 /// A rollback that did not come to its end.
@@ -344,7 +323,13 @@ fn not_done(error: &NotDone) -> Failure {
             let failure = Failure::new(Exit::Error, error).detail("nothing was changed");
             failure.hint("Run it again; with `--mode whole` when rows written since refer to what goes back")
         }
-        NotDone::Storage(_) => Failure::new(Exit::Error, error)
+        NotDone::Rollback(rollback::Error::History { .. }) => Failure::new(Exit::Refused, error)
+            .detail("the target was not touched")
+            .hint("Run `supa-safe rollback` again: it reads the history anew, and says whose versions these are"),
+        NotDone::Rollback(rollback::Error::Objects(_)) => Failure::new(Exit::Refused, error)
+            .detail("the target was not touched")
+            .hint("Where the snapshot holds Storage, leave `--only database` away: the objects go back too"),
+        NotDone::Storage(_) | NotDone::NoWay => Failure::new(Exit::Error, error)
             .detail("nothing was changed")
             .hint("To take the database back without Storage, pass `--only database`"),
         NotDone::Store(error) => bucket::store_failed(error).detail("nothing was changed"),

@@ -35,6 +35,17 @@ pub async fn read(client: &Client) -> Result<Vec<Applied>, Error> {
     Ok(rows.iter().map(|row| Applied { version: row.get(0), statements: row.get(1) }).collect())
 }
 
+/// The versions alone, in order; none when the table was never made.
+pub async fn versions(client: &Client) -> Result<Vec<String>, Error> {
+    let table = "select pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null";
+    if !client.query_one(table, &[]).await?.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let rows =
+        client.query("select version from supabase_migrations.schema_migrations order by 1", &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// The versions alone, for somebody who must not wait: `None` while another session keeps readers out.
 pub async fn versions_now(client: &Client) -> Result<Option<Vec<String>>, Error> {
     let table = "select pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null";

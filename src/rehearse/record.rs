@@ -6,7 +6,7 @@ use crate::fingerprint::Class;
 use crate::left_out::LeftOut;
 use crate::manifest::{Content, Manifest, SnapshotId};
 use crate::migration::{Pending, data_dependence};
-use crate::rehearse::rollback::Rehearsed;
+use crate::rehearse::rollback::{Rehearsed, writes_storage};
 use crate::salvage::Touched;
 use crate::store::{self, Store};
 use jiff::Timestamp;
@@ -123,6 +123,21 @@ impl Record {
                     && rehearsed == files.iter().collect::<Vec<_>>()
             });
         Ok(fitting.max_by_key(|record| record.rehearsed_at))
+    }
+
+    /// What it says of those files alone that satisfy the condition. What the push did besides the rows of
+    /// tables is only known of all of them together, and so is how it went back.
+    #[must_use]
+    pub fn of_files(mut self, stands: impl Fn(&str) -> bool) -> Self {
+        let (standing, others): (Vec<FileEffect>, Vec<FileEffect>) =
+            std::mem::take(&mut self.effects).into_iter().partition(|effect| stands(&effect.file));
+        self.effects = standing;
+        if !others.is_empty() {
+            self.besides = Besides::default();
+            self.rollbacks.clear();
+            self.storage = self.storage.filter(|_| !writes_storage(&others));
+        }
+        self
     }
 
     /// The best way back that the rehearsal proved: what was touched, or else everything.

@@ -108,7 +108,7 @@ pub(super) async fn remove(
     let keys: Vec<ForeignKey> = ForeignKey::all(&work.recorded)
         .into_iter()
         // One that was never validated may have been broken in the snapshot.
-        .filter(|key| key.is_valid && is_one(&key.table))
+        .filter(|key| key.is_valid && is_one(&key.table) && (work.knows_objects() || !key.is_into_storage()))
         .collect();
     let mut changed: Vec<Changed> = Vec::new();
     let mut is_first = true;

@@ -103,6 +103,21 @@ impl Choice {
         let own: Vec<String> = self.files.iter().map(|file| version(file)).collect();
         self.versions.iter().all(|version| own.contains(version))
     }
+
+    /// Whether a file of the push stands: the others never ran to their end, or went back already.
+    pub fn stands(&self, file: &str) -> bool {
+        self.versions.contains(&version(file))
+    }
+
+    /// Whether some file of the push does not stand.
+    pub fn is_partial(&self) -> bool {
+        self.files.iter().any(|file| !self.stands(file))
+    }
+
+    /// Whether no file of the push stands, nor anything else that would go from the history.
+    pub fn is_void(&self) -> bool {
+        self.versions.is_empty() && self.is_partial()
+    }
 }
 
 /// Why nothing is taken back.
@@ -118,7 +133,14 @@ pub enum Refusal {
         snapshot: SnapshotId,
         /// The versions.
         versions: Vec<String>,
+        /// The one that the push leaned on, when another one was asked for.
+        right: Option<SnapshotId>,
     },
+    /// The push left nothing behind.
+    #[error(
+        "nothing of the last push stands: the history and everything that the schema owns are as in snapshot {0}"
+    )]
+    NothingStands(SnapshotId),
     /// Somebody else pushed since.
     #[error("the target's history holds {}, which neither the snapshot nor the push on record knows", .0.join(", "))]
     Foreign(Vec<String>),
@@ -144,8 +166,9 @@ pub fn choose(
     let own: Vec<String> =
         pushed.into_iter().flat_map(|pushed| &pushed.files).map(|file| version(file)).collect();
     let held: Vec<String> = own.iter().filter(|version| recorded.contains(version)).cloned().collect();
-    if is_default && !held.is_empty() {
-        return Err(Refusal::TakenAfter { snapshot, versions: held });
+    if !held.is_empty() {
+        let right = pushed.map(|pushed| pushed.snapshot.clone()).filter(|_| !is_default);
+        return Err(Refusal::TakenAfter { snapshot, versions: held, right });
     }
     let lost: Vec<String> = recorded.iter().filter(|version| !live.contains(version)).cloned().collect();
     if !lost.is_empty() {
@@ -194,10 +217,12 @@ mod tests {
         assert_eq!(past.pushed.as_ref().unwrap().run, "b");
         let bound = Some((id(2), words("1")));
         let choice = choose(&past, None, bound.clone(), &words("1 2"), &[]).unwrap().unwrap();
-        assert_eq!((choice.snapshot, choice.versions), (id(2), words("2")));
+        assert_eq!((&choice.snapshot, &choice.versions), (&id(2), &words("2")));
+        assert!(choice.stands("2_two.sql") && !choice.is_partial());
         // Nothing of it stands, but something else may.
         let choice = choose(&past, None, bound, &words("1"), &[]).unwrap().unwrap();
         assert_eq!(choice.versions, words(""));
+        assert!(choice.is_void() && choice.is_partial() && !choice.stands("2_two.sql"));
 
         let done = json!({ "type": "rolled-back", "snapshot": id(2) });
         let past = Past::read([("c".to_owned(), vec![done]), push("b", 2, "2_two.sql")]);
@@ -215,10 +240,10 @@ mod tests {
         assert_eq!(choice.versions, words("2 3"));
         assert_eq!(choose(&past, None, bound(), &words("2"), &[]), Err(Refusal::Lost(words("1"))));
         let after = Some((id(3), words("1 2")));
-        assert_eq!(
-            choose(&past, None, after, &words("1 2"), &[]),
-            Err(Refusal::TakenAfter { snapshot: id(3), versions: words("2") })
-        );
+        let taken_after = |right| Err(Refusal::TakenAfter { snapshot: id(3), versions: words("2"), right });
+        assert_eq!(choose(&past, None, after.clone(), &words("1 2"), &[]), taken_after(None));
+        // Neither is it when somebody asks for it.
+        assert_eq!(choose(&past, after, None, &words("1 2"), &[]), taken_after(Some(id(2))));
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl ForeignKey {
         Some(Self { table, columns, refers_to, key, on_delete, is_valid })
     }
 
+    /// Whether it refers to objects or buckets of Storage.
+    pub(super) fn is_into_storage(&self) -> bool {
+        self.refers_to.starts_with("storage.")
+    }
+
     /// A condition on `t`, a row of the table, that it refers to a row that is not there.
     pub(super) fn dangles(&self) -> String {
         let filled = self.columns.iter().map(|column| format!("t.{column} is not null"));

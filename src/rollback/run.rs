@@ -56,6 +56,9 @@ pub enum NotDone {
     /// Storage could not be taken back.
     #[error(transparent)]
     Storage(#[from] salvage::Error),
+    /// Objects are to be brought back, and nothing says where Storage is.
+    #[error("objects of Storage are still to be brought back, and nothing says where it is")]
+    NoWay,
     /// It was proved, and whether it was committed is not known.
     #[error(
         "the connection was lost while the rollback was committed, and the server does not say whether it was"

@@ -65,29 +65,57 @@ pub async fn foresee(
     Ok(plan)
 }
 
-/// Looks at every object, and keeps what will be written over. Nothing of the target changes.
+/// What goes back of Storage, kept on disk.
+#[derive(Clone, Debug)]
+pub struct Salvaged {
+    /// How the bytes are reached, when anything leads there.
+    reach: Option<Reach>,
+    saved: Saved,
+}
+
+impl Salvaged {
+    /// What is written in the transaction.
+    pub fn saved(&self) -> &Saved {
+        &self.saved
+    }
+}
+
+/// Whether a run has keys that lead to the bytes.
+pub fn has_keys(context: &Context) -> bool {
+    context.storage.as_ref().is_some_and(|access| access.keys.is_some())
+}
+
+async fn reach(context: &Context) -> Result<Option<Reach>, NotDone> {
+    let Some(access) = context.storage.as_ref().filter(|_| has_keys(context)) else { return Ok(None) };
+    Ok(Some(Reach::open(access, context.store.objects()?).await?))
+}
+
+/// Looks at every object, and keeps what will be written over. Nothing of the target changes. None when
+/// the snapshot does not say what the objects were.
 pub async fn save(
     target: &Target,
     snapshot: &Snapshot,
     context: &Context,
     (wanted, folder): (Wanted<'_>, &Path),
-) -> Result<Option<(Reach, Saved)>, NotDone> {
-    let is_there = snapshot.storage_index().exists();
-    let Some(access) = context.storage.as_ref().filter(|_| is_there) else { return Ok(None) };
-    let objects = context.store.objects()?;
-    let reach = Reach::open(access, objects).await?;
+) -> Result<Option<Salvaged>, NotDone> {
+    if !snapshot.storage_index().exists() {
+        return Ok(None);
+    }
+    let reach = reach(context).await?;
     let session = connect::read_only(&target.connection).await?;
     let plan = foresee(&session.client, snapshot, wanted).await?;
     session.close().await;
-    let saved = salvage::save(&reach, plan, folder).await?;
-    Ok(Some((reach, saved)))
+    let saved = match &reach {
+        Some(reach) => salvage::save(reach, plan, folder).await?,
+        None => salvage::defer(plan, folder)?,
+    };
+    Ok(Some(Salvaged { reach, saved }))
 }
 
 /// Reads back what a run saved whose transaction stands.
-pub async fn resume(context: &Context, folder: &Path) -> Result<Option<(Reach, Saved)>, NotDone> {
-    let (Some(access), Some(saved)) = (&context.storage, salvage::resume(folder)?) else { return Ok(None) };
-    let objects = context.store.objects()?;
-    Ok(Some((Reach::open(access, objects).await?, saved)))
+pub async fn resume(context: &Context, folder: &Path) -> Result<Option<Salvaged>, NotDone> {
+    let Some(saved) = salvage::resume(folder)? else { return Ok(None) };
+    Ok(Some(Salvaged { reach: reach(context).await?, saved }))
 }
 
 /// The rows alone, in a transaction that is left open.
@@ -103,23 +131,37 @@ pub(super) async fn rows(client: &tokio_postgres::Client, saved: &Saved) -> Resu
     Ok(Proved { mode: Mode::Touched, tables, saved: kept, accounts, references, transaction, seconds })
 }
 
-/// Brings the bytes back after the commit, and compares.
+/// Brings the bytes back after the commit, and compares. Without a way to them it fails, unless nothing is
+/// to be brought back.
 pub async fn bytes(
     target: &Target,
     snapshot: &Snapshot,
-    (reach, saved): (&Reach, &mut Saved),
+    salvaged: &mut Salvaged,
 ) -> Result<Objects, NotDone> {
+    let Salvaged { reach, saved } = salvaged;
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let Some(reach) = reach else {
+        return if saved.is_nothing() {
+            let (added, stays) = (count(saved.plan().added.len()), saved.plan().left_counts());
+            Ok(Objects { added, stays, ..Objects::default() })
+        } else {
+            Err(NotDone::NoWay)
+        };
+    };
     let index = snapshot.storage_index();
     let session = connect::writable(&target.connection).await?;
     let client = &session.client;
     let removal = if saved.plan().remove_added { Removal::RemoveAdded } else { Removal::Keep };
     let restored = salvage::bytes(client, reach, saved, &index, removal).await?;
     let mut left = restored.left;
-    left.extend(salvage::compare(client, reach, saved, &index).await?);
+    left.extend(salvage::compare(client, reach, saved, (&index, &restored.stays)).await?);
     session.close().await;
     left.sort_unstable();
     left.dedup();
-    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let mut stays = saved.plan().left_counts();
+    for theirs in restored.stays.values() {
+        *stays.entry(theirs.in_words()).or_default() += 1;
+    }
     Ok(Objects {
         moved: restored.moved,
         uploaded: restored.uploaded,
@@ -129,7 +171,7 @@ pub async fn bytes(
             Removal::RemoveAdded => 0,
         },
         removed: restored.removed,
-        stays: saved.plan().left_counts(),
+        stays,
         saved: count(saved.casualties().len()),
         left,
     })

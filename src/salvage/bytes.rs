@@ -3,7 +3,7 @@
 
 use super::classify::Index;
 use super::plan::{Change, Item};
-use super::save::{Chosen, Saved, Way};
+use super::save::{Chosen, Saved, Way, withdraw};
 use super::{Error, Reach, TRANSFERS, live, place};
 use crate::disk;
 use crate::manifest::storage::{Object, State};
@@ -13,7 +13,7 @@ use crate::postgres::storage::back::{self, Writing};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use tokio_postgres::Client;
@@ -43,8 +43,32 @@ pub struct Restored {
     pub found: u64,
     /// Added objects and buckets that were removed, in words.
     pub removed: Vec<String>,
-    /// What could not be done, in words: somebody changed it meanwhile, or the server refuses it.
+    /// What somebody else did to objects of the plan since the rows went back, by their ids. It stays.
+    pub stays: BTreeMap<String, Theirs>,
+    /// What could not be done, in words.
     pub left: Vec<String>,
+}
+
+/// What somebody else did to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Theirs {
+    /// They uploaded other bytes.
+    Overwritten,
+    /// They gave it another place.
+    Moved,
+    /// They removed it.
+    Removed,
+}
+
+impl Theirs {
+    /// For people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Overwritten => "overwritten",
+            Self::Moved => "moved",
+            Self::Removed => "removed",
+        }
+    }
 }
 
 impl Restored {
@@ -112,6 +136,7 @@ async fn restore(
     saved: &mut Saved,
     (index, done): (&Path, &mut Restored),
 ) -> Result<(), Error> {
+    withdraw_unseen(client, reach, saved).await?;
     place::settle(client, reach, saved, done).await?;
     let chosen: Vec<Chosen> =
         saved.chosen.iter().filter(|chosen| chosen.item.address().is_some()).cloned().collect();
@@ -122,6 +147,20 @@ async fn restore(
         probe_all(client, reach, saved, (index, done)).await?;
     }
     Ok(())
+}
+
+/// Takes away what the migration added and nobody could look at when the rows went back.
+async fn withdraw_unseen(client: &Client, reach: &Reach, saved: &Saved) -> Result<(), Error> {
+    let ids: Vec<&str> = saved.plan.unseen.iter().map(|row| row.id.as_str()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let (mut standing, mut filled) = (back::by_ids(client, &ids).await?, Vec::new());
+    withdraw(reach, &mut standing, &mut filled).await?;
+    let quiet = place::begin(client).await?;
+    let rows: Vec<&Row> = standing.iter().collect();
+    let withdrawn = back::withdraw(client, &rows, &saved.plan.withdrawn_buckets).await;
+    place::end(client, quiet, withdrawn.map(drop)).await
 }
 
 async fn portion_of(
@@ -150,37 +189,56 @@ async fn portion_of(
     let mut whole: Vec<&Object> =
         with(&[Verdict::Found]).iter().map(|(chosen, _)| &chosen.item.was).collect();
     done.found += whole.len() as u64;
-    done.left.extend(
-        with(&[Verdict::Theirs])
-            .iter()
-            .map(|(chosen, _)| format!("object {} was overwritten meanwhile", chosen.item.was.in_words())),
-    );
+    let theirs = with(&[Verdict::Theirs]);
+    done.stays.extend(theirs.iter().map(|(chosen, _)| (chosen.item.was.id.clone(), Theirs::Overwritten)));
     saved.also(reach, with(&[Verdict::Overwrite]).iter().map(|(_, row)| (*row).clone()).collect()).await?;
     let uploads = with(&[Verdict::Upload, Verdict::Overwrite]);
     lift_limits(client, uploads.iter().map(|(chosen, _)| *chosen)).await?;
-    let sent: Vec<(&Object, Result<(), Error>)> = stream::iter(uploads)
-        .map(|(chosen, _)| async move {
-            let was = &chosen.item.was;
-            let sent = match chosen.item.address() {
-                Some(to) => send(reach, was, to).await,
-                None => Ok(()),
-            };
-            (was, sent)
-        })
+    let sent: Vec<(&Object, Result<Option<Theirs>, Error>)> = stream::iter(uploads)
+        .map(|(chosen, row)| async move { (&chosen.item.was, send_over(client, reach, (chosen, row)).await) })
         .buffered(TRANSFERS)
         .collect()
         .await;
     for (was, sent) in sent {
         match sent {
-            Ok(()) => {
+            Ok(None) => {
                 done.uploaded += 1;
                 done.uploaded_bytes += was.size.unwrap_or_default();
                 whole.push(was);
+            }
+            Ok(Some(theirs)) => {
+                done.stays.insert(was.id.clone(), theirs);
             }
             Err(error) => done.leave(was, error)?,
         }
     }
     mend(client, &whole).await
+}
+
+/// Uploads an object's bytes over a row, unless somebody wrote that since it was read: uploads take no
+/// condition, and what was saved is not what would be lost.
+async fn send_over(
+    client: &Client,
+    reach: &Reach,
+    (chosen, row): (&Chosen, &Row),
+) -> Result<Option<Theirs>, Error> {
+    let Some(to) = chosen.item.address() else { return Ok(None) };
+    let theirs = changed(client, row).await?;
+    if theirs.is_none() {
+        send(reach, &chosen.item.was, to).await?;
+    }
+    Ok(theirs)
+}
+
+/// What somebody did to a row since it was read.
+pub(super) async fn changed(client: &Client, row: &Row) -> Result<Option<Theirs>, Error> {
+    let now = back::by_ids(client, &[&row.id]).await?;
+    Ok(match now.first() {
+        None => Some(Theirs::Removed),
+        Some(now) if now.address() != row.address() => Some(Theirs::Moved),
+        Some(now) if now.version != row.version => Some(Theirs::Overwritten),
+        Some(_) => None,
+    })
 }
 
 async fn judge(reach: &Reach, saved: &Saved, (chosen, row): (&Chosen, &Row)) -> Result<Verdict, Error> {
@@ -331,6 +389,10 @@ async fn remove_added(
         going.retain(|row| portion.iter().any(|known| known.id == row.id && known.version == row.version));
         saved.also(reach, going.clone()).await?;
         for row in going {
+            // What somebody wrote since is not saved, and not what was to go.
+            if changed(client, &row).await?.is_some() {
+                continue;
+            }
             match remove(client, reach, &row).await {
                 Ok(()) => done.removed.push(format!("object {}", row.in_words())),
                 Err(error) => done.leave(&row.record(State::Ok, None), error)?,

@@ -1,5 +1,6 @@
 //! What is not as it was, in words: rows against the index, bytes by probes.
 
+use super::bytes::Theirs;
 use super::classify::{Index, differences};
 use super::plan::columns;
 use super::save::Saved;
@@ -13,19 +14,24 @@ use std::path::Path;
 use tokio_postgres::Client;
 
 /// Compares what was brought back with the snapshot. Versions are the server's own; so is the etag
-/// of bytes that were uploaded in other parts.
+/// of bytes that were uploaded in other parts. What somebody else did since stays, and is not compared.
 pub async fn compare(
     client: &Client,
     reach: &Reach,
     saved: &Saved,
-    index: &Path,
+    (index, stays): (&Path, &BTreeMap<String, Theirs>),
 ) -> Result<Vec<String>, Error> {
     let found = differences(client, index).await?;
     let mut wrong = Vec::new();
     let ours: BTreeMap<&str, &Object> =
         saved.chosen.iter().map(|chosen| (chosen.item.was.id.as_str(), &chosen.item.was)).collect();
+    let ours: BTreeMap<&str, &Object> = ours.into_iter().filter(|(id, _)| !stays.contains_key(*id)).collect();
     let live: BTreeMap<&str, &Row> = found.live.iter().map(|row| (row.id.as_str(), row)).collect();
-    for was in found.was.iter().filter(|was| saved.plan.probe_all || ours.contains_key(was.id.as_str())) {
+    let is_meant = |was: &&Object| {
+        let is_any = saved.plan.probe_all && !stays.contains_key(&was.id);
+        is_any || ours.contains_key(was.id.as_str())
+    };
+    for was in found.was.iter().filter(is_meant) {
         let Some(row) = live.get(was.id.as_str()) else {
             wrong.push(format!("object {} has no row", was.in_words()));
             continue;
@@ -42,7 +48,7 @@ pub async fn compare(
             wrong.push(format!("object {} differs in {}", merge.was.in_words(), names.join(", ")));
         }
     }
-    wrong.extend(saved.wrong_buckets(&found)?);
+    wrong.extend(saved.wrong_limits(&found)?);
     let items: Vec<&Object> = ours.into_values().collect();
     wrong.extend(missing(reach, items).await?);
     if saved.plan.probe_all {
@@ -51,7 +57,7 @@ pub async fn compare(
         loop {
             let next = index.next()?;
             let is_over = next.is_none();
-            portion.extend(next.filter(|was| was.state.is_captured()));
+            portion.extend(next.filter(|was| was.state.is_captured() && !stays.contains_key(&was.id)));
             if portion.len() == live::PORTION || is_over {
                 wrong.extend(missing(reach, portion.iter().collect()).await?);
                 portion.clear();

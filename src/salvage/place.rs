@@ -1,7 +1,7 @@
 //! Brings rows back to their places, one after the other: chains and swaps of keys come out, and
 //! what stands in the way goes when it is saved.
 
-use super::bytes::{Restored, lift_limits, send};
+use super::bytes::{Restored, Theirs, changed, lift_limits, send};
 use super::plan::Place;
 use super::save::{Chosen, Saved, Way};
 use super::{Error, Reach, live};
@@ -30,7 +30,9 @@ pub(super) async fn settle(
             match standing(&chosen, &rows) {
                 Standing::There => {}
                 Standing::Elsewhere(row) => waiting.push((chosen, *row)),
-                Standing::Lost(what) => done.left.push(what),
+                Standing::Lost(what) => {
+                    done.stays.insert(chosen.item.was.id.clone(), what);
+                }
             }
         }
         if waiting.is_empty() {
@@ -53,8 +55,8 @@ pub(super) async fn settle(
 enum Standing {
     There,
     Elsewhere(Box<Row>),
-    /// Somebody else took it away, which is said in these words.
-    Lost(String),
+    /// Somebody else took it away.
+    Lost(Theirs),
 }
 
 fn target(chosen: &Chosen) -> Option<(&str, &str)> {
@@ -65,7 +67,7 @@ fn target(chosen: &Chosen) -> Option<(&str, &str)> {
 fn standing(chosen: &Chosen, rows: &BTreeMap<String, Row>) -> Standing {
     let was = &chosen.item.was;
     let Some(row) = rows.get(&was.id) else {
-        return Standing::Lost(format!("object {} was removed meanwhile", was.in_words()));
+        return Standing::Lost(Theirs::Removed);
     };
     let place = Place::of_row(row);
     let parking = Place { bucket: was.bucket.clone(), key: Some(back::parking(&was.id)) };
@@ -74,7 +76,7 @@ fn standing(chosen: &Chosen, rows: &BTreeMap<String, Row>) -> Standing {
     } else if place == parking || chosen.item.live.as_ref().is_some_and(|live| Place::of_row(live) == place) {
         Standing::Elsewhere(Box::new(row.clone()))
     } else {
-        Standing::Lost(format!("object {} was moved to {} meanwhile", was.in_words(), row.in_words()))
+        Standing::Lost(Theirs::Moved)
     }
 }
 
@@ -150,10 +152,37 @@ async fn displace(
         // It is the upload of a run that died before the rows changed places.
         return Ok(());
     }
-    saved.also(reach, vec![occupant.clone()]).await?;
+    let occupant = keep(client, reach, saved, occupant).await?;
+    let Some(address) = occupant.as_ref().and_then(Row::address) else { return Ok(()) };
     match reach.s3.delete(address.0, address.1).await {
-        Err(objects::Error::InvalidKey { .. }) => delete_row(client, &occupant.id).await,
+        Err(objects::Error::InvalidKey { .. }) => match &occupant {
+            Some(occupant) => delete_row(client, &occupant.id).await,
+            None => Ok(()),
+        },
         deleted => Ok(deleted?),
+    }
+}
+
+/// Saves a stranger as it is at the end of that, however often somebody writes it meanwhile; none when it
+/// went out of the way.
+async fn keep(
+    client: &Client,
+    reach: &Reach,
+    saved: &mut Saved,
+    occupant: &Row,
+) -> Result<Option<Row>, Error> {
+    let mut occupant = occupant.clone();
+    loop {
+        saved.also(reach, vec![occupant.clone()]).await?;
+        match changed(client, &occupant).await? {
+            None => return Ok(Some(occupant)),
+            Some(Theirs::Removed | Theirs::Moved) => return Ok(None),
+            Some(Theirs::Overwritten) => {}
+        }
+        match back::by_ids(client, &[&occupant.id]).await?.pop() {
+            Some(now) => occupant = now,
+            None => return Ok(None),
+        }
     }
 }
 

@@ -147,6 +147,9 @@ pub struct Plan {
     pub added_buckets: Vec<String>,
     /// Rows that the migration added by SQL: those without bytes go.
     pub withdrawn: Vec<Row>,
+    /// Those of them at whose bytes nobody could look yet.
+    #[serde(default)]
+    pub unseen: Vec<Row>,
     /// Buckets that the migration added: those without objects go.
     pub withdrawn_buckets: Vec<String>,
     /// Differences that stay.
@@ -163,6 +166,7 @@ impl Plan {
         self.items.is_empty()
             && self.merged.is_empty()
             && self.withdrawn.is_empty()
+            && self.unseen.is_empty()
             && self.withdrawn_buckets.is_empty()
             && !(self.remove_added && !(self.added.is_empty() && self.added_buckets.is_empty()))
             && !self.probe_all

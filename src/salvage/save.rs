@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// What is done, beside the index of what was saved.
 const PLAN: &str = "salvage/plan.jsonl";
 
+/// What a bucket allows, which is lifted while objects are uploaded.
+const LIMITS: [&str; 2] = ["file_size_limit", "allowed_mime_types"];
+
 /// How an object comes back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -91,18 +94,39 @@ impl Saved {
 
     /// Buckets that are not as they shall be, in words.
     pub(super) fn wrong_buckets(&self, found: &Differences) -> Result<Vec<String>, Error> {
+        self.buckets_that(found, |live, wanted| live.is_none_or(|live| !has_columns(live, wanted)))
+    }
+
+    /// Buckets whose limits are not as they shall be. All else of them went back with the rows: what differs
+    /// now is somebody's since.
+    pub(super) fn wrong_limits(&self, found: &Differences) -> Result<Vec<String>, Error> {
+        self.buckets_that(found, |live, wanted| {
+            let differs =
+                |live: &Value, limit| wanted.get(limit).is_some_and(|wanted| live[limit] != *wanted);
+            live.is_some_and(|live| LIMITS.iter().any(|limit| differs(live, limit)))
+        })
+    }
+
+    fn buckets_that(
+        &self,
+        found: &Differences,
+        is_wrong: impl Fn(Option<&Value>, &Value) -> bool,
+    ) -> Result<Vec<String>, Error> {
+        let live: Vec<Value> =
+            found.buckets_live.iter().filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect();
         let mut wrong = Vec::new();
         for bucket in &self.plan.buckets {
             let wanted: Value = serde_json::from_str(bucket.wanted.get()).map_err(Error::Record)?;
-            let is_so = found.buckets_live.iter().any(|raw| {
-                let live: Value = serde_json::from_str(raw.get()).unwrap_or_default();
-                live["id"] == wanted["id"] && has_columns(&live, &wanted)
-            });
-            if !is_so {
+            if is_wrong(live.iter().find(|live| live["id"] == wanted["id"]), &wanted) {
                 wrong.push(format!("bucket `{}` is not as it was", bucket.id.escape_debug()));
             }
         }
         Ok(wrong)
+    }
+
+    /// Whether there is nothing to bring back.
+    pub fn is_nothing(&self) -> bool {
+        self.chosen.is_empty() && self.plan.is_empty()
     }
 
     /// What was saved with its bytes.
@@ -125,9 +149,7 @@ enum Step {
 /// the plan into the folder of the rollback, durably. Nothing of the target changes.
 pub async fn save(reach: &Reach, mut plan: Plan, folder: &Path) -> Result<Saved, Error> {
     let folder = folder.to_owned();
-    for file in [PLAN, SALVAGED].map(|file| folder.join(file)) {
-        disk::make_private_dir(file.parent().unwrap_or(&folder))?;
-    }
+    make_folders(&folder)?;
     let items = std::mem::take(&mut plan.items);
     let chosen: Vec<(Chosen, Option<Object>)> =
         stream::iter(items).map(|item| choose(reach, item)).buffered(TRANSFERS).try_collect().await?;
@@ -139,19 +161,62 @@ pub async fn save(reach: &Reach, mut plan: Plan, folder: &Path) -> Result<Saved,
     let (chosen, overwritten): (Vec<Chosen>, Vec<Option<Object>>) = chosen.into_iter().unzip();
     let merged = plan.merged.iter().map(|merge| merge.live.clone().record(State::Ok, None));
     let mut saved: Vec<Object> = overwritten.into_iter().flatten().chain(going).chain(merged).collect();
-    saved.extend(withdraw(reach, &mut plan).await?);
+    saved.extend(withdraw(reach, &mut plan.withdrawn, &mut plan.added).await?);
     // The bytes are named before anything names them, and the plan stands when all of it does.
     reach.objects.sync()?;
-    write_index(&folder, &saved)?;
-    let all = Step::Plan(Box::new(plan.clone()));
-    let steps = chosen.iter().map(|chosen| Step::Chosen(Box::new(chosen.clone())));
-    write_lines(&folder.join(PLAN), [all].into_iter().chain(steps))?;
-    Ok(Saved { folder, plan, chosen, casualties: saved })
+    write(Saved { folder, plan, chosen, casualties: saved })
 }
 
-/// Of the rows that the migration added, those into which somebody uploaded since stay.
-async fn withdraw(reach: &Reach, plan: &mut Plan) -> Result<Vec<Object>, Error> {
-    let found: Vec<(Row, Object)> = stream::iter(std::mem::take(&mut plan.withdrawn))
+/// The same when nothing reaches the bytes. Rows go back as far as SQL alone can do it; what takes a look at
+/// bytes, or the API, is left to [`super::bytes`] of a later run, which saves what is in its way then.
+pub fn defer(mut plan: Plan, folder: &Path) -> Result<Saved, Error> {
+    let folder = folder.to_owned();
+    make_folders(&folder)?;
+    let items = std::mem::take(&mut plan.items).into_iter();
+    let chosen: Vec<Chosen> = items.map(|item| Chosen { way: unseen(&item), item }).collect();
+    let by_sql = chosen.iter().filter(|chosen| matches!(chosen.way, Way::Row(_)));
+    let rewritten = by_sql.filter_map(|chosen| chosen.item.live.clone());
+    let merged = plan.merged.iter().map(|merge| merge.live.clone());
+    // Bytes stand under a version: a row that has none never had any.
+    let (empty, unseen): (Vec<Row>, Vec<Row>) =
+        std::mem::take(&mut plan.withdrawn).into_iter().partition(|row| row.version.is_none());
+    (plan.withdrawn, plan.unseen) = (empty, unseen);
+    let rows = rewritten.chain(merged).chain(plan.withdrawn.iter().cloned());
+    let casualties = rows.map(|row| row.record(State::Ok, None)).collect();
+    write(Saved { folder, plan, chosen, casualties })
+}
+
+/// How an object comes back at whose bytes nobody looked.
+fn unseen(item: &Item) -> Way {
+    match item.change {
+        Change::Altered | Change::MovedBySql | Change::Absent => Way::Row(item.was.version.clone()),
+        Change::Overwritten => Way::Upload,
+        Change::MovedByApi => Way::Move,
+    }
+}
+
+fn make_folders(folder: &Path) -> io::Result<()> {
+    for file in [PLAN, SALVAGED].map(|file| folder.join(file)) {
+        disk::make_private_dir(file.parent().unwrap_or(folder))?;
+    }
+    Ok(())
+}
+
+fn write(saved: Saved) -> Result<Saved, Error> {
+    write_index(&saved.folder, &saved.casualties)?;
+    let all = Step::Plan(Box::new(saved.plan.clone()));
+    let steps = saved.chosen.iter().map(|chosen| Step::Chosen(Box::new(chosen.clone())));
+    write_lines(&saved.folder.join(PLAN), [all].into_iter().chain(steps))?;
+    Ok(saved)
+}
+
+/// Of the rows that the migration added, those into which somebody uploaded since are moved to what stays.
+pub(super) async fn withdraw(
+    reach: &Reach,
+    withdrawn: &mut Vec<Row>,
+    added: &mut Vec<Row>,
+) -> Result<Vec<Object>, Error> {
+    let found: Vec<(Row, Object)> = stream::iter(std::mem::take(withdrawn))
         .map(|row| async move {
             let fetched = match live::fetch(reach, row.clone()).await {
                 // A server with its bytes in files fails so when there are none.
@@ -167,9 +232,9 @@ async fn withdraw(reach: &Reach, plan: &mut Plan) -> Result<Vec<Object>, Error> 
         .await?;
     let (filled, empty): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|(_, object)| object.sha256.is_some());
-    plan.added.extend(filled.into_iter().map(|(row, _)| row));
+    added.extend(filled.into_iter().map(|(row, _)| row));
     let (rows, objects): (Vec<Row>, Vec<Object>) = empty.into_iter().unzip();
-    plan.withdrawn = rows;
+    *withdrawn = rows;
     Ok(objects)
 }
 
@@ -178,6 +243,11 @@ pub fn foresee(mut plan: Plan) -> Saved {
     let items = std::mem::take(&mut plan.items).into_iter();
     let chosen = items.map(|item| Chosen { way: Way::Row(item.was.version.clone()), item }).collect();
     Saved { folder: PathBuf::new(), plan, chosen, casualties: Vec::new() }
+}
+
+/// That nothing is to be done, where that is known.
+pub fn nothing() -> Saved {
+    foresee(Plan::default())
 }
 
 /// Reads back what was saved by a run that died; `None` when it had not come so far. Only for a run

@@ -2,6 +2,7 @@
 
 mod foreseen;
 mod mappings;
+mod meanwhile;
 mod objects;
 mod rules;
 mod together;
@@ -278,7 +279,7 @@ fn the_last_push_is_taken_back_and_what_came_since_is_kept() {
         str![[r#"
 error: the last push was taken back already, to snapshot [SNAPSHOT]
   the target was not touched
-hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT]`
+hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT] --mode whole`
 
 "#]]
     );

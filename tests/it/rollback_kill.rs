@@ -97,7 +97,7 @@ fn finish(world: &World) {
         str![[r#"
 error: the last push was taken back already, to snapshot [SNAPSHOT]
   the target was not touched
-hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT]`
+hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT] --mode whole`
 
 "#]]
     );

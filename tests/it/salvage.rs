@@ -15,7 +15,7 @@ use supa_safe::manifest::storage::{Line, State};
 use supa_safe::objects::{Access, Client, Rest, Written};
 use supa_safe::postgres::connect::{self, Session};
 use supa_safe::postgres::storage::{self, Row};
-use supa_safe::salvage::{self, Change, Plan, Probing, Reach, Removal, Restored, Saved, Scope};
+use supa_safe::salvage::{self, Change, Plan, Probing, Reach, Removal, Restored, Saved, Scope, Theirs};
 use supa_safe::secret::Secret;
 use supa_safe::store::Store;
 use supa_safe::target::{Connection, Defaults};
@@ -198,7 +198,13 @@ impl Rig {
     }
 
     fn compare(&self, saved: &Saved) -> Vec<String> {
-        self.block_on(salvage::compare(&self.session.client, &self.reach, saved, &self.index)).unwrap()
+        self.compare_but(saved, &BTreeMap::new())
+    }
+
+    /// The same, when this is known to be others' doing.
+    fn compare_but(&self, saved: &Saved, stays: &BTreeMap<String, Theirs>) -> Vec<String> {
+        let compared = salvage::compare(&self.session.client, &self.reach, saved, (&self.index, stays));
+        self.block_on(compared).unwrap()
     }
 
     /// Demands that everything of the snapshot is as it was, and nothing lies about.

@@ -4,17 +4,19 @@ use super::{How, Part, RollbackArgs, not_done};
 use crate::cli::done::Broken;
 use crate::cli::fail::{self, failed};
 use crate::cli::open::{Opened, pick};
+use crate::cli::prepare;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
+use crate::postgres::connect::Session;
 use crate::postgres::history;
 use crate::rehearse::record::Record;
 use crate::rehearse::rollback::{writes_storage, written_tables};
 use crate::resolve;
-use crate::rollback::Mode;
 use crate::rollback::choice::{self, Choice, Past, Refusal};
 use crate::rollback::run::NotDone;
 use crate::rollback::storage::{self, Wanted};
+use crate::rollback::{Mode, named};
 use crate::salvage::{self, Removal};
 use crate::verify::{self, Verified};
 
@@ -36,6 +38,11 @@ impl Plan {
     pub(super) fn wanted(&self) -> Wanted<'_> {
         let touched = self.record.as_ref().and_then(|record| record.storage.as_ref());
         Wanted { mode: self.mode, touched, removal: self.removal }
+    }
+
+    /// Whether the push is known to have left the rows of Storage alone.
+    pub(super) fn leaves_storage(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| !writes_storage(&record.effects))
     }
 }
 
@@ -75,38 +82,100 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
     let digest = &base.snapshot().manifest.database.owned_digest;
     let record = Record::of_push(store, digest, &choice.files).map_err(failed(Exit::Error))?;
     let record = record.filter(|_| choice.is_of_one_push());
-    let (mode, tables) = scope(record.as_ref(), args)?;
-    let can_be_reached = opened.context.storage.is_some() && base.snapshot().storage_index().exists();
-    let with_storage = match args.only {
-        Some(only) => only == Part::Storage,
-        None => {
-            args.remove_added
-                || record.as_ref().is_some_and(|record| writes_storage(&record.effects))
-                || (mode == Mode::Whole && can_be_reached)
-        }
-    };
-    let removal = if args.remove_added { Removal::RemoveAdded } else { Removal::Keep };
+    let record = record.map(|record| record.of_files(|file| choice.stands(file)));
+    let (mode, tables) = scope(&choice, record.as_ref(), args)?;
     let with_database = args.only != Some(Part::Storage);
-    let mut plan =
-        Plan { choice, base, record, mode, tables, with_database, with_storage, removal, objects: None };
-    if with_storage && can_be_reached {
-        let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
-        let objects = storage::foresee(&session.client, plan.base.snapshot(), plan.wanted()).await;
-        session.close().await;
-        plan.objects = Some(objects.map_err(|error| not_done(&NotDone::Storage(error)))?);
-    }
+    let removal = if args.remove_added { Removal::RemoveAdded } else { Removal::Keep };
+    let mut plan = Plan {
+        choice,
+        base,
+        record,
+        mode,
+        tables,
+        with_database,
+        with_storage: false,
+        removal,
+        objects: None,
+    };
+    plan.with_storage = with_storage(&plan, args)?;
+    let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
+    let looked = look(&session, &mut plan, args).await;
+    session.close().await;
+    looked?;
     Ok(plan)
 }
 
+/// Looks at the target with what is planned.
+async fn look(session: &Session, plan: &mut Plan, args: &RollbackArgs) -> Result<(), Failure> {
+    let (snapshot, client) = (plan.base.snapshot(), &session.client);
+    let unknown = named::unknown(client, snapshot, &args.table).await.map_err(failed(Exit::Error))?;
+    if !unknown.is_empty() {
+        return Err(not_tables(&unknown));
+    }
+    let is_asked_for_more = args.mode.is_some() || !args.table.is_empty() || plan.with_storage;
+    if plan.choice.is_void() && plan.with_database && !is_asked_for_more {
+        let (live, _) = prepare::look(session).await?;
+        if live.owned_digest == snapshot.manifest.database.owned_digest {
+            return Err(refused(&Refusal::NothingStands(plan.choice.snapshot.clone())));
+        }
+    }
+    if plan.with_storage {
+        let objects = storage::foresee(client, snapshot, plan.wanted()).await;
+        plan.objects = Some(objects.map_err(|error| not_done(&NotDone::Storage(error)))?);
+    }
+    Ok(())
+}
+
+/// Whether Storage goes back as well: where it was asked for, where the push wrote to its rows, and with
+/// everything.
+fn with_storage(plan: &Plan, args: &RollbackArgs) -> Result<bool, Failure> {
+    let is_known = plan.base.snapshot().storage_index().exists();
+    let writes = plan.record.as_ref().is_some_and(|record| writes_storage(&record.effects));
+    let is_told = plan.record.as_ref().is_some_and(|record| record.storage.is_some());
+    let wanted = match args.only {
+        Some(only) => only == Part::Storage,
+        None => args.remove_added || writes || (plan.mode == Mode::Whole && is_known),
+    };
+    let refused = |why: &str| {
+        let failure = Failure::message(Exit::Refused, why).detail("the target was not touched");
+        Err(failure.hint("To take the database back and leave Storage as it is, pass `--only database`"))
+    };
+    if wanted && !is_known {
+        return refused("Storage would have to go back, and the snapshot does not say what it held");
+    }
+    if args.only.is_none() && writes && !is_told && plan.mode == Mode::Touched {
+        return refused(
+            "the push wrote to rows of Storage, and the rehearsal does not tell which of its files to which",
+        );
+    }
+    Ok(wanted)
+}
+
+fn not_tables(unknown: &[named::Unknown]) -> Failure {
+    let words = unknown.iter().map(|unknown| format!("`{}`", unknown.name)).collect::<Vec<_>>().join(", ");
+    let failure = Failure::message(
+        Exit::Usage,
+        format!("{words}: no table of yours has this name, neither on the target nor in the snapshot"),
+    );
+    let failure = failure.detail("the target was not touched");
+    unknown.iter().filter(|unknown| !unknown.candidates.is_empty()).fold(failure, |failure, unknown| {
+        failure.hint(format!("Instead of `{}`, is it `{}`?", unknown.name, unknown.candidates.join("`, `")))
+    })
+}
+
 /// How much goes back, and whose rows.
-fn scope(record: Option<&Record>, args: &RollbackArgs) -> Result<(Mode, Vec<String>), Failure> {
+fn scope(
+    choice: &Choice,
+    record: Option<&Record>,
+    args: &RollbackArgs,
+) -> Result<(Mode, Vec<String>), Failure> {
     let mut tables = record.map(|record| written_tables(&record.effects)).unwrap_or_default();
     tables.extend(args.table.iter().cloned());
     let is_exact = |record: &Record| {
         record.rollbacks.iter().any(|one| one.mode == Mode::Touched && one.failed.is_none())
     };
     let mode = match args.mode {
-        Some(How::Touched) if record.is_none() && args.table.is_empty() => {
+        Some(How::Touched) if record.is_none() && args.table.is_empty() && !choice.is_void() => {
             return Err(Failure::message(
                 Exit::Refused,
                 "no rehearsal of all that would go is on record, so nobody knows which rows it wrote; the target was not touched",
@@ -114,6 +183,8 @@ fn scope(record: Option<&Record>, args: &RollbackArgs) -> Result<(Mode, Vec<Stri
             .hint("Pass `--mode whole`, or name the tables with `--table`"));
         }
         Some(How::Touched) => Mode::Touched,
+        // What ran to its end is known, and nobody asked for more than that.
+        None if choice.is_void() || (choice.is_partial() && record.is_some()) => Mode::Touched,
         None if record.is_some_and(is_exact) || !args.table.is_empty() => Mode::Touched,
         Some(How::Whole) | None => Mode::Whole,
     };
@@ -124,11 +195,16 @@ fn refused(refusal: &Refusal) -> Failure {
     let failure = Failure::new(Exit::Refused, refusal).detail("the target was not touched");
     match refusal {
         Refusal::Already(snapshot) => {
-            failure.hint(format!("To go back to it once more, run `supa-safe rollback {snapshot}`"))
+            failure.hint(format!("To go back to it once more, run `supa-safe rollback {snapshot} --mode whole`"))
         }
-        Refusal::TakenAfter { .. } => {
+        Refusal::TakenAfter { right: Some(right), .. } => failure
+            .hint(format!("The push leaned on another one: run `supa-safe rollback {right}`")),
+        Refusal::TakenAfter { right: None, .. } => {
             failure.hint("Name an older one of `supa-safe list`: `supa-safe rollback <id>`")
         }
+        Refusal::NothingStands(_) => failure
+            .hint("Where a file that is not all-or-nothing wrote rows before it failed, name their tables with `--table`")
+            .hint("To take back everything that was written since the snapshot, pass `--mode whole`"),
         Refusal::Foreign(versions) => {
             let also: Vec<String> = versions.iter().map(|version| format!("--also {version}")).collect();
             failure.hint(format!("Ask who pushed them; to take them back too, pass {}", also.join(" ")))

@@ -8,10 +8,23 @@ use crate::evidence::estimate::bytes_in_words;
 use crate::exit::Exit;
 use crate::policy::in_words;
 use crate::rehearse::record::Record;
-use crate::rollback::{self, Mode};
+use crate::rollback::choice::Unsettled;
+use crate::rollback::{self, Mode, storage};
 use crate::salvage;
 use crate::ui::Summary;
 use jiff::SignedDuration;
+
+/// What a rollback without keys does to Storage.
+const HALF: &str = "no keys lead to the objects of Storage: their rows go back, their bytes wait for a run that has \
+    keys, and this one ends with code 22";
+
+/// What is true afterwards.
+pub(super) fn is_back(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Touched => "what the migration touched is as in the snapshot",
+        Mode::Whole => "everything of yours is as in the snapshot",
+    }
+}
 
 /// What a person confirms.
 pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)> {
@@ -49,13 +62,52 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
             lines.push(("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()));
         }
     }
-    if let Some(objects) = &plan.objects {
-        lines.extend(storage_lines(objects));
+    if plan.choice.is_partial() {
+        let not: Vec<&String> = plan.choice.files.iter().filter(|file| !plan.choice.stands(file)).collect();
+        lines.extend(not.into_iter().map(|file| {
+            (
+                "WARNING",
+                format!(
+                    "{file} does not stand: of what it may have done, only what the schema owns goes back"
+                ),
+            )
+        }));
+    }
+    match &plan.objects {
+        Some(objects) => {
+            lines.extend(storage_lines(objects));
+            if !objects.is_empty() && !storage::has_keys(&opened.context) {
+                lines.push(("WARNING", HALF.to_owned()));
+            }
+        }
+        None if plan.with_database && !plan.leaves_storage() => {
+            lines.push(("storage", "stays as it is, and is not looked at".to_owned()));
+        }
+        None => {}
     }
     lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
     lines.push(("blocks", "nobody reads or writes these tables until it is over".to_owned()));
     lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
     lines
+}
+
+/// What a person confirms when the rows went back already.
+pub(super) fn standing_lines(
+    opened: &Opened,
+    unsettled: &Unsettled,
+    saved: &salvage::Saved,
+) -> Vec<(&'static str, String)> {
+    vec![
+        ("target", opened.target.name().to_owned()),
+        ("back to", format!("snapshot {}; the rows are, since run {}", unsettled.snapshot, unsettled.run)),
+        (
+            "storage",
+            format!(
+                "{} objects are looked after, and moved or uploaded where they are not as in the snapshot",
+                saved.items().count()
+            ),
+        ),
+    ]
 }
 
 /// What is done to Storage, and what stays.

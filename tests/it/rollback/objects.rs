@@ -28,7 +28,13 @@ fn pushed() -> (World, Bucket) {
     for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         bucket.put("photos", key, format!("bytes of {key}").as_bytes());
     }
-    world.sql(ADMIN, "update storage.objects set owner_id = 'owner of ' || name");
+    world.sql(
+        ADMIN,
+        "update storage.objects set owner_id = 'owner of ' || name;
+        create table public.files (object uuid primary key references storage.objects on delete cascade);
+        alter table public.files owner to postgres;
+        insert into public.files select id from storage.objects where name in ('b', 'c', 'e')",
+    );
     drop(world.migrate(&[]).exits(0));
     // People overwrite, delete, and upload meanwhile; one writes over what the migration changed.
     bucket.put("photos", "d", b"newer d");
@@ -113,4 +119,29 @@ fn everything_goes_back_when_asked_and_what_users_did_is_saved() {
         let kept = world.store().join("objects").join(&sha256[..2]).join(&sha256);
         assert_eq!(fs_err::read_to_string(kept).unwrap(), bytes);
     }
+}
+
+#[test]
+fn without_keys_the_rows_go_back_and_the_next_run_with_keys_ends_it() {
+    let (mut world, bucket) = pushed();
+    let (id, secret) = ("SUPA_SAFE_S3_ACCESS_KEY_ID", "SUPA_SAFE_S3_SECRET_ACCESS_KEY");
+    world.unset(id);
+    world.unset(secret);
+    let rollback = |world: &World| world.run(["rollback", "--confirm", &world.target(), "--json"]);
+    for _ in 0..2 {
+        let ran = rollback(&world).exits(22);
+        assert_eq!((ran.events_of("rolled-back").len(), &ran.summary()["target_touched"]), (0, &json!(true)));
+        // What the migration removed is there again, and so are the rows that went with it.
+        assert_eq!(world.sql(OWNER, "select count(*) from public.files"), ["2"]);
+        assert_eq!(world.history(), [""; 0]);
+        assert_eq!(bucket.get("photos", "c"), b"bytes of c");
+    }
+    world.give_pair(&bucket);
+    let ran = rollback(&world).exits(0);
+    assert_eq!(ran.events_of("rolled-back").len(), 1, "{ran}");
+    assert_eq!(
+        world.sql(OWNER, "select id from storage.buckets where id in ('new', 'used') order by id"),
+        ["used"]
+    );
+    drop(rollback(&world).exits(3));
 }

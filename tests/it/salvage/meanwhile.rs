@@ -1,12 +1,13 @@
 //! What others do meanwhile, what refers to objects, and what stands in the way.
 
 use super::{DAMAGES, Half, OBJECTS, Rig, all_damages};
+use crate::scratch::until;
 use crate::world::{ADMIN, Major, World};
 use fs_err as fs;
 use supa_safe::demo::storage::{Kind, Operation};
 use supa_safe::disk;
 use supa_safe::objects::{self, EtagCheck, Upload};
-use supa_safe::salvage::{self, Mark, Probing, Reach, Removal, Scope, Touched};
+use supa_safe::salvage::{self, Mark, Probing, Reach, Removal, Scope, Theirs, Touched};
 use supa_safe::secret::Secret;
 
 #[test]
@@ -20,16 +21,25 @@ fn what_users_upload_meanwhile_stays_and_is_named() {
     rig.overwrite("photos", "deleted");
     rig.delete("photos", "elsewhere/moved");
     let restored = rig.bytes(&mut saved, Removal::Keep);
-    assert_eq!(
-        restored.left,
-        [
-            "object `photos/moved` was removed meanwhile",
-            "object `photos/deleted` was overwritten meanwhile",
-            "object `photos/overwritten` was overwritten meanwhile",
-        ]
-    );
+    assert_eq!(restored.left, [""; 0]);
+    let mut stays: Vec<(String, Theirs)> = restored
+        .stays
+        .iter()
+        .map(|(id, theirs)| {
+            let item = saved.items().find(|(item, _)| item.was.id == *id).unwrap().0;
+            (item.was.key.clone().unwrap(), *theirs)
+        })
+        .collect();
+    stays.sort();
+    let expected =
+        [("deleted", Theirs::Overwritten), ("moved", Theirs::Removed), ("overwritten", Theirs::Overwritten)];
+    assert_eq!(stays, expected.map(|(key, theirs)| (key.to_owned(), theirs)));
     let wrong = rig.compare(&saved);
     assert_eq!(wrong.len(), 6, "{wrong:?}");
+    // Nothing is left to be done about it, however often it is tried.
+    assert_eq!(rig.compare_but(&saved, &restored.stays), [""; 0]);
+    let again = rig.bytes(&mut saved, Removal::Keep);
+    assert_eq!((again.left.len(), again.stays.len(), again.uploaded), (0, 3, 0));
     rig.no_stray_file("meanwhile");
     let read = |key: &str| rig.block_on(rig.api.0.get("photos", key, || Ok(Vec::new()))).unwrap().0;
     assert_eq!(
@@ -210,4 +220,72 @@ fn what_comes_into_the_way_meanwhile_is_saved_too() {
         assert_eq!(read_back.casualties().iter().filter(named).count(), 1);
         assert_eq!(fs::read(rig.reach_objects().path(&sha256)).unwrap(), b"a newcomer");
     }
+}
+
+#[test]
+fn what_is_uploaded_between_a_look_and_the_upload_stays() {
+    let rig = Rig::new(Major::Pg17, Half::Rest);
+    rig.overwrite("docs", "a");
+    let mut saved = rig.save(rig.classify(&Scope::Everything, Probing::Changed));
+    rig.rows(&saved);
+    // The limits of the bucket are lifted after the look, which waits for whoever writes to its row.
+    let dashboard = rig.world.session(ADMIN);
+    dashboard.run("begin; update storage.buckets set public = public where id = 'docs'");
+    let restored = std::thread::scope(|scope| {
+        let going = scope.spawn(|| rig.bytes(&mut saved, Removal::Keep));
+        let waits =
+            "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        until("it waits for the bucket", || !rig.world.sql(ADMIN, waits).is_empty());
+        rig.bucket.put("docs", "a", b"newer");
+        dashboard.run("commit");
+        going.join().unwrap()
+    });
+    assert_eq!((restored.uploaded, restored.left.len()), (0, 0));
+    assert_eq!(restored.stays.into_values().collect::<Vec<_>>(), [Theirs::Overwritten]);
+    assert_eq!(rig.bucket.get("docs", "a"), b"newer");
+}
+
+#[test]
+fn without_keys_rows_go_back_and_bytes_wait_for_a_run_that_has_them() {
+    let rig = Rig::new(Major::Pg17, Half::Rest);
+    all_damages(&rig);
+    let saved = salvage::defer(rig.classify(&Scope::Everything, Probing::Changed), &rig.run_dir()).unwrap();
+    assert!(!saved.is_nothing());
+    rig.rows(&saved);
+    // Whoever refers to an object finds it.
+    let ids: Vec<&String> = rig.before.keys().filter(|id| !id.starts_with("bucket ")).collect();
+    let now = rig.world.sql(ADMIN, "select id from storage.objects");
+    assert!(ids.iter().all(|id| now.contains(*id)), "{now:?}");
+    let key = "renamed";
+    assert_eq!(rig.bucket.get("photos", key), format!("bytes of photos/{key}").into_bytes());
+
+    let mut resumed = salvage::resume(&rig.run_dir()).unwrap().unwrap();
+    let restored = rig.bytes(&mut resumed, Removal::Keep);
+    assert_eq!((restored.left, restored.stays.len()), (Vec::new(), 0));
+    rig.is_as_before(&resumed, "deferred");
+}
+
+#[test]
+fn what_the_migration_added_goes_when_somebody_can_look_at_it() {
+    let rig = Rig::new(Major::Pg17, Half::Rest);
+    rig.sql(
+        "insert into storage.buckets (id, name) values ('new', 'new');
+        insert into storage.objects (bucket_id, name) values ('photos', 'never had bytes');
+        insert into storage.objects (bucket_id, name, version) values ('new', 'phantom', 'v'), ('photos', 'used', 'v')",
+    );
+    rig.bucket.put("photos", "used", b"by somebody");
+    let added = [("photos", "never had bytes"), ("new", "phantom"), ("photos", "used")];
+    let added = added.map(|(bucket, key)| (bucket.to_owned(), key.to_owned()));
+    let touched =
+        Touched { added: added.into(), added_buckets: ["new".to_owned()].into(), ..Touched::default() };
+    let plan = rig.classify(&Scope::Only(touched), Probing::Changed);
+    let saved = salvage::defer(plan, &rig.run_dir()).unwrap();
+    rig.rows(&saved);
+    let standing = "select name from storage.objects where name in ('never had bytes', 'phantom', 'used') \
+        union all select id from storage.buckets where id = 'new' order by 1";
+    assert_eq!(rig.world.sql(ADMIN, standing), ["new", "phantom", "used"]);
+    let mut resumed = salvage::resume(&rig.run_dir()).unwrap().unwrap();
+    drop(rig.bytes(&mut resumed, Removal::Keep));
+    assert_eq!(rig.world.sql(ADMIN, standing), ["used"]);
+    assert_eq!(rig.bucket.get("photos", "used"), b"by somebody");
 }
