@@ -50,12 +50,35 @@ pub struct Besides {
 pub struct ManagedRows {
     /// Qualified name.
     pub table: String,
-    /// Columns that changed in rows that were there before and after.
-    pub columns: Vec<String>,
+    /// What changed in rows that were there before and after.
+    pub changed: Vec<ManagedChange>,
     /// Rows that went.
     pub gone: Vec<String>,
     /// Rows that came.
     pub added: Vec<String>,
+    /// When the last of the rows that were there before was made, if they say so: what the push does to
+    /// later ones was not seen.
+    pub newest: Option<String>,
+}
+
+/// Columns of a managed table that changed together, and in which rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManagedChange {
+    /// The columns.
+    pub columns: Vec<String>,
+    /// The rows.
+    pub rows: Which,
+}
+
+/// Rows of a managed table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// So many that nobody noted them: it may be any.
+    Any,
+    /// Those with these ids.
+    These(Vec<String>),
 }
 
 /// Where a push left a sequence.

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod canary;
+mod cascade;
 pub mod choice;
 mod closure;
 mod grants;
@@ -23,6 +24,7 @@ mod objects;
 pub mod preflight;
 mod proof;
 mod references;
+mod reload;
 mod room;
 pub mod run;
 mod script;
@@ -33,6 +35,7 @@ pub mod storage;
 mod unproved;
 
 pub use accounts::Changed;
+pub use merged::Taken;
 pub use selection::Translation;
 pub use since::Saved;
 
@@ -59,8 +62,9 @@ use std::{io, iter};
 use tokio_postgres::Client;
 
 /// What no rollback brings back, for people.
-pub const LIMITS: [&str; 4] = [
+pub const LIMITS: [&str; 5] = [
     "rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that the push wrote",
+    "accounts that came between the snapshot and the push stay as it left them",
     "Functions and secrets stay as they are",
     "passwords of roles that were dropped",
     "who granted a privilege, where that was not the owner",
@@ -206,14 +210,30 @@ pub struct Accounts {
     pub loaded: Vec<Changed>,
     /// Rows that were taken away or lost their reference, since their account is gone.
     pub removed: Vec<Changed>,
+    /// Rows of new accounts that were not loaded again, or lost their reference, since it is to what is gone.
+    pub unfit: Vec<Changed>,
     /// Why the rows of new accounts could not be loaded again, if they could not.
     pub failed: Option<String>,
+    /// Accounts that could not go back, since another one has their place by now.
+    pub taken: Vec<Taken>,
 }
 
 impl Accounts {
     /// Whether every row is as in the snapshot.
     pub fn is_empty(&self) -> bool {
-        self.loaded.is_empty() && self.removed.is_empty()
+        self.loaded.is_empty() && self.removed.is_empty() && self.taken.is_empty()
+    }
+
+    /// What is not as in the snapshot, for people.
+    fn in_words(&self) -> Vec<String> {
+        let changed = |changes: &[Changed], what: &str| -> Vec<String> {
+            changes.iter().map(|one| format!("{} rows of {} {what}", one.rows, one.table)).collect()
+        };
+        let mut words = changed(&self.loaded, "are not in it");
+        words.extend(changed(&self.removed, "refer to what is gone"));
+        let taken = self.taken.iter();
+        words.extend(taken.map(|one| format!("{} rows of {} have no place", one.ids.len(), one.table)));
+        words
     }
 }
 
@@ -279,6 +299,11 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let doomed = proof::doomed(&work, closure.users_tables());
     let mut saved = work.save(&doomed, known).await?;
     let managed = merged::load(&work).await?;
+    let along = if merged::mark_added(&work, &managed).await? {
+        cascade::keep(&work, &closure.tables, saved.len()).await?
+    } else {
+        Vec::new()
+    };
     merged::remove_added(&work, &managed).await?;
     if !managed.is_empty() {
         // No table goes while a key of it is still to be checked.
@@ -292,8 +317,15 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
         // Before the keys that refer to them.
         salvage::rows(client, saved).await?;
     }
-    saved.extend(merged::bring_back(&work, &managed).await?);
-    let (accounts, refreshed) = work.restore(&kept).await?;
+    let merged::Back { kept: changed, taken } = merged::bring_back(&work, &managed).await?;
+    let doomed = doomed.into_iter().chain(along.iter().map(|(table, _)| table.clone())).collect::<Vec<_>>();
+    saved.extend(along.into_iter().map(|(_, saved)| saved));
+    saved.extend(changed);
+    if let Some(folder) = task.keep_in {
+        // Every file that they name is synced.
+        reload::describe(&work, &doomed, (&saved, &taken), folder)?;
+    }
+    let (accounts, refreshed) = work.restore(&kept, taken).await?;
     work.forget().await?;
     work.settle().await?;
     work.prove_history().await?;
@@ -311,9 +343,13 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     Ok(Proved { mode: task.mode, tables, saved, accounts, references, transaction, seconds })
 }
 
-/// Demands that sequences, large objects, and the rows of every table are as in the snapshot, those that
-/// nobody thought of included. To be asked where nobody wrote but the push and the way back.
+/// Demands that sequences, large objects, and the rows of accounts and of every table are as in the
+/// snapshot, those that nobody thought of included. To be asked where nobody wrote but the push and the way
+/// back.
 pub async fn proved_besides(client: &Client, task: &Task<'_>, proved: &Proved) -> Result<(), Error> {
+    if !proved.accounts.is_empty() {
+        return Err(Error::NotExact(proved.accounts.in_words()));
+    }
     proof::sequences(client, task, &Accounts::default()).await?;
     proof::large_objects(client, task).await?;
     proof::elsewhere(client, task, proved).await
@@ -419,12 +455,7 @@ impl<'a> Work<'a> {
     }
 
     fn compared(&self) -> since::Compared<'_> {
-        since::Compared {
-            archive: &self.archive,
-            ago: self.ago,
-            versions: self.task.versions,
-            keys: &self.keys,
-        }
+        since::Compared { archive: &self.archive, ago: self.ago, versions: self.task.versions }
     }
 
     async fn save(&self, doomed: &[since::Doomed], known: since::Known) -> Result<Vec<Saved>, Error> {
@@ -433,7 +464,11 @@ impl<'a> Work<'a> {
     }
 
     /// Brings back from the archive whatever is gone; also tells which views show other rows.
-    async fn restore(&self, kept: &[accounts::Kept]) -> Result<(Accounts, Vec<String>), Error> {
+    async fn restore(
+        &self,
+        kept: &[accounts::Kept],
+        taken: Vec<Taken>,
+    ) -> Result<(Accounts, Vec<String>), Error> {
         let differences = self.differences(&self.look().await?);
         self.make_roles(&differences).await?;
         let owned = Owned::of(&self.recorded, &differences, self.task.left_out);
@@ -441,7 +476,7 @@ impl<'a> Work<'a> {
         let exists = live::existing(self.client, &self.known()).await?;
         let selection = Selection::of_gone(&self.known(), &owned, &exists);
         if selection.is_empty() {
-            return Ok((Accounts::default(), Vec::new()));
+            return Ok((Accounts { taken, ..Accounts::default() }, Vec::new()));
         }
         let tables = proof::selected(self, &selection);
         let run = async |stage: &'static str, sql: String| {
@@ -459,39 +494,38 @@ impl<'a> Work<'a> {
         let names = tables.iter().map(|table| (table.schema.clone(), table.name.clone())).collect();
         let removed = accounts::remove(self, &names).await?;
         let definitions = self.archive.definitions(&list, Section::PostData).await?;
-        let (loaded, failed) = self.bind(&definitions, kept).await?;
+        let accounts = self.bind(&definitions, kept).await?;
         self.pin().await?;
-        let accounts = Accounts { loaded, removed, failed };
+        let accounts = Accounts { removed, taken, ..accounts };
         let refreshed = proof::refreshed(self, &selection).await?;
         Ok((accounts, refreshed))
     }
 
     /// Brings back keys, indexes, and rules over the rows of new accounts; when these do not fit, without
     /// them.
-    async fn bind(
-        &self,
-        definitions: &str,
-        kept: &[accounts::Kept],
-    ) -> Result<(Vec<Changed>, Option<String>), Error> {
+    async fn bind(&self, definitions: &str, kept: &[accounts::Kept]) -> Result<Accounts, Error> {
         let run = async || {
             let stage = "bring back keys, indexes, and rules";
             self.client.batch_execute(definitions).await.map_err(Error::at(stage))
         };
         if kept.is_empty() {
             run().await?;
-            return Ok((Vec::new(), None));
+            return Ok(Accounts::default());
         }
         self.client.batch_execute("savepoint supa_safe_accounts").await?;
-        let outcome = match accounts::load(self.client, kept).await {
-            Ok(loaded) => run().await.map(|()| loaded),
-            Err(error) => Err(error),
+        let fill = async || {
+            let loaded = accounts::load(self.client, kept).await?;
+            let unfit = accounts::fit(self, kept).await?;
+            run().await?;
+            Ok::<_, Error>(Accounts { loaded, unfit, ..Accounts::default() })
         };
-        match outcome {
-            Ok(loaded) => Ok((loaded, None)),
+        match fill().await {
+            Ok(accounts) => Ok(accounts),
             Err(error) if error.server().is_some() => {
                 self.client.batch_execute("rollback to savepoint supa_safe_accounts").await?;
                 run().await?;
-                Ok((Vec::new(), Some(crate::failure::chain(&error).join(": "))))
+                let failed = Some(crate::failure::chain(&error).join(": "));
+                Ok(Accounts { failed, ..Accounts::default() })
             }
             Err(error) => Err(error),
         }

@@ -57,6 +57,9 @@ fn database(done: &RolledBack) -> Vec<String> {
         ),
         Mode::Whole => format!("- Went back: everything of ours. Made again: {}.", named(&done.tables)),
     });
+    if !done.tables.is_empty() {
+        lines.push("- Rows that people deleted from these since are there again.".to_owned());
+    }
     lines.push(format!("- Nobody could read or write these tables for {:.1} s.", done.seconds));
     let rows: u64 = done.saved.iter().map(|saved| saved.rows).sum();
     if rows > 0 {
@@ -82,10 +85,27 @@ fn database(done: &RolledBack) -> Vec<String> {
         let loaded = named(&changed(&accounts.loaded));
         lines.push(format!("- Who signed up since stays; loaded again with the accounts: {loaded}."));
     }
+    if !accounts.unfit.is_empty() {
+        let unfit = named(&changed(&accounts.unfit));
+        lines.push(format!(
+            "- Of these, some refer to what is gone: without that, or only in the files: {unfit}."
+        ));
+    }
     if !accounts.removed.is_empty() {
         let removed = named(&changed(&accounts.removed));
         lines.push(format!("- Who is gone since stays gone; not brought back with the accounts: {removed}."));
     }
+    lines.extend(accounts.taken.iter().map(|taken| {
+        let rows = u64::try_from(taken.ids.len()).unwrap_or(u64::MAX);
+        let file = taken.file.as_ref().map(|file| format!("; as they were in `{file}`")).unwrap_or_default();
+        format!(
+            "- Did not go back, since others have by now what only one may have, such as an address: {} of {} \
+             ({}){file}.",
+            rows_in_words(rows),
+            taken.table,
+            named(&taken.ids)
+        )
+    }));
     if accounts.failed.is_some() {
         let text =
             "- Who signed up since stays, but the rows with the accounts do not fit: they are in the files.";
@@ -134,7 +154,7 @@ fn rows_in_words(rows: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollback::{Accounts, Saved};
+    use crate::rollback::{Accounts, Saved, Taken};
 
     #[test]
     fn a_team_reads_what_went_back_what_is_kept_and_what_stays() {
@@ -148,7 +168,13 @@ mod tests {
             accounts: Accounts {
                 loaded: changed("public.p", 1),
                 removed: changed("public.q", 3),
+                unfit: changed("public.p", 2),
                 failed: None,
+                taken: vec![Taken {
+                    table: "auth.users".to_owned(),
+                    ids: vec!["00000000-0000-0000-0000-000000000001".to_owned()],
+                    file: Some("auth.users.old.csv".to_owned()),
+                }],
             },
             references: vec!["x refers to y".to_owned()],
             folder: "/state/rollbacks/1".to_owned(),
@@ -177,18 +203,23 @@ mod tests {
             "",
             "- Undone, and pending again: 20260101000000. Correct before the next push.",
             "- Went back: what that changed. Made again: public.a, public.b. What was written elsewhere stays.",
+            "- Rows that people deleted from these since are there again.",
             "- Nobody could read or write these tables for 1.5 s.",
             "- Written to these since, by the push or by people, and kept in files: 2 rows:",
             "  - 2 rows of public.a in `0001.csv`",
             "- To load them again where their keys are free:",
             "  `cd /state/rollbacks/1 && psql <url> -f load.sql`",
             "- Who signed up since stays; loaded again with the accounts: 1 row of public.p.",
+            "- Of these, some refer to what is gone: without that, or only in the files: 2 rows of public.p.",
             "- Who is gone since stays gone; not brought back with the accounts: 3 rows of public.q.",
+            "- Did not go back, since others have by now what only one may have, such as an address: 1 row of \
+             auth.users (00000000-0000-0000-0000-000000000001); as they were in `auth.users.old.csv`.",
             "- To be looked at: x refers to y",
             "- Storage: 1 objects moved back, 2 uploaded, 3 were there; 2 were written over and kept.",
             "- Of Storage, by others since, and as they left it: 1 overwritten, 2 removed.",
             "- Not taken back: rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that \
-             the push wrote; Functions and secrets stay as they are; passwords of roles that were dropped; \
+             the push wrote; accounts that came between the snapshot and the push stay as it left them; \
+             Functions and secrets stay as they are; passwords of roles that were dropped; \
              who granted a privilege, where that was not the owner.",
             "- Files of it, on the machine that ran it: `/state/rollbacks/1`",
         ];

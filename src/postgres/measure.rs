@@ -1,6 +1,8 @@
 //! Measures in a scratch what each migration does, by a trigger on the migration history.
 
-use crate::effect::{Besides, FileEffect, LockHeld, ManagedRows, SequenceLeft, TableEffect};
+use crate::effect::{
+    Besides, FileEffect, LockHeld, ManagedChange, ManagedRows, SequenceLeft, TableEffect, Which,
+};
 use crate::fingerprint::Class;
 use tokio_postgres::{Client, Error, Row};
 
@@ -8,6 +10,10 @@ use tokio_postgres::{Client, Error, Row};
 const AFTER_ALL: &str = "seeds";
 /// What the history itself and the CLI's own tables are called; they change in every push.
 const BOOKKEEPING: &str = "supabase_migrations.";
+
+/// Rows that changed alike in a managed table, of which the ids are noted: a record of a rehearsal is read
+/// as a whole.
+const NOTED: i64 = 10_000;
 
 /// Begins to measure.
 pub async fn begin(client: &Client) -> Result<(), Error> {
@@ -45,15 +51,29 @@ async fn besides(client: &Client) -> Result<Besides, Error> {
             found.sequences.push(SequenceLeft { name, value: row.get(1), is_called: row.get(2) });
         }
     }
-    let managed = client.query(include_str!("sql/managed.sql"), &[]).await?;
-    let managed = managed.iter().map(|row| ManagedRows {
-        table: row.get(0),
-        gone: row.get(1),
-        added: row.get(2),
-        columns: row.get(3),
-    });
-    found.managed.extend(managed);
+    found.managed = managed(&client.query(include_str!("sql/managed.sql"), &[&NOTED]).await?);
     Ok(found)
+}
+
+fn managed(rows: &[Row]) -> Vec<ManagedRows> {
+    let mut tables: Vec<ManagedRows> = Vec::new();
+    for row in rows {
+        let table: String = row.get(0);
+        if tables.last().is_none_or(|last| last.table != table) {
+            tables.push(ManagedRows { table, newest: row.get(4), ..ManagedRows::default() });
+        }
+        let Some(last) = tables.last_mut() else { continue };
+        let ids: Option<Vec<String>> = row.get(3);
+        match row.get(1) {
+            "gone" => last.gone = ids.unwrap_or_default(),
+            "added" => last.added = ids.unwrap_or_default(),
+            _ => {
+                let rows = ids.map_or(Which::Any, Which::These);
+                last.changed.push(ManagedChange { columns: row.get(2), rows });
+            }
+        }
+    }
+    tables
 }
 
 fn effects(rows: &[Row]) -> Vec<FileEffect> {

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use std::io;
 
 /// Version of the record's format.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// What a rehearsal is known by: it stands for every push with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

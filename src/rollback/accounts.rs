@@ -7,10 +7,10 @@
 use super::keys::{ForeignKey, OnDelete};
 use super::live::sql_name;
 use super::since::{self, Doomed};
-use super::{Error, Work, names};
-use crate::manifest::quote_identifier;
+use super::{Error, Work, names, proof};
+use crate::manifest::{qualified, quote_identifier};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use tokio_postgres::Client;
 
 const USERS: (&str, &str) = ("auth", "users");
@@ -26,6 +26,9 @@ pub struct Changed {
 
 /// Rows of new accounts, in a temporary table of texts until their own table is there again.
 pub(super) struct Kept {
+    /// Schema and name of the table.
+    home: (String, String),
+    /// As SQL wants it.
     table: String,
     columns: Vec<String>,
     place: String,
@@ -33,48 +36,49 @@ pub(super) struct Kept {
 
 /// Keeps the rows that refer to accounts which the snapshot does not have.
 pub(super) async fn keep(work: &Work<'_>, doomed: &[Doomed]) -> Result<Vec<Kept>, Error> {
-    let keys = ForeignKey::all(&work.recorded);
-    let of_users = keys.iter().filter(|key| key.refers_to == "auth.users" && key.columns.len() == 1);
-    let wanted: Vec<(&ForeignKey, &Doomed)> = of_users
-        .filter_map(|key| {
-            let own = names::qualified(&key.table)?;
-            let is_own = |table: &&Doomed| {
-                table.recorded.as_ref().is_some_and(|(schema, name, _)| (schema, name) == (&own.0, &own.1))
-            };
-            Some((key, doomed.iter().find(is_own)?))
+    let keys = work.keys.iter().filter(|key| key.refers_to == "auth.users");
+    let referring: Vec<(&str, String)> = keys
+        .filter_map(|key| match &key.columns[..] {
+            [column] => Some((key.table.as_str(), names::plain(column))),
+            _ => None,
         })
         .collect();
-    if wanted.is_empty() || !mark_new(work).await? {
-        return Ok(Vec::new());
-    }
-    let mut of_tables: BTreeMap<&str, (&Doomed, Vec<&str>)> = BTreeMap::new();
-    for (key, table) in wanted {
-        let column = key.columns.first().map(String::as_str).unwrap_or_default();
-        if table.columns.contains(&names::plain(column)) {
-            of_tables.entry(&key.table).or_insert_with(|| (table, Vec::new())).1.push(column);
+    let mut wanted = Vec::new();
+    for table in doomed {
+        let Some((schema, name, recorded)) = table.home() else { continue };
+        let pairs = since::pairs(&table.columns, recorded);
+        let of_table = referring.iter().filter(|(of, _)| table.is_under(of));
+        let live = of_table.filter_map(|(_, column)| pairs.iter().find(|(_, recorded)| recorded == column));
+        let live: BTreeSet<&str> = live.map(|(live, _)| *live).collect();
+        if !live.is_empty() {
+            wanted.push((table, (schema, name), pairs, live));
         }
     }
     let mut kept = Vec::new();
-    for (name, (table, referring)) in of_tables {
-        let Some((_, _, recorded)) = &table.recorded else { continue };
-        let columns: Vec<String> = recorded
-            .iter()
-            .filter(|name| table.columns.contains(name))
-            .map(|name| quote_identifier(name))
-            .collect();
-        let place = format!("pg_temp.supa_safe_kept_{}", kept.len());
-        let texts: Vec<String> =
-            columns.iter().map(|name| format!("t.{name}::pg_catalog.text as {name}")).collect();
+    if wanted.is_empty() || !mark_new(work).await? {
+        return Ok(kept);
+    }
+    for (table, home, pairs, referring) in wanted {
+        let texts = pairs.iter().map(|(live, recorded)| {
+            format!("t.{}::pg_catalog.text as {}", quote_identifier(live), quote_identifier(recorded))
+        });
+        let referring = referring.iter().map(|column| format!("t.{}", quote_identifier(column)));
+        let number = kept.len();
         let sql = format!(
-            "create temp table supa_safe_kept_{} on commit drop as select {} from {} t \
+            "create temp table supa_safe_kept_{number} on commit drop as select {} from only {} t \
              where exists (select from pg_temp.supa_safe_new n where n.id in ({}))",
-            kept.len(),
-            texts.join(", "),
+            texts.collect::<Vec<_>>().join(", "),
             sql_name(&table.schema, &table.name),
-            referring.iter().map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", ")
+            referring.collect::<Vec<_>>().join(", ")
         );
         work.client.batch_execute(&sql).await.map_err(Error::at("keep the rows of new accounts"))?;
-        kept.push(Kept { table: name.to_owned(), columns, place });
+        let columns = pairs.iter().map(|(_, recorded)| quote_identifier(recorded)).collect();
+        kept.push(Kept {
+            home: (home.0.clone(), home.1.clone()),
+            table: sql_name(home.0, home.1),
+            columns,
+            place: format!("pg_temp.supa_safe_kept_{number}"),
+        });
     }
     Ok(kept)
 }
@@ -82,13 +86,11 @@ pub(super) async fn keep(work: &Work<'_>, doomed: &[Doomed]) -> Result<Vec<Kept>
 /// Lists the accounts that came since in a temporary table; returns whether there are any.
 async fn mark_new(work: &Work<'_>) -> Result<bool, Error> {
     let (schema, name) = USERS;
+    let ids = vec!["id".to_owned()];
     let users = Doomed {
-        schema: schema.to_owned(),
-        name: name.to_owned(),
-        columns: vec!["id".to_owned()],
-        recorded: Some((schema.to_owned(), name.to_owned(), vec!["id".to_owned()])),
-        has_key: true,
-        primary_key: vec!["id".to_owned()],
+        recorded: Some((schema.to_owned(), name.to_owned(), ids.clone())),
+        primary_key: ids.clone(),
+        ..Doomed::plain(schema, name, ids)
     };
     if since::mark_one(work.client, &users, &work.compared()).await? == 0 {
         return Ok(false);
@@ -99,39 +101,47 @@ async fn mark_new(work: &Work<'_>) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Takes away what cannot stand without an account, or a row, that is gone; `tables` by schema and name.
+/// Takes away what cannot stand without an account, or a row, that is gone; `tables` by schema and name. A
+/// key of a partitioned table is its partitions'.
 pub(super) async fn remove(
     work: &Work<'_>,
     tables: &BTreeSet<(String, String)>,
 ) -> Result<Vec<Changed>, Error> {
+    let parents = proof::parents(&work.recorded);
+    let mut tables = tables.clone();
+    for mut table in tables.clone() {
+        while let Some(parent) = parents.get(&table) {
+            tables.insert(parent.clone());
+            table.clone_from(parent);
+        }
+    }
     let is_one = |name: &str| names::qualified(name).is_some_and(|name| tables.contains(&name));
-    let keys: Vec<ForeignKey> = ForeignKey::all(&work.recorded)
-        .into_iter()
+    let keys: Vec<&ForeignKey> = work
+        .keys
+        .iter()
         // One that was never validated may have been broken in the snapshot.
         .filter(|key| key.is_valid && is_one(&key.table) && (work.knows_objects() || !key.is_into_storage()))
         .collect();
-    let mut changed: Vec<Changed> = Vec::new();
-    let mut is_first = true;
-    loop {
-        let mut rows = 0;
-        for key in &keys {
-            // In the snapshot every key between the user's own tables holds: the first look is for others.
-            if is_first && is_one(&key.refers_to) {
-                continue;
-            }
-            let found = work
-                .client
-                .execute(&statement(key), &[])
-                .await
-                .map_err(Error::at("follow accounts that are gone"))?;
-            rows += found;
-            add(&mut changed, &key.table, found);
-        }
-        if rows == 0 {
-            return Ok(changed);
-        }
-        is_first = false;
+    // In the snapshot every key between the user's own tables holds: the first look is for others.
+    let others: Vec<&ForeignKey> = keys.iter().copied().filter(|key| !is_one(&key.refers_to)).collect();
+    let mut changed = Vec::new();
+    let mut rows = take_away(work, &others, &mut changed).await?;
+    while rows > 0 {
+        rows = take_away(work, &keys, &mut changed).await?;
     }
+    Ok(changed)
+}
+
+/// Takes away the rows that do not hold to these keys, or their references; returns how many.
+async fn take_away(work: &Work<'_>, keys: &[&ForeignKey], changed: &mut Vec<Changed>) -> Result<u64, Error> {
+    let mut rows = 0;
+    for key in keys {
+        let done = work.client.execute(&statement(key), &[]).await;
+        let found = done.map_err(Error::at("follow accounts that are gone"))?;
+        rows += found;
+        add(changed, &key.table, found);
+    }
+    Ok(rows)
 }
 
 fn statement(key: &ForeignKey) -> String {
@@ -152,6 +162,25 @@ fn add(changed: &mut Vec<Changed>, table: &str, rows: u64) {
         Some(one) => one.rows += rows,
         None => changed.push(Changed { table: table.to_owned(), rows }),
     }
+}
+
+/// Takes away those of the loaded rows that refer to what is gone: all others hold to their keys.
+pub(super) async fn fit(work: &Work<'_>, kept: &[Kept]) -> Result<Vec<Changed>, Error> {
+    let parents = proof::parents(&work.recorded);
+    let is_loaded = |key: &&ForeignKey| {
+        let mut next = names::qualified(&key.table).filter(|_| key.is_valid);
+        while let Some(table) = next {
+            if kept.iter().any(|kept| kept.home == table) {
+                return true;
+            }
+            next = parents.get(&table).cloned();
+        }
+        false
+    };
+    let keys: Vec<&ForeignKey> = work.keys.iter().filter(is_loaded).collect();
+    let mut changed = Vec::new();
+    while take_away(work, &keys, &mut changed).await? > 0 {}
+    Ok(changed)
 }
 
 /// Loads the rows of new accounts again, and moves the sequences of their tables past them.
@@ -182,7 +211,7 @@ pub(super) async fn load(client: &Client, kept: &[Kept]) -> Result<Vec<Changed>,
         if rows > 0 {
             move_sequences(client, table, &kept.columns).await?;
         }
-        add(&mut changed, table, rows);
+        add(&mut changed, &qualified(&kept.home.0, &kept.home.1), rows);
     }
     Ok(changed)
 }

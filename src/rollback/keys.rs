@@ -57,13 +57,18 @@ impl ForeignKey {
     /// A condition on `t`, a row of the table, that it refers to a row that is not there.
     pub(super) fn dangles(&self) -> String {
         let filled = self.columns.iter().map(|column| format!("t.{column} is not null"));
-        let equal = self.columns.iter().zip(&self.key).map(|(column, key)| format!("r.{key} = t.{column}"));
         format!(
             "{} and not exists (select from {} r where {})",
             filled.collect::<Vec<_>>().join(" and "),
             self.refers_to,
-            equal.collect::<Vec<_>>().join(" and ")
+            self.equal()
         )
+    }
+
+    /// A condition on `t`, and a row `r` of the other table, that it refers to that one.
+    pub(super) fn equal(&self) -> String {
+        let equal = self.columns.iter().zip(&self.key).map(|(column, key)| format!("r.{key} = t.{column}"));
+        equal.collect::<Vec<_>>().join(" and ")
     }
 }
 

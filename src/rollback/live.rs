@@ -22,6 +22,8 @@ pub(super) struct Table {
     pub(super) columns: Vec<String>,
     /// Whether it holds rows itself: a partitioned table does not.
     pub(super) has_rows: bool,
+    /// The partitioned tables above it, the nearest first.
+    pub(super) above: Vec<u32>,
 }
 
 impl Table {
@@ -54,7 +56,12 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
                 array(
                     select a.attname::text from pg_catalog.pg_attribute a
                     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-                    order by a.attnum)
+                    order by a.attnum),
+                array(
+                    select a.oid::pg_catalog.oid
+                    from pg_catalog.pg_partition_ancestors(c.oid) with ordinality a (oid, rank)
+                    where a.oid <> c.oid
+                    order by a.rank)
              from pg_catalog.pg_class c
              join pg_catalog.pg_namespace n on n.oid = c.relnamespace
              where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_'
@@ -73,6 +80,7 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
         name: row.get(2),
         has_rows: row.get(3),
         columns: row.get(4),
+        above: row.get(5),
     });
     Ok(tables.filter(|table| Class::of_rows(&table.schema, &table.name) == Class::Owned).collect())
 }

@@ -2,7 +2,7 @@
 
 use super::live::Table;
 use super::selection::Selection;
-use super::since::Doomed;
+use super::since::{Doomed, Recorded};
 use super::{Accounts, Error, Mode, Proved, Task, Work, keys, names};
 use crate::archive;
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
@@ -158,27 +158,59 @@ pub(super) async fn large_objects(client: &Client, task: &Task<'_>) -> Result<()
 pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table>) -> Vec<Doomed> {
     let (entries, columns, keyed) = (work.known().tables(), columns(&work.recorded), keyed(&work.recorded));
     let primary = primary_keys(&work.recorded);
-    let known = &work.task.snapshot.manifest.database.tables;
+    let (known, parents) = (&work.task.snapshot.manifest.database.tables, parents(&work.recorded));
     let names = names_of(known);
+    let partitioned: Vec<&(String, String)> = parents.values().collect();
+    let above_names = archive::Names::of(partitioned.iter().map(|name| (name.0.as_str(), name.1.as_str())));
+    let with_columns = |(schema, name): (String, String)| -> Recorded {
+        let columns = columns.get(&(schema.clone(), name.clone())).cloned().unwrap_or_default();
+        (schema, name, columns)
+    };
     let recorded = |table: &Table| {
         let rows = known.get(names.find(entries.get(&table.oid)?)?)?;
-        let name = (rows.schema.clone(), rows.name.clone());
-        let columns = columns.get(&name).cloned().unwrap_or_default();
-        Some((name.0, name.1, columns))
+        Some(with_columns((rows.schema.clone(), rows.name.clone())))
+    };
+    let above = |table: &Table, recorded: Option<&Recorded>| -> Vec<Recorded> {
+        let mut next = match recorded {
+            Some((schema, name, _)) => parents.get(&(schema.clone(), name.clone())).cloned(),
+            None => table.above.iter().find_map(|oid| {
+                partitioned.get(above_names.find(entries.get(oid)?)?).map(|name| (*name).clone())
+            }),
+        };
+        let mut chain = Vec::new();
+        while let Some(name) = next {
+            next = parents.get(&name).cloned();
+            chain.push(with_columns(name));
+        }
+        chain
     };
     let doomed = tables.map(|table| {
         let recorded = recorded(table);
         let name = recorded.as_ref().map(|(schema, name, _)| (schema.clone(), name.clone()));
+        let above = above(table, recorded.as_ref());
         Doomed {
             schema: table.schema.clone(),
             name: table.name.clone(),
             columns: table.columns.clone(),
             has_key: name.as_ref().is_some_and(|name| keyed.contains(name)),
             primary_key: name.and_then(|name| primary.get(&name).cloned()).unwrap_or_default(),
+            above,
             recorded,
         }
     });
     doomed.collect()
+}
+
+/// The partitioned table that each partition of the snapshot is right below.
+pub(super) fn parents(recorded: &Fingerprint) -> BTreeMap<(String, String), (String, String)> {
+    let tables = recorded.lines().iter().filter(|line| line.kind == "table");
+    let parents = tables.filter_map(|line| {
+        let fields = serde_json::from_str::<Value>(&line.definition).ok()?;
+        fields.get("partition bound")?;
+        let parent = fields.get("inherits")?.as_array()?.first()?.as_str()?;
+        Some((names::qualified(&line.identity)?, names::qualified(parent)?))
+    });
+    parents.collect()
 }
 
 /// The tables by whose rows `on conflict` knows one that is there.

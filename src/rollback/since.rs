@@ -6,7 +6,6 @@
 //! is compared by the columns that both have; columns that came since are compared by nothing, so
 //! what was written to such a table after the migration is kept whatever it looks like.
 
-use super::keys::ForeignKey;
 use super::live::sql_name;
 use super::script::Archive;
 use super::{Error, names};
@@ -30,6 +29,9 @@ const READ_AT_ONCE: usize = 50;
 /// Files that are written side by side.
 const FILES_AT_ONCE: usize = 16;
 
+/// A table of the snapshot: schema, name, and columns.
+pub(super) type Recorded = (String, String, Vec<String>);
+
 /// A table that is about to go.
 #[derive(Clone, Debug)]
 pub(super) struct Doomed {
@@ -37,8 +39,11 @@ pub(super) struct Doomed {
     pub(super) name: String,
     /// Its columns but the generated ones.
     pub(super) columns: Vec<String>,
-    /// Schema, name, and columns in the snapshot, when it was there.
-    pub(super) recorded: Option<(String, String, Vec<String>)>,
+    /// What the snapshot has of it, when it was there.
+    pub(super) recorded: Option<Recorded>,
+    /// The partitioned tables that were above it there, the nearest first; for a partition that came since,
+    /// those that it is under now.
+    pub(super) above: Vec<Recorded>,
     /// Whether it had a key there.
     pub(super) has_key: bool,
     /// Columns of its primary key there, by which no two rows are alike.
@@ -46,6 +51,27 @@ pub(super) struct Doomed {
 }
 
 impl Doomed {
+    /// One of which only the columns matter.
+    pub(super) fn plain(schema: &str, name: &str, columns: Vec<String>) -> Self {
+        let (schema, name) = (schema.to_owned(), name.to_owned());
+        let (has_key, primary_key) = (true, Vec::new());
+        Self { schema, name, columns, recorded: None, above: Vec::new(), has_key, primary_key }
+    }
+
+    /// The table of the snapshot that takes its rows: the topmost one finds their partitions.
+    pub(super) fn home(&self) -> Option<&Recorded> {
+        self.above.last().or(self.recorded.as_ref())
+    }
+
+    /// Whether a key of a table of the snapshot, by its qualified name, holds for its rows.
+    pub(super) fn is_under(&self, table: &str) -> bool {
+        let wanted = names::qualified(table);
+        let is_wanted = |(schema, name, _): &Recorded| {
+            wanted.as_ref().is_some_and(|wanted| (&wanted.0, &wanted.1) == (schema, name))
+        };
+        self.recorded.iter().chain(&self.above).any(is_wanted)
+    }
+
     /// Schema and name in the snapshot, and the columns there that the table has now too.
     fn compared(&self) -> Option<((String, String), BTreeSet<String>)> {
         let (schema, name, columns) = self.recorded.as_ref()?;
@@ -92,7 +118,7 @@ pub struct Saved {
 
 /// The columns that both sides have, as pairs; what goes by another name on one side is paired in
 /// order, since a column that was renamed is more likely than one that went while another came.
-fn pairs<'a>(live: &'a [String], recorded: &'a [String]) -> Vec<(&'a str, &'a str)> {
+pub(super) fn pairs<'a>(live: &'a [String], recorded: &'a [String]) -> Vec<(&'a str, &'a str)> {
     let only = |one: &'a [String], other: &[String]| -> Vec<&'a str> {
         one.iter().filter(|name| !other.contains(name)).map(String::as_str).collect()
     };
@@ -196,8 +222,6 @@ pub(super) struct Compared<'a> {
     pub(super) ago: Option<i32>,
     /// Versions of the history that go.
     pub(super) versions: &'a [String],
-    /// The foreign keys of the snapshot.
-    pub(super) keys: &'a [ForeignKey],
 }
 
 /// Keeps the rows of these tables that the archive does not have.
@@ -225,9 +249,6 @@ pub(super) async fn save(
     // Each waits for the way there and back.
     let writing = files.iter().map(|(rank, table, path)| write(client, (*rank, table), path));
     futures_util::stream::iter(writing).buffered(FILES_AT_ONCE).try_collect::<()>().await?;
-    let script = load_script(doomed, &saved, compared.keys);
-    disk::write(&folder.join("load.sql"), script.as_bytes())?;
-    disk::write_json(&folder.join("saved.json"), &saved)?;
     disk::sync_dir(folder)?;
     Ok(saved)
 }
@@ -297,15 +318,17 @@ async fn mark(
     Ok(counts)
 }
 
+/// Makes or empties the table of the places of rows that are kept.
+pub(super) async fn unmark(client: &Client) -> Result<(), Error> {
+    let sql = "create temp table if not exists supa_safe_since (rank int, place tid); \
+        truncate pg_temp.supa_safe_since";
+    Ok(client.batch_execute(sql).await?)
+}
+
 async fn send_places(client: &Client, mut places: std::fs::File) -> Result<(), Error> {
     use std::io::Seek as _;
     places.rewind()?;
-    client
-        .batch_execute(
-            "create temp table if not exists supa_safe_since (rank int, place tid); \
-             truncate pg_temp.supa_safe_since",
-        )
-        .await?;
+    unmark(client).await?;
     let sink = client.copy_in("copy pg_temp.supa_safe_since from stdin").await?;
     let mut sink = std::pin::pin!(sink);
     let mut reader = std::io::BufReader::with_capacity(64 << 10, places);
@@ -319,10 +342,6 @@ async fn send_places(client: &Client, mut places: std::fs::File) -> Result<(), E
     }
     sink.finish().await?;
     Ok(())
-}
-
-fn column_list(columns: &[String]) -> String {
-    columns.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ")
 }
 
 /// Writes the marked rows of the table with this number, synced.
@@ -349,151 +368,9 @@ pub(super) async fn write(
     Ok(file.persist(path)?)
 }
 
-/// How many tables a row needs before it can be there; tables that need each other stop somewhere.
-fn depths(keys: &[ForeignKey]) -> BTreeMap<(String, String), usize> {
-    let pairs: Vec<((String, String), (String, String))> = keys
-        .iter()
-        .filter_map(|key| Some((names::qualified(&key.table)?, names::qualified(&key.refers_to)?)))
-        .filter(|(table, refers_to)| table != refers_to)
-        .collect();
-    let mut depths: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for _ in 0..pairs.len() {
-        let mut is_done = true;
-        for (table, refers_to) in &pairs {
-            let below = depths.get(refers_to).copied().unwrap_or_default() + 1;
-            let own = depths.entry(table.clone()).or_default();
-            if *own < below && below <= pairs.len() {
-                (*own, is_done) = (below, false);
-            }
-        }
-        if is_done {
-            break;
-        }
-    }
-    depths
-}
-
-/// Statements for `psql` that move the sequences of a table past its rows.
-fn move_sequences(table: &str) -> String {
-    let literal = table.replace('\'', "''");
-    format!(
-        "select format('select setval(%L, greatest((select last_value from %s), (select max(%I) from %s)))', \
-         s.sequence, s.sequence, s.attname, '{literal}')\n\
-         from (select attname, pg_get_serial_sequence('{literal}', attname) as sequence from pg_attribute\n\
-         where attrelid = '{literal}'::regclass and attnum > 0 and not attisdropped) s\n\
-         where s.sequence is not null \\gexec\n"
-    )
-}
-
-/// A script for `psql` that loads the kept rows where their keys are free.
-fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey]) -> String {
-    let head = "-- Loads the rows that were written between the snapshot and the rollback, where their keys are free.\n\
-        -- Run it in this folder: psql <url> -f load.sql\n\\set ON_ERROR_STOP on\nbegin;\n";
-    let table_of =
-        |saved: &Saved| doomed.iter().find(|table| qualified(&table.schema, &table.name) == saved.table);
-    let load = |saved: &Saved| {
-        let table = table_of(saved)?;
-        let Some((schema, bare, recorded)) = &table.recorded else {
-            return Some(format!(
-                "\n-- {}: {} rows in {}, and no table\n",
-                saved.table, saved.rows, saved.file
-            ));
-        };
-        // The rows have the columns of the table that went, and go into the one that came back.
-        let pairs = pairs(&table.columns, recorded);
-        let name = format!("{}.{}", quote_identifier(schema), quote_identifier(bare));
-        let quoted = |columns: &mut dyn Iterator<Item = &str>| -> Vec<String> {
-            columns.map(quote_identifier).collect()
-        };
-        let here = quoted(&mut pairs.iter().map(|(live, _)| *live));
-        let there = quoted(&mut pairs.iter().map(|(_, recorded)| *recorded));
-        let shape: Vec<String> =
-            here.iter().zip(&there).map(|(here, there)| format!("{there} as {here}")).collect();
-        let more = table.columns.iter().filter(|column| !pairs.iter().any(|(live, _)| live == column));
-        let more: Vec<String> = more
-            .map(|column| format!("alter table saved add column {} text;\n", quote_identifier(column)))
-            .collect();
-        let more = more.concat();
-        // Without a key a row of a user's cannot be told from one that the push wrote over. Nobody but
-        // the owner reads the other table.
-        let (target, note) = if table.has_key {
-            (name.clone(), String::new())
-        } else {
-            let aside =
-                format!("{}.{}", quote_identifier(schema), quote_identifier(&format!("since_{bare}")));
-            let note = format!(
-                "-- The table has no key: rows of users and rows that the push wrote over go into {aside}.\n\
-                 create table {aside} (like {name});\nalter table {aside} enable row level security;\n"
-            );
-            (aside, note)
-        };
-        Some(format!(
-            "\n-- {}: {} rows\n{note}create temp table saved as select {} from {name} with no data;\n{more}\
-             \\copy saved ({}) from '{}' with (format csv, header)\n\
-             insert into {target} ({}) overriding system value select {} from saved on conflict do nothing;\n\
-             drop table saved;\n{}",
-            saved.table,
-            saved.rows,
-            shape.join(", "),
-            column_list(&table.columns),
-            saved.file,
-            there.join(", "),
-            here.join(", "),
-            if table.has_key { move_sequences(&name) } else { String::new() }
-        ))
-    };
-    let depths = depths(keys);
-    let depth = |saved: &&Saved| {
-        let (schema, name, _) = table_of(saved)?.recorded.as_ref()?;
-        depths.get(&(schema.clone(), name.clone())).copied()
-    };
-    let mut in_order: Vec<&Saved> = saved.iter().collect();
-    in_order.sort_by_key(depth);
-    let loads: Vec<String> = in_order.into_iter().filter_map(load).collect();
-    format!("{head}{}\ncommit;\n", loads.concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_of_a_table_without_a_key_are_loaded_beside_it() {
-        let table = |has_key| Doomed {
-            schema: "public".to_owned(),
-            name: "log".to_owned(),
-            columns: vec!["a".to_owned()],
-            recorded: Some(("public".to_owned(), "log".to_owned(), vec!["a".to_owned()])),
-            has_key,
-            primary_key: Vec::new(),
-        };
-        let saved = [Saved { table: "public.log".to_owned(), rows: 1, file: "0001.csv".to_owned() }];
-        let into = |has_key| {
-            let script = load_script(&[table(has_key)], &saved, &[]);
-            let line = script.lines().find(|line| line.starts_with("insert into")).unwrap();
-            line.split(" (").next().unwrap().to_owned()
-        };
-        assert_eq!(
-            [into(true), into(false)],
-            ["insert into \"public\".\"log\"", "insert into \"public\".\"since_log\""]
-        );
-    }
-
-    #[test]
-    fn what_others_refer_to_is_loaded_before_them() {
-        let key = |table: &str, refers_to: &str| ForeignKey {
-            table: table.to_owned(),
-            columns: Vec::new(),
-            refers_to: refers_to.to_owned(),
-            key: Vec::new(),
-            on_delete: crate::rollback::keys::OnDelete::Remove,
-            is_valid: true,
-        };
-        let keys = [key("public.a", "public.b"), key("public.b", "public.c"), key("public.a", "public.a")];
-        let depths = depths(&keys);
-        let depth = |name: &str| depths.get(&("public".to_owned(), name.to_owned())).copied();
-        assert_eq!([depth("a"), depth("b"), depth("c")], [Some(2), Some(1), None]);
-    }
 
     #[test]
     fn columns_are_paired_by_name_and_then_in_order() {

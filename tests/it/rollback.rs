@@ -1,5 +1,6 @@
 //! The way back: what a migration did is undone, exactly, and what users did since is kept.
 
+mod accounts;
 mod foreseen;
 mod mappings;
 mod meanwhile;
@@ -108,7 +109,6 @@ impl Base {
         tables: &[&str],
         ids: &Translation,
     ) -> Result<Proved, Error> {
-        let tables: Vec<String> = tables.iter().map(|table| (*table).to_owned()).collect();
         self.with_task(mode, tables, ids, |task| session.bring_back(task))
     }
 
@@ -127,6 +127,7 @@ impl Base {
         ids: &Translation,
         act: impl FnOnce(&Task<'_>) -> T,
     ) -> T {
+        let tables: Vec<String> = tables.iter().map(|table| (*table).to_owned()).collect();
         act(&Task {
             snapshot: &self.snapshot,
             mode,

@@ -1,20 +1,29 @@
--- Rows of accounts that are not as they were when measuring began; a column that came since is no change.
+-- Rows of accounts that are not as they were when measuring began, by what happened to them; a column that
+-- came since is no change. Of more than $1 rows that changed alike the ids are not told.
 with found as (
     select name, id, was.content as before, now.content as after
     from supa_safe_rehearsal.managed was
     full join supa_safe_rehearsal.managed_rows() now using (name, id)
     where was.content is distinct from now.content
+), told as (
+    select f.name, f.id,
+        case when f.after is null then 'gone' when f.before is null then 'added' else 'changed' end as what,
+        array(
+            select k.name
+            from jsonb_object_keys(f.before) k (name)
+            where f.after is not null and f.before -> k.name is distinct from f.after -> k.name
+            order by 1
+        ) as columns
+    from found f
 )
-select f.name,
-    coalesce(array_agg(f.id order by f.id) filter (where f.after is null), '{}') as gone,
-    coalesce(array_agg(f.id order by f.id) filter (where f.before is null), '{}') as added,
-    array(
-        select distinct k.name
-        from found c
-        cross join lateral jsonb_object_keys(c.before) k (name)
-        where c.name = f.name and c.after is not null and c.before -> k.name is distinct from c.after -> k.name
-        order by 1
-    ) as columns
-from found f
-group by f.name
-order by f.name desc
+select name, what, columns,
+    case when what <> 'changed' or count(*) <= $1 then array_agg(id order by id) end,
+    (
+        select to_jsonb(max((m.content ->> 'created_at')::timestamptz)) #>> '{}'
+        from supa_safe_rehearsal.managed m
+        where m.name = told.name
+    )
+from told
+where what <> 'changed' or columns <> '{}'
+group by name, what, columns
+order by name desc, what, columns

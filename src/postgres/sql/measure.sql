@@ -102,7 +102,7 @@ language plpgsql set search_path = ''
 as $$
 begin
     for name in
-        select t.name from pg_catalog.unnest(array['auth.users', 'auth.identities']) t (name)
+        select t.name from pg_catalog.unnest(array['auth.users', 'auth.mfa_factors', 'auth.identities']) t (name)
         where pg_catalog.to_regclass(t.name) is not null
     loop
         return query execute pg_catalog.format(

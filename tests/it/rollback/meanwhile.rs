@@ -6,7 +6,7 @@ use serde_json::json;
 use snapbox::{assert_data_eq, str};
 use supa_safe::effect::Besides;
 use supa_safe::left_out::LeftOut;
-use supa_safe::rollback::{Error, Mode, Proved, Task};
+use supa_safe::rollback::{Error, Mode, PATIENCE, Proved, Task};
 use supa_safe::salvage::{self, Saved};
 
 fn base(sql: &str) -> Base {
@@ -29,6 +29,7 @@ fn foreseen(base: &Base, tables: &[&str], storage: Option<&Saved>, mode: Mode) -
         left_out: &LeftOut::default(),
         translation: &ids,
         storage,
+        patience: PATIENCE,
         keep_in: None,
     };
     let outcome = session.bring_back(&task);

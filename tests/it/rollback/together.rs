@@ -83,9 +83,12 @@ fn all_damages_of_one_push_on_17() {
 /// Accounts that are there when the snapshot is taken: changed, deleted by the push, deleted since.
 const ACCOUNTS: &str = "create table public.profiles (id uuid primary key references auth.users on delete cascade, name text);
     insert into auth.users (id, email, raw_user_meta_data, last_sign_in_at)
-        select ('00000000-0000-0000-0000-00000000000' || n)::uuid, n || '@x.y', '{\"plan\": \"free\"}', '2026-01-01' from generate_series(1, 4) n;
+        select ('00000000-0000-0000-0000-00000000000' || n)::uuid, n || '@x.y', '{\"plan\": \"free\"}', '2026-01-01' from generate_series(1, 5) n;
     insert into auth.identities (provider_id, user_id, identity_data, provider)
-        select n, ('00000000-0000-0000-0000-00000000000' || n)::uuid, '{}', 'email' from generate_series(1, 4) n;
+        select n, ('00000000-0000-0000-0000-00000000000' || n)::uuid, '{}', 'email' from generate_series(1, 5) n;
+    update auth.users set raw_user_meta_data = '{\"plan\": \"paid\"}' where email = '5@x.y';
+    insert into auth.mfa_factors (id, user_id, factor_type, status, created_at, updated_at)
+        select id, id, 'totp', 'verified', now(), now() from auth.users where email < '4';
     insert into public.profiles select id, email from auth.users";
 const ON_ACCOUNTS: &str = "update auth.users set raw_user_meta_data = '{\"plan\": \"paid\"}';
     delete from auth.users where email = '2@x.y';
@@ -96,10 +99,14 @@ fn accounts_that_the_push_wrote_go_back_and_the_others_go_on() {
     let world = World::hosted(&[("20260101000000_accounts", ON_ACCOUNTS)]);
     world.sql(ADMIN, ACCOUNTS);
     world.sql(ADMIN, "alter table public.profiles owner to postgres");
-    // The second push leans on the first snapshot too: who came in between is not taken for the push's.
-    for (mode, new) in [("touched", "new@x.y|~|~"), ("whole", r#"new@x.y|{"plan": "paid"}|~"#)] {
+    // The second push leans on the first snapshot too: who came in between is not taken for the push's, and
+    // it writes over what the fifth one wrote, whose plan the first push left as it was.
+    let paid = r#"{"plan": "paid"}"#;
+    for (mode, new, fifth) in [("touched", "~", "{}"), ("whole", paid, paid)] {
         drop(world.migrate(&[]).exits(0));
-        // One signs in, one leaves, one comes.
+        // One signs in, one leaves, one comes, and one changes something.
+        let change = "update auth.users set raw_user_meta_data = '{}' where email = '5@x.y'";
+        world.sql(ADMIN, if mode == "touched" { change } else { "" });
         world.sql(
             ADMIN,
             "update auth.users set last_sign_in_at = '2026-02-02' where email = '1@x.y';
@@ -115,13 +122,15 @@ fn accounts_that_the_push_wrote_go_back_and_the_others_go_on() {
                 r#"1@x.y|{"plan": "free"}|2026-02-02"#,
                 r#"2@x.y|{"plan": "free"}|2026-01-01"#,
                 r#"4@x.y|{"plan": "free"}|2026-01-01"#,
-                new,
+                &format!("5@x.y|{fifth}|2026-01-01"),
+                &format!("new@x.y|{new}|~"),
             ],
             "{mode}: {ran}"
         );
         let others = |sql: &str| world.sql(OWNER, sql).join(" ");
-        assert_eq!(others("select provider_id from auth.identities order by 1"), "1 2 4");
-        assert_eq!(others("select name from public.profiles order by 1"), "1@x.y 2@x.y 4@x.y new");
+        assert_eq!(others("select provider_id from auth.identities order by 1"), "1 2 4 5");
+        assert_eq!(others("select right(id::text, 1) from auth.mfa_factors order by 1"), "1 2");
+        assert_eq!(others("select name from public.profiles order by 1"), "1@x.y 2@x.y 4@x.y 5@x.y new");
     }
 }
 
