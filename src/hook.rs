@@ -8,7 +8,7 @@ mod manager;
 mod push;
 
 pub use manager::{LINE, Manager};
-pub use push::{Behind, Carried, Line, MIGRATIONS, Watched, carried, parse};
+pub use push::{Behind, Carried, LINKS, Line, MIGRATIONS, Watched, carried, parse, root_of_link};
 
 use crate::disk;
 use crate::proc::{self, shell_word};

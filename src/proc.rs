@@ -417,7 +417,8 @@ impl Running {
         self.guard.handle = None;
     }
 
-    fn wait_now(mut self) -> Result<Output, Error> {
+    /// [`Running::wait`] for a short program, on this thread and without a runtime.
+    pub fn wait_now(mut self) -> Result<Output, Error> {
         let lost = |source| Error::Lost { shown: self.shown.clone(), source };
         let handle = self.guard.handle.as_ref().ok_or_else(|| lost(io::ErrorKind::NotFound.into()))?;
         let ended = handle.wait().map_err(lost)?.status.into();

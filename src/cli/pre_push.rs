@@ -12,21 +12,20 @@ use super::prepare;
 use super::signals::Signals;
 use super::{Setting, fail};
 use crate::config::{self, Config, Flags};
+use crate::disk;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen::Project;
-use crate::hook::{self, Behind, Carried, MIGRATIONS, Watched};
+use crate::hook::{self, Behind, Carried, LINKS, Line, MIGRATIONS, Watched};
 use crate::policy::{Rule, judge as judge_facts};
 use crate::tools::git::Git;
 use crate::ui::{Json, Summary};
-use std::collections::BTreeMap;
+use fs_err as fs;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 /// How a policy file is found among the tracked ones.
 const POLICIES: &str = "**/supabase/supa-safe.toml";
-/// How links that lead to migrations are found among them.
-const LINKS: [&str; 2] = ["**/supabase", "**/supabase/migrations"];
 /// What a person may always do; said when nobody could judge.
 const NO_VERIFY: &str = "`git push --no-verify` skips every hook, and nothing is judged; that is your choice";
 /// The one command after which the push goes through.
@@ -37,7 +36,6 @@ const REHEARSE: &str =
 pub(super) struct Pushed {
     git: Git,
     top: Option<PathBuf>,
-    behind: Vec<Behind>,
     carried: Vec<Carried>,
 }
 
@@ -47,8 +45,8 @@ pub(super) fn look(setting: &Setting) -> Result<Option<Pushed>, Failure> {
     let lines = hook::parse(&git_says()?).map_err(|error| failed(&error))?;
     let git = Git::inherited(setting.surroundings.env(), &setting.surroundings.cwd)
         .map_err(|error| failed(&error))?;
-    let top = git.top_level().map_err(|error| failed(&error))?;
-    let watched = watched(setting, &git, top.as_deref())?;
+    let (top, head) = git.checked_out().map_err(|error| failed(&error))?.unzip();
+    let watched = watched(setting, &git, &lines, (top.as_deref(), head.flatten()))?;
     let mut carried = hook::carried(&git, &lines, &watched).map_err(|error| failed(&error))?;
     if let Some(dir) = &setting.global.workdir {
         let meant = setting.surroundings.cwd.join(dir);
@@ -61,7 +59,7 @@ pub(super) fn look(setting: &Setting) -> Result<Option<Pushed>, Failure> {
         }
         return Ok(None);
     }
-    Ok(Some(Pushed { git, top, behind: watched.behind, carried }))
+    Ok(Some(Pushed { git, top, carried }))
 }
 
 /// What git says on stdin.
@@ -80,13 +78,18 @@ fn git_says() -> Result<String, Failure> {
 }
 
 fn same_folder(left: &Path, right: &Path) -> bool {
-    let real = |path: &Path| fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     real(left) == real(right)
 }
 
 /// The branches that the policies of the work tree list: the tracked ones, and one at the usual place
-/// that nobody committed yet.
-fn watched(setting: &Setting, git: &Git, top: Option<&Path>) -> Result<Watched, Failure> {
+/// that nobody committed yet. What is not checked out is listed with them, so that git is asked once.
+fn watched(
+    setting: &Setting,
+    git: &Git,
+    pushed: &[Line],
+    (top, head): (Option<&Path>, Option<String>),
+) -> Result<Watched, Failure> {
     let branches = |supabase_dir: Option<&Path>| {
         let flags = Flags { config: setting.global.config.clone(), ..Flags::default() };
         let config = Config::load(&setting.surroundings, flags, supabase_dir);
@@ -96,17 +99,23 @@ fn watched(setting: &Setting, git: &Git, top: Option<&Path>) -> Result<Watched, 
                 .hint(NO_VERIFY)
         })
     };
-    let mut watched = Watched { default: branches(None)?, own: BTreeMap::new(), behind: Vec::new() };
+    let mut watched = Watched { default: branches(None)?, head, ..Watched::default() };
     let Some(top) = top else { return Ok(watched) };
+    let mut elsewhere = pushed.iter().filter_map(|line| line.to_branch().map(|(commit, _)| commit));
+    let elsewhere = elsewhere.find(|commit| watched.head.as_deref() != Some(commit));
     let [folder, migrations] = LINKS;
-    let tracked = git.tracked(&[POLICIES, folder, migrations]).map_err(fail::failed(Exit::Error))?;
-    let (links, files): (Vec<_>, Vec<_>) = tracked.into_iter().partition(|(_, is_link)| *is_link);
-    watched.behind = links.into_iter().filter_map(|(link, _)| behind(top, link)).collect();
+    let tracked =
+        git.tracked(&[POLICIES, folder, migrations], elsewhere).map_err(fail::failed(Exit::Error))?;
+    let is_policy = |path: &String| path.ends_with(config::FILE);
+    let parts = tracked.map(|tracked| tracked.into_iter().partition::<Vec<_>, _>(is_policy));
+    let (mut files, links) = parts.unzip();
+    watched.behind = links.iter().flatten().filter_map(|link| behind(top, link)).collect();
+    watched.links.extend(elsewhere.map(|commit| (commit.to_owned(), links)));
     if setting.global.config.is_some() {
         return Ok(watched);
     }
     let usual = format!("supabase/{}", config::FILE);
-    let mut files: Vec<String> = files.into_iter().map(|(file, _)| file).collect();
+    let files = files.get_or_insert_default();
     // Behind a link git tracks no policy file under this name.
     files.extend(watched.behind.iter().map(|one| Path::new(&one.root).join(&usual).display().to_string()));
     files.push(usual.clone());
@@ -118,17 +127,12 @@ fn watched(setting: &Setting, git: &Git, top: Option<&Path>) -> Result<Watched, 
 }
 
 /// Where migrations behind a tracked link are, when they are in this work tree.
-fn behind(top: &Path, link: String) -> Option<Behind> {
-    let project = link.strip_suffix("/migrations").unwrap_or(&link).strip_suffix("supabase")?;
-    let root = project.trim_end_matches('/').to_owned();
-    let within = fs_err::canonicalize(top).ok()?;
-    let real = |path: &str| {
-        let path = fs_err::canonicalize(top.join(&root).join(path)).ok()?;
-        let path = path.strip_prefix(&within).ok()?.display().to_string();
-        (!path.is_empty()).then_some(path)
-    };
-    let (folder, supabase_dir) = (real(MIGRATIONS)?, real("supabase")?);
-    Some(Behind { root, link, folder, supabase_dir })
+fn behind(top: &Path, link: &str) -> Option<Behind> {
+    let root = hook::root_of_link(link).filter(|_| top.join(link).is_symlink())?;
+    let within = fs::canonicalize(top).ok()?;
+    let folder = fs::canonicalize(top.join(root).join(MIGRATIONS)).ok()?;
+    let folder = folder.strip_prefix(&within).ok()?.display().to_string();
+    (!folder.is_empty()).then(|| Behind { root: root.to_owned(), folder })
 }
 
 /// Judges every project that the push changes; the first refusal ends it.
@@ -171,28 +175,59 @@ async fn judge_one(
 ) -> Result<Exit, Failure> {
     let checked_out = tempfile::tempdir().map_err(fail::failed(Exit::Error))?;
     let files = checked_out.path().join("files");
-    crate::disk::make_private_dir(&files).map_err(fail::failed(Exit::Error))?;
-    // Of a project behind links, the links themselves, and where they lead.
-    let mut below = vec![Path::new(&carried.root).join("supabase").display().to_string()];
-    for one in pushed.behind.iter().filter(|one| one.root == carried.root) {
-        below.extend([one.supabase_dir.clone(), one.folder.clone()]);
-    }
+    disk::make_private_dir(&files).map_err(fail::failed(Exit::Error))?;
+    let supabase_dir = Path::new(&carried.root).join("supabase").display().to_string();
     pushed
         .git
-        .check_out(&carried.commit, &below, &files, &checked_out.path().join("index"))
+        .check_out(&carried.commit, &supabase_dir, &files, &checked_out.path().join("index"))
         .map_err(fail::failed(Exit::Error))?;
-    // A push that takes a whole project away leaves nothing that could reach a target.
-    let Ok(project) = Project::find(Some(&files.join(&carried.root)), &files) else { return Ok(Exit::Done) };
     let here = pushed.top.as_ref().map(|top| top.join(&carried.root));
-    let here = here.filter(|here| Project::find(Some(here), here).is_ok());
+    let here = here.and_then(|here| Project::find(Some(&here), &here).ok());
+    let Some(project) = project(&files.join(&carried.root), here.as_ref())? else {
+        return gone(carried);
+    };
     let mut setting = setting.clone();
-    setting.global.workdir = Some(here.unwrap_or_else(|| project.root.clone()));
+    setting.global.workdir = Some(here.map_or_else(|| project.root.clone(), |here| here.root));
     let opened = open::open(&setting, &args.target, args.max_age, signals).await?;
     let outcome = signals.guard(judge_files(&setting, &opened, args, project)).await;
     // A script gets one last line for all projects.
     setting.global.json &= last || outcome.is_err();
     setting.global.quiet = true;
     opened.close(&setting, outcome).await
+}
+
+/// The project as the push would leave it. A commit without a configuration is judged with that of the work
+/// tree, and where that has none either, by the files alone. None when neither configuration nor migrations
+/// are left.
+fn project(root: &Path, here: Option<&Project>) -> Result<Option<Project>, Failure> {
+    if let Ok(project) = Project::find(Some(root), root) {
+        return Ok(Some(project));
+    }
+    if fs::symlink_metadata(root.join(MIGRATIONS.trim_end_matches('/'))).is_err() {
+        return Ok(None);
+    }
+    let supabase_dir = root.join("supabase");
+    let committed_none = |name: &Path, text: &[u8]| disk::write(&supabase_dir.join(name), text);
+    let configs = here.map(Project::config_files).unwrap_or_default();
+    for config in &configs {
+        let name = Path::new(config.file_name().unwrap_or_default());
+        let written = fs::read(config).and_then(|text| committed_none(name, &text));
+        written.map_err(fail::failed(Exit::Error))?;
+    }
+    if configs.is_empty() {
+        committed_none(Path::new("config.toml"), b"").map_err(fail::failed(Exit::Error))?;
+    }
+    Ok(Some(Project { root: root.to_owned(), supabase_dir }))
+}
+
+/// A push that takes a whole project away leaves nothing that could reach a target.
+fn gone(carried: &Carried) -> Result<Exit, Failure> {
+    if carried.root.contains(char::REPLACEMENT_CHARACTER) {
+        let chain = format!("the folder `{}` has a name that is not UTF-8", carried.root);
+        return Err(Failure::message(Exit::Error, chain)
+            .detail("its migrations cannot be read under this name, so nobody judged them"));
+    }
+    Ok(Exit::Done)
 }
 
 /// The judge of `check`, but for other sessions on the target: nothing happens there now.

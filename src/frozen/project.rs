@@ -32,7 +32,8 @@ impl Project {
             .ok_or(Error::NoProject { start, upward: workdir.is_none() })
     }
 
-    fn config_files(&self) -> Vec<PathBuf> {
+    /// The configuration files that are there.
+    pub fn config_files(&self) -> Vec<PathBuf> {
         let names = JSON_NAMES.iter().chain(&["config.toml"]);
         names.map(|name| self.supabase_dir.join(name)).filter(|path| path.is_file()).collect()
     }

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const MIGRATIONS: &str = "supabase/migrations/";
 /// What counts as a change of them.
 const CHANGES: &str = "**/supabase/migrations/**";
+/// How links that lead to migrations are found.
+pub const LINKS: [&str; 2] = ["**/supabase", "**/supabase/migrations"];
 /// How a reference to a branch begins.
 const HEADS: &str = "refs/heads/";
 
@@ -22,6 +24,13 @@ pub struct Line {
     pub remote_ref: String,
     /// What it is there; none when it is new.
     pub replaces: Option<String>,
+}
+
+impl Line {
+    /// The commit, and the branch of the remote that it is pushed to; none when it is no push to a branch.
+    pub fn to_branch(&self) -> Option<(&str, &str)> {
+        self.commit.as_deref().zip(self.remote_ref.strip_prefix(HEADS))
+    }
 }
 
 /// A project whose migrations a push changes.
@@ -68,17 +77,13 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// A folder of migrations that stands elsewhere in the repository, behind links.
+/// A folder of migrations that stands elsewhere in the work tree, behind links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behind {
     /// The project's folder from the top of the work tree.
     pub root: String,
-    /// The link: `supabase`, or its `migrations`.
-    pub link: String,
     /// Where the migrations really are.
     pub folder: String,
-    /// Where the `supabase` folder really is.
-    pub supabase_dir: String,
 }
 
 /// Which branches count for which project.
@@ -88,8 +93,12 @@ pub struct Watched {
     pub default: Vec<String>,
     /// By the project's folder from the top of the work tree.
     pub own: BTreeMap<String, Vec<String>>,
-    /// Migrations behind links.
+    /// The commit that is checked out.
+    pub head: Option<String>,
+    /// Migrations behind links of the work tree.
     pub behind: Vec<Behind>,
+    /// By a commit that is not checked out: what may be links to migrations there; none when nobody can list it.
+    pub links: BTreeMap<String, Option<Vec<String>>>,
 }
 
 impl Watched {
@@ -97,18 +106,28 @@ impl Watched {
         self.own.get(root).unwrap_or(&self.default)
     }
 
-    /// The projects that a changed path belongs to.
-    fn roots_of<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
-        let is_below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        let behind = self.behind.iter().filter(move |one| path == one.link || is_below(&one.folder));
-        root_of(path).into_iter().chain(behind.map(|one| one.root.as_str()))
-    }
-
     /// Every list that holds a branch, once.
     fn lists_with(&self, branch: &str) -> BTreeSet<&[String]> {
         let all = self.own.values().chain([&self.default]);
         all.map(Vec::as_slice).filter(|list| watches(list, branch)).collect()
     }
+
+    /// Links of the work tree say nothing of another commit.
+    fn behind(&self, commit: &str) -> &[Behind] {
+        if self.is_checked_out(commit) { &self.behind } else { &[] }
+    }
+
+    fn is_checked_out(&self, commit: &str) -> bool {
+        self.head.as_deref() == Some(commit)
+    }
+}
+
+/// The projects that a changed path belongs to.
+fn roots_of<'a>((path, is_link): &'a (String, bool), behind: &'a [Behind]) -> impl Iterator<Item = &'a str> {
+    let is_below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    let behind = behind.iter().filter(move |one| is_below(&one.folder)).map(|one| one.root.as_str());
+    let linked = if *is_link { root_of_link(path) } else { None };
+    root_of(path).or(linked).into_iter().chain(behind)
 }
 
 /// The projects whose migrations these lines change, on branches that count for them.
@@ -120,18 +139,20 @@ impl Watched {
 pub fn carried(git: &Git, lines: &[Line], watched: &Watched) -> Result<Vec<Carried>, proc::Error> {
     let mut found = BTreeSet::new();
     for line in lines {
-        let (Some(commit), Some(branch)) = (&line.commit, line.remote_ref.strip_prefix(HEADS)) else {
-            continue;
-        };
+        let Some((commit, branch)) = line.to_branch() else { continue };
         let lists = watched.lists_with(branch);
         if lists.is_empty() {
             continue;
         }
-        let changes = changes(git, line.replaces.as_deref(), commit, watched)?;
-        let roots: BTreeSet<&str> = changes.iter().flat_map(|path| watched.roots_of(path)).collect();
+        let changes = changes(git, line.replaces.as_deref(), commit, watched.behind(commit))?;
+        let roots = changes.iter().flat_map(|change| roots_of(change, watched.behind(commit)));
+        let mut roots: BTreeSet<String> = roots.map(str::to_owned).collect();
+        if !watched.is_checked_out(commit) {
+            roots.extend(changed_behind_links(git, line.replaces.as_deref(), commit, watched)?);
+        }
         found.extend(roots.into_iter().filter(|root| lists.contains(watched.of(root))).map(|root| Carried {
-            root: root.to_owned(),
-            commit: commit.clone(),
+            root,
+            commit: commit.to_owned(),
             branch: branch.to_owned(),
         }));
     }
@@ -142,21 +163,59 @@ fn changes(
     git: &Git,
     base: Option<&str>,
     commit: &str,
-    watched: &Watched,
-) -> Result<Vec<String>, proc::Error> {
-    let below: Vec<&str> =
-        watched.behind.iter().flat_map(|one| [one.link.as_str(), one.folder.as_str()]).collect();
+    behind: &[Behind],
+) -> Result<Vec<(String, bool)>, proc::Error> {
+    let [folder, migrations] = LINKS;
+    let patterns = [CHANGES, folder, migrations];
+    let below: Vec<&str> = behind.iter().map(|one| one.folder.as_str()).collect();
     if let Some(base) = base
-        && let Some(changed) = git.changed([base, commit], CHANGES, &below)?
+        && let Some(changed) = git.changed([base, commit], &patterns, &below)?
     {
         return Ok(changed);
     }
     let nothing = git.empty_tree()?;
-    git.changed([&nothing, commit], CHANGES, &below)?.ok_or_else(|| proc::Error::Failed {
+    git.changed([&nothing, commit], &patterns, &below)?.ok_or_else(|| proc::Error::Failed {
         shown: format!("git diff-tree {nothing} {commit}"),
         ended: proc::Ended::Code(128),
         tail: String::new(),
     })
+}
+
+/// Projects of a commit that is not checked out, in which other migrations stand behind links than in what
+/// the push replaces.
+fn changed_behind_links(
+    git: &Git,
+    base: Option<&str>,
+    commit: &str,
+    watched: &Watched,
+) -> Result<Vec<String>, proc::Error> {
+    let links = match watched.links.get(commit) {
+        Some(known) => known.clone(),
+        None => git.tracked(&LINKS, Some(commit))?,
+    };
+    // Where nobody can list a commit, in a bare repository, the usual place is asked for.
+    let links = links.unwrap_or_else(|| vec!["supabase".to_owned()]);
+    let roots: BTreeSet<&str> = links.iter().filter_map(|link| root_of_link(link)).collect();
+    if roots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folder = MIGRATIONS.trim_end_matches('/');
+    let at = |tree: &str, root: &str| match root {
+        "" => format!("{tree}:{folder}"),
+        root => format!("{tree}:{root}/{folder}"),
+    };
+    let trees: Vec<&str> = [commit].into_iter().chain(base).collect();
+    let asked: Vec<String> = roots.iter().flat_map(|root| trees.iter().map(|tree| at(tree, root))).collect();
+    let found = git.led_to(&asked)?;
+    let differs = |sides: &[Option<String>]| sides.first() != sides.get(1).or(Some(&None));
+    let pairs = roots.into_iter().zip(found.chunks(trees.len()));
+    Ok(pairs.filter(|(_, sides)| differs(sides)).map(|(root, _)| root.to_owned()).collect())
+}
+
+/// The folder of the project whose migrations a link leads to, by the link's path.
+pub fn root_of_link(path: &str) -> Option<&str> {
+    let project = path.strip_suffix("/migrations").unwrap_or(path).strip_suffix("supabase")?;
+    if project.is_empty() { Some(project) } else { project.strip_suffix('/') }
 }
 
 /// The folder of the project that a migration belongs to, by its path alone.
@@ -221,6 +280,14 @@ mod tests {
             ("mysupabase/supabase/migrations/x", "mysupabase"),
         ] {
             assert_eq!(root_of(path), Some(root), "{path}");
+        }
+        for (path, root) in [
+            ("supabase", Some("")),
+            ("apps/web/supabase/migrations", Some("apps/web")),
+            ("mysupabase", None),
+            ("supabase/migrations.sql", None),
+        ] {
+            assert_eq!(root_of_link(path), root, "{path}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! about the repository that git itself works on. [`Git::at`] clears them: it is about a folder.
 //! Nothing here fetches, takes an optional lock, or asks.
 
+mod links;
 mod revision;
 
 pub use revision::Revision;
@@ -11,6 +12,7 @@ pub use revision::Revision;
 use crate::proc::{self, Cmd, Output};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Variables that bind git to one repository (`git rev-parse --local-env-vars`, git 2.47).
@@ -92,6 +94,21 @@ impl Git {
         Ok(output.ended.is_success().then(|| PathBuf::from(line(&output))))
     }
 
+    /// The top of the work tree, and the commit that is checked out there, if there is one yet; none in a
+    /// bare repository.
+    pub fn checked_out(&self) -> Result<Option<(PathBuf, Option<String>)>, proc::Error> {
+        let cmd = self.cmd().args(["rev-parse", "--show-toplevel", "--revs-only", "HEAD"]);
+        let output = cmd.run_now_unchecked()?;
+        if !output.ended.is_success() {
+            return Ok(None);
+        }
+        let printed = line(&output);
+        Ok(Some(match printed.rsplit_once('\n') {
+            Some((top, head)) => (PathBuf::from(top), Some(head.to_owned())),
+            None => (PathBuf::from(printed), None),
+        }))
+    }
+
     /// The folder that all work trees of the repository share.
     pub fn common_dir(&self) -> Result<PathBuf, proc::Error> {
         let output = self.cmd().args(["rev-parse", "--git-common-dir"]).run_now()?;
@@ -111,18 +128,17 @@ impl Git {
         Ok(output.ended.is_success().then(|| line(&output)))
     }
 
-    /// Tracked files that match one of the patterns, from the top of the work tree, and whether each is a
-    /// link; none in a bare repository.
-    pub fn tracked(&self, patterns: &[&str]) -> Result<Vec<(String, bool)>, proc::Error> {
-        let cmd = self.cmd().args(["ls-files", "--stage", "-z", "--full-name", "--"]);
+    /// Tracked files and links that match one of the patterns, from the top of the work tree, and those of a
+    /// commit besides; none in a bare repository.
+    pub fn tracked(
+        &self,
+        patterns: &[&str],
+        commit: Option<&str>,
+    ) -> Result<Option<Vec<String>>, proc::Error> {
+        let cmd = self.cmd().args(["ls-files", "-z", "--full-name"]);
+        let cmd = cmd.args(commit.map(|commit| format!("--with-tree={commit}"))).arg("--");
         let output = cmd.args(patterns.iter().map(|pattern| magic(pattern))).run_now_unchecked()?;
-        let entries = if output.ended.is_success() { names(&output) } else { Vec::new() };
-        // `<mode> <object> <stage>`, a tab, and the path.
-        let entry = |text: &String| {
-            let (about, path) = text.split_once('\t')?;
-            Some((path.to_owned(), about.starts_with(LINK)))
-        };
-        Ok(entries.iter().filter_map(entry).collect())
+        Ok(output.ended.is_success().then(|| names(&output)))
     }
 
     /// The tree without files, whose name depends on the repository's hash.
@@ -130,59 +146,68 @@ impl Git {
         Ok(line(&self.cmd().args(["hash-object", "-t", "tree", "--stdin"]).run_now()?))
     }
 
-    /// Paths that match the pattern, or are or lie below one of the others, and differ between two trees;
-    /// none when one of the trees is not here.
+    /// Paths that match one of the patterns, or are or lie below one of the others, and differ between two
+    /// trees, and whether each is a link in one of them; none when one of the trees is not here.
     pub fn changed(
         &self,
         [from, to]: [&str; 2],
-        pattern: &str,
+        patterns: &[&str],
         below: &[&str],
-    ) -> Result<Option<Vec<String>>, proc::Error> {
+    ) -> Result<Option<Vec<(String, bool)>>, proc::Error> {
         let cmd = self
             .cmd()
-            .args(["diff-tree", "-r", "-z", "--name-only", "--no-renames", from, to, "--"])
-            .arg(magic(pattern))
+            .args(["diff-tree", "-r", "-z", "--raw", "--no-renames", from, to, "--"])
+            .args(patterns.iter().map(|pattern| magic(pattern)))
             .args(below.iter().map(|path| literal(path)));
         let shown = cmd.to_string();
         let output = cmd.run_now_unchecked()?;
         match output.ended {
-            proc::Ended::Code(0) => Ok(Some(names(&output))),
+            proc::Ended::Code(0) => Ok(Some(changes(&output))),
             proc::Ended::Code(FATAL) => Ok(None),
             ended => Err(proc::Error::Failed { shown, ended, tail: proc::indented_tail(&output.stderr) }),
         }
     }
 
-    /// Writes the files of a commit below folders of it into an empty folder, as a checkout would
-    /// write them; `scratch_index` is a file that does not exist. The work tree and its index stay as
-    /// they are.
+    /// What stands at each path of a tree, written `<tree>:<path>`, when links within the tree are followed;
+    /// of a link that leaves it, where it leads to.
+    pub fn led_to(&self, paths: &[String]) -> Result<Vec<Option<String>>, proc::Error> {
+        let cmd = self.cmd().args(["cat-file", "--batch-check", "--follow-symlinks"]);
+        let output = feed(cmd, paths, "\n")?;
+        Ok(links::answers(&output.stdout))
+    }
+
+    /// Writes a folder of a commit into an empty folder, as a checkout would write it, and what links in it
+    /// lead to within the commit; `scratch_index` is a file that does not exist. The work tree and its index
+    /// stay as they are.
     pub fn check_out(
         &self,
         commit: &str,
-        below: &[String],
+        folder: &str,
         into: &Path,
         scratch_index: &Path,
     ) -> Result<(), proc::Error> {
         let index = scratch_index.display().to_string();
         let work_tree = format!("--work-tree={}", into.display());
-        let cmd = || self.cmd().env("GIT_INDEX_FILE", index.clone()).env("GIT_NO_LAZY_FETCH", "0").dir(into);
         let git_dir = format!("--git-dir={}", self.git_dir()?.display());
-        drop(
-            cmd()
-                .args([&git_dir, &work_tree])
-                .args(["read-tree", "--no-sparse-checkout", commit])
-                .run_now()?,
-        );
-        let listed = cmd()
-            .args([&git_dir, &work_tree])
-            .args(["ls-files", "-z", "--full-name", "--"])
-            .args(below.iter().map(|path| literal(path)));
-        drop(
-            cmd()
-                .args([&git_dir, &work_tree])
-                .args(["checkout-index", "-z", "--stdin"])
-                .input_from(listed)
-                .run_now()?,
-        );
+        let cmd = |args: &[&str]| {
+            let cmd = self.cmd().env("GIT_INDEX_FILE", index.clone()).env("GIT_NO_LAZY_FETCH", "0");
+            cmd.dir(into).args([&git_dir, &work_tree]).args(args)
+        };
+        drop(cmd(&["read-tree", "--no-sparse-checkout", commit]).run_now()?);
+        let entries = names(&cmd(&["ls-files", "--stage", "-z", "--full-name"]).run_now()?);
+        // `<mode> <object> <stage>`, a tab, and the path. A name that is no text cannot be asked for.
+        let link = |entry: String| {
+            let (about, path) = entry.split_once('\t')?;
+            (about.starts_with(LINK) && !path.contains(char::REPLACEMENT_CHARACTER)).then(|| path.to_owned())
+        };
+        let links: Vec<String> = entries.into_iter().filter_map(link).collect();
+        if !links.is_empty() {
+            drop(feed(cmd(&["checkout-index", "-z", "--stdin"]), &links, "\0")?);
+        }
+        let below = links::closure(into, Path::new(folder), &links);
+        let listed = cmd(&["ls-files", "-z", "--full-name", "--"]);
+        let listed = listed.args(below.iter().map(|path| literal(&path.display().to_string())));
+        drop(cmd(&["checkout-index", "-z", "--stdin", "--force"]).input_from(listed).run_now()?);
         Ok(())
     }
 
@@ -209,4 +234,29 @@ fn line(output: &Output) -> String {
 /// Names that end with NUL.
 fn names(output: &Output) -> Vec<String> {
     output.stdout.split('\0').filter(|name| !name.is_empty() && *name != "\n").map(str::to_owned).collect()
+}
+
+/// What `diff-tree --raw -z` prints: `:<mode> <mode> <object> <object> <letter>` and a path, in turn.
+fn changes(output: &Output) -> Vec<(String, bool)> {
+    let mut words = names(output).into_iter();
+    let mut changes = Vec::new();
+    while let (Some(about), Some(path)) = (words.next(), words.next()) {
+        let mut modes = about.trim_start_matches(':').split(' ').take(2);
+        changes.push((path, modes.any(|mode| mode == LINK)));
+    }
+    changes
+}
+
+/// Runs a program that reads these words, each with its end.
+fn feed(cmd: Cmd, words: &[String], end: &str) -> Result<Output, proc::Error> {
+    let shown = cmd.to_string();
+    let (running, mut writer) = cmd.start_held()?;
+    // A program that reads no further has ended, and how it ended says why.
+    drop(words.iter().try_for_each(|word| write!(writer, "{word}{end}")));
+    drop(writer);
+    let output = running.wait_now()?;
+    if output.ended.is_success() {
+        return Ok(output);
+    }
+    Err(proc::Error::Failed { shown, ended: output.ended, tail: proc::indented_tail(&output.stderr) })
 }

@@ -1,6 +1,7 @@
 //! The git pre-push hook, with real git: what it judges, and whose hooks it leaves alone.
 
 mod asked;
+mod layouts;
 mod managers;
 
 use crate::world::{Cli, Major, Ran, World, script};
