@@ -50,7 +50,7 @@ impl Exit {
         (Self::SignInFailed, "the sign-in failed"),
         (Self::DelegateFailed, "supabase failed; the target may have been changed"),
         (Self::PostCheckDiffers, "pushed, and the post-check found a difference"),
-        (Self::RollbackIncomplete, "the rollback is incomplete"),
+        (Self::RollbackIncomplete, "the rollback is incomplete; the message names which half stands"),
         (Self::Interrupted, "interrupted (Ctrl-C); the summary says whether the target was touched"),
         (Self::Terminated, "terminated; the summary says whether the target was touched"),
     ];
