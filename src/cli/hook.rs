@@ -112,7 +112,7 @@ struct Status {
     current_version: u32,
     before: Option<PathBuf>,
     manager: Option<&'static str>,
-    next: Option<&'static str>,
+    next: Option<String>,
 }
 
 fn status(setting: &Setting) -> Result<Exit, Failure> {
@@ -129,7 +129,7 @@ fn status(setting: &Setting) -> Result<Exit, Failure> {
     if let Some(manager) = status.manager {
         text.push_str(&format_line("owner", manager));
     }
-    if let Some(next) = status.next {
+    if let Some(next) = &status.next {
         text.push_str(&format_line("next", next));
     }
     ui::print(&text).map_err(failed(Exit::Error))?;
@@ -142,16 +142,16 @@ fn format_line(name: &str, text: &str) -> String {
 
 fn look(place: &Place) -> std::io::Result<Status> {
     let runs = place.runs()?;
-    let install = "supa-safe hook install";
+    let install = || "supa-safe hook install".to_owned();
     let manager = place.manager();
     // Where a manager owns the hooks, its file is what a person looks into.
     let owner = manager.filter(|_| !matches!(runs, Runs::Ours(_)));
     let idle = owner.filter(|manager| runs != Runs::Caller && manager.calls_us());
     let (state, next) = match runs {
-        Runs::Ours(version) if version < VERSION => ("outdated", Some(install)),
+        Runs::Ours(version) if version < VERSION => ("outdated", Some(install())),
         Runs::Ours(_) | Runs::Caller => ("installed", None),
-        Runs::Foreign if owner.is_none() => ("foreign", Some(install)),
-        Runs::Foreign | Runs::Nothing => ("missing", Some(idle.map_or(install, Manager::start))),
+        Runs::Foreign if owner.is_none() => ("foreign", Some(install())),
+        Runs::Foreign | Runs::Nothing => ("missing", Some(idle.map_or_else(install, Manager::start))),
     };
     let is_ours = |state| matches!(state, State::Installed { before: true, .. });
     Ok(Status {

@@ -1,10 +1,13 @@
 //! Programs that own a repository's hooks, and the line that each needs.
 
+use crate::proc::shell_word;
 use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 /// What a hook has to call.
 pub const LINE: &str = "supa-safe check --pre-push \"$@\"";
+/// husky's folder, unless it was given another.
+const HUSKY: &str = ".husky";
 /// The names under which lefthook looks for its configuration (lefthook's documentation, page
 /// "Configuration", version 2).
 const LEFTHOOK: [&str; 5] = ["yml", "yaml", "toml", "json", "jsonc"];
@@ -12,10 +15,12 @@ const LEFTHOOK: [&str; 5] = ["yml", "yaml", "toml", "json", "jsonc"];
 /// A program that owns a repository's hooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manager {
-    /// husky: one shell file for each hook in `.husky`.
+    /// husky: one shell file for each hook in a folder, `.husky` unless it was given another.
     Husky {
         /// The file for this hook.
         file: PathBuf,
+        /// The folder, from the top of the work tree.
+        folder: PathBuf,
     },
     /// lefthook: one configuration.
     Lefthook {
@@ -27,9 +32,9 @@ pub enum Manager {
 impl Manager {
     /// The one that owns the hooks of a work tree whose hooks stand in this folder.
     pub(super) fn of(top: &Path, hooks_dir: &Path) -> Option<Self> {
-        let husky = top.join(".husky");
-        if hooks_dir.starts_with(&husky) || husky.is_dir() {
-            return Some(Self::Husky { file: husky.join("pre-push") });
+        if let Some(folder) = husky(top, hooks_dir) {
+            let file = top.join(&folder).join("pre-push");
+            return Some(Self::Husky { file, folder });
         }
         let folders = [top.to_owned(), top.join(".config")];
         let names =
@@ -53,7 +58,7 @@ impl Manager {
     /// The file that a person adds to.
     pub fn file(&self) -> &Path {
         match self {
-            Self::Husky { file } | Self::Lefthook { file } => file,
+            Self::Husky { file, .. } | Self::Lefthook { file } => file,
         }
     }
 
@@ -81,18 +86,43 @@ impl Manager {
     /// Whether the hook that git runs is one of this manager's.
     pub(super) fn is_behind(&self, hook: &Path) -> bool {
         match self {
-            Self::Husky { file } => file.parent().is_some_and(|own| hook.starts_with(own)),
+            Self::Husky { file, .. } => file.parent().is_some_and(|own| hook.starts_with(own)),
             Self::Lefthook { .. } => fs::read_to_string(hook).is_ok_and(|text| text.contains("lefthook")),
         }
     }
 
-    /// What makes git run it.
-    pub fn start(&self) -> &'static str {
-        match self {
-            Self::Husky { .. } => "npx husky",
-            Self::Lefthook { .. } => "lefthook install",
+    /// What makes git run it, from the top of the work tree.
+    pub fn start(&self) -> String {
+        let folder = match self {
+            Self::Lefthook { .. } => return "lefthook install".to_owned(),
+            Self::Husky { folder, .. } => folder,
+        };
+        let shown = shell_word(&folder.display().to_string());
+        // `.husky` stands beside the packages that husky is one of.
+        match folder.parent().filter(|packages| folder.ends_with(HUSKY) && *packages != Path::new("")) {
+            Some(packages) => {
+                let packages = shell_word(&packages.display().to_string());
+                format!("npx --prefix {packages} husky {shown}")
+            }
+            None if *folder == Path::new(HUSKY) => "npx husky".to_owned(),
+            None => format!("npx husky {shown}"),
         }
     }
+}
+
+/// husky's folder from the top of the work tree: the one that git looks into, or else the usual one.
+///
+/// husky 9 points git to the folder `_` in its own, whose files run those beside it; before, git looked into
+/// its own. A project below the top gives its folder as the argument (husky's documentation, page "How To",
+/// "Project Not in Git Root Directory").
+fn husky(top: &Path, hooks_dir: &Path) -> Option<PathBuf> {
+    let below = || hooks_dir.ancestors().take_while(|dir| dir.starts_with(top));
+    let named = below().find(|dir| dir.ends_with(HUSKY));
+    let is_huskys = hooks_dir.join("husky.sh").is_file() || !hooks_dir.exists();
+    let given = below().nth(1).filter(|_| hooks_dir.ends_with("_") && is_huskys);
+    let usual = Some(top.join(HUSKY)).filter(|usual| usual.is_dir());
+    let folder = named.or(given).map(Path::to_owned).or(usual)?;
+    folder.strip_prefix(top).ok().map(Path::to_owned)
 }
 
 /// Whether a file calls supa-safe in a line that is no comment.

@@ -36,6 +36,43 @@ hint: Then commit the file: husky runs it for everybody who installed the packag
     assert_eq!(ran.data(), "husky calls supa-safe already, in [ROOT]/app/.husky/pre-push\n");
 }
 
+/// As its documentation has it for a project below the top, and for a folder of another name.
+#[test]
+fn husky_is_known_wherever_its_folder_is() {
+    for (folder, start) in [
+        ("frontend/.husky", "npx --prefix frontend husky frontend/.husky"),
+        ("config/hooks", "npx husky config/hooks"),
+    ] {
+        let repository = Repository::offline();
+        drop(repository.world.finish(repository.world.program(manager("husky")).arg(folder)).exits(0));
+        let file = format!("{folder}/pre-push");
+        let team = "echo told >\"$HOME/told\"\n";
+        repository.world.write(&file, team);
+        let ran = repository.hook("install").exits(1);
+        assert_eq!(
+            ran.failure(),
+            format!(
+                "error: husky owns the hooks of this repository\n  \
+                 Nothing was written. Add to [ROOT]/app/{file}:\n      supa-safe check --pre-push \"$@\"\n\
+                 hint: Then commit the file: husky runs it for everybody who installed the packages\n"
+            )
+        );
+        assert_eq!(status(&repository), ("missing".to_owned(), Some("supa-safe hook install".to_owned())));
+        repository.other("one");
+        repository.passes(["origin", "main"]);
+        assert!(repository.world.path("home/told").exists(), "the team's hook still runs: {folder}");
+
+        repository.world.write(&file, &format!("{team}{}\n", supa_safe::hook::LINE));
+        assert_eq!(status(&repository), ("installed".to_owned(), None));
+        repository.migration(1);
+        repository.is_judged(["origin", "main"]);
+        // A fresh clone has husky's own files no more.
+        fs::remove_dir_all(repository.dir.join(folder).join("_")).unwrap();
+        let expected = ("missing".to_owned(), Some(start.to_owned()));
+        assert_eq!(status(&repository), expected);
+    }
+}
+
 #[test]
 fn lefthook_owns_the_hooks_and_calls_supa_safe() {
     let repository = Repository::offline();
