@@ -1,8 +1,9 @@
 //! The git pre-push hook: installs and removes it, and knows what a push carries.
 //!
 //! The installed file is a short shell script that asks `supa-safe check --pre-push`. A hook that
-//! stood there before is kept beside it and runs first, with the same lines on stdin. What belongs
-//! to somebody else (a hook manager, a folder outside the repository) is not touched.
+//! stood there before is kept and runs first, with the same lines on stdin. It keeps its name and stands as
+//! deep as before, in a folder beside that of the hooks, because many hooks ask who and where they are. What
+//! belongs to somebody else (a hook manager, a folder outside the repository) is not touched.
 
 mod manager;
 mod push;
@@ -25,13 +26,14 @@ const PROGRAM: &str = "supa_safe=supa-safe\n";
 /// How a hook of ours begins its second line.
 const MARK: &str = "# supa-safe pre-push hook, version ";
 /// The version of the template.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The hook's file name.
 const FILE: &str = "pre-push";
-/// What the hook that stood there before is called from then on.
+/// What the folder of the hook that stood there before is called, behind the name of the hooks' folder; version
+/// 1 called the hook itself so, and it still does where there is no room beside the folder.
 ///
-/// Not `pre-push.legacy`: pre-commit and prek move whatever they find to that name.
-const BEFORE: &str = "pre-push.before-supa-safe";
+/// Not `.legacy`: pre-commit and prek move whatever they find to that name.
+const BEFORE: &str = ".before-supa-safe";
 
 /// Why the hook cannot be installed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,8 @@ pub struct Place {
     /// The scope of a `core.hooksPath` that leads outside.
     outside: Option<String>,
     own: PathBuf,
+    /// Where a hook from before is kept.
+    kept: Option<PathBuf>,
     manager: Option<Manager>,
 }
 
@@ -159,12 +163,16 @@ impl Place {
         let in_work_tree = top.as_ref().is_some_and(|top| real.starts_with(top));
         let inside = real.starts_with(&common) || in_work_tree;
         let outside = if inside { None } else { git.hooks_path()? };
+        let is_room =
+            |dir: &&Path| dir.starts_with(&common) || top.as_ref().is_some_and(|top| dir.starts_with(top));
+        let kept = real.parent().filter(is_room).map(|_| with_ending(&real, BEFORE));
         let scope = |line: String| line.split_whitespace().next().unwrap_or_default().to_owned();
         Ok(Self {
             manager: top.as_ref().and_then(|top| Manager::of(top, &real)),
             shared: in_work_tree && !real.starts_with(&common),
             outside: outside.map(scope),
             own,
+            kept,
             dir,
         })
     }
@@ -176,7 +184,9 @@ impl Place {
 
     /// The file of the hook that runs before ours.
     pub fn before(&self) -> PathBuf {
-        self.dir.join(BEFORE)
+        let in_folder = self.kept.as_ref().map(|kept| kept.join(FILE));
+        let of_version_1 = with_ending(&self.file(), BEFORE);
+        in_folder.filter(|file| stands(file) || !stands(&of_version_1)).unwrap_or(of_version_1)
     }
 
     /// Who else manages the hooks here.
@@ -229,7 +239,7 @@ impl Place {
     /// What stands there.
     pub fn state(&self) -> io::Result<State> {
         let file = self.file();
-        if fs::symlink_metadata(&file).is_err() {
+        if !stands(&file) {
             return Ok(State::Missing);
         }
         let ours = version(&fs::read(&file).unwrap_or_default());
@@ -237,7 +247,36 @@ impl Place {
     }
 
     fn has_before(&self) -> bool {
-        fs::symlink_metadata(self.before()).is_ok()
+        stands(&self.before())
+    }
+
+    /// Removes the folder of the hook from before with the links that our hook made in it.
+    fn clear_kept(&self) -> io::Result<()> {
+        let Some(kept) = self.kept.as_ref().filter(|kept| kept.is_dir()) else { return Ok(()) };
+        let hooks = real_path(&self.dir);
+        let hooks = Path::new("..").join(hooks.file_name().unwrap_or_default());
+        let mut is_empty = true;
+        for entry in fs::read_dir(kept)? {
+            let path = entry?.path();
+            let is_ours = fs::read_link(&path).is_ok_and(|target| target.starts_with(&hooks));
+            if is_ours {
+                fs::remove_file(&path)?;
+            }
+            is_empty &= is_ours;
+        }
+        // What a hook wrote there is not ours.
+        if is_empty { fs::remove_dir(kept) } else { Ok(()) }
+    }
+
+    /// Gives a hook that version 1 kept its own name again.
+    fn rename_before(&self) -> io::Result<bool> {
+        let (Some(kept), old) = (&self.kept, self.before()) else { return Ok(false) };
+        if old.starts_with(kept) || !stands(&old) {
+            return Ok(false);
+        }
+        make_dir(kept)?;
+        fs::rename(old, kept.join(FILE))?;
+        Ok(true)
     }
 }
 
@@ -249,13 +288,16 @@ pub fn install(place: &Place, program: &Path) -> Result<Installed, Error> {
     let done = match place.state()? {
         State::Missing => Installed::New,
         State::Installed { .. } if fs::read(&file)? == text.as_bytes() && is_program(&file) => {
-            return Ok(Installed::Already);
+            return Ok(if place.rename_before()? { Installed::Updated } else { Installed::Already });
         }
         State::Installed { .. } => Installed::Updated,
         State::Foreign if place.has_before() => {
             return Err(Error::Two { hook: file, before: place.before() });
         }
         State::Foreign => {
+            if let Some(kept) = &place.kept {
+                make_dir(kept)?;
+            }
             // Both names stand until the new file takes the first: no push goes by unhooked.
             fs::hard_link(&file, place.before())?;
             Installed::Before
@@ -263,6 +305,8 @@ pub fn install(place: &Place, program: &Path) -> Result<Installed, Error> {
     };
     disk::make_private_dir(&place.dir)?;
     disk::write_program(&file, text.as_bytes())?;
+    // This text finds it under both names; that of version 1 only under the old one.
+    place.rename_before()?;
     Ok(done)
 }
 
@@ -271,6 +315,7 @@ pub fn uninstall(place: &Place) -> Result<Removed, Error> {
     let State::Installed { before, .. } = place.state()? else { return Ok(Removed::NotOurs) };
     if before {
         fs::rename(place.before(), place.file())?;
+        place.clear_kept()?;
         return Ok(Removed::Restored);
     }
     fs::remove_file(place.file())?;
@@ -289,6 +334,26 @@ fn text(place: &Place, program: &Path) -> String {
 fn version(text: &[u8]) -> Option<u32> {
     let text = String::from_utf8_lossy(text);
     text.lines().take(3).find_map(|line| line.strip_prefix(MARK))?.trim().parse().ok()
+}
+
+/// Whether anything has this name, a link that leads nowhere included.
+fn stands(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// A path with more at the end of its name.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// A folder that all may read who may read the hooks.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
 }
 
 fn is_program(path: &Path) -> bool {

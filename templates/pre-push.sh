@@ -1,11 +1,14 @@
 #!/bin/sh
-# supa-safe pre-push hook, version 1
+# supa-safe pre-push hook, version 2
 #
 # Asks supa-safe about a push that carries migrations to a branch of the policy's list.
 # `supa-safe hook uninstall` removes this file and brings back the hook that stood here before.
 
 supa_safe=supa-safe
-before=$(dirname -- "$0")/pre-push.before-supa-safe
+hooks=$(CDPATH='' cd -P -- "$(dirname -- "$0")" && pwd -P) || exit
+# The hook from before goes by its own name, in a folder beside this one.
+kept=$hooks.before-supa-safe
+before=$kept/pre-push
 
 ask() {
     command -v "$supa_safe" >/dev/null 2>&1 || supa_safe=supa-safe
@@ -18,6 +21,22 @@ ask() {
     exec "$supa_safe" check --pre-push "$@"
 }
 
+# It looks for its helpers where it stands, so everything that stands here is there too.
+show_around() {
+    for other in "$hooks"/*; do
+        name=${other##*/}
+        case $name in *.sample) continue ;; esac
+        [ -L "$kept/$name" ] || [ -e "$kept/$name" ] ||
+            ln -s -- "../${hooks##*/}/$name" "$kept/$name" 2>/dev/null
+    done
+}
+
+if [ -L "$before" ] || [ -e "$before" ]; then
+    show_around
+else
+    # Where version 1 kept it.
+    before=$hooks/pre-push.before-supa-safe
+fi
 if [ -x "$before" ]; then
     # Git says once what it pushes, and both hooks read it.
     pushed=$(cat)

@@ -74,9 +74,11 @@ fn install(setting: &Setting) -> Result<Vec<String>, Failure> {
         ],
     };
     if place.shared {
+        let has_before = matches!(place.state(), Ok(State::Installed { before: true, .. }));
         let found = proc::find("supa-safe", &setting.surroundings.path()).is_ok();
         said.push(format!(
-            "The folder is part of the work tree: commit the file for everybody; it looks for supa-safe on PATH{}",
+            "The folder is part of the work tree: commit the file{} for everybody; it looks for supa-safe on PATH{}",
+            if has_before { " and the folder of the hook from before" } else { "" },
             if found { "" } else { ", where it is not yet" }
         ));
     }

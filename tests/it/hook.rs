@@ -1,6 +1,7 @@
 //! The git pre-push hook, with real git: what it judges, and whose hooks it leaves alone.
 
 mod asked;
+mod before;
 mod layouts;
 mod managers;
 
@@ -456,7 +457,7 @@ fn a_hook_that_was_there_runs_first_and_comes_back() {
         ran.data(),
         str![[r#"
 Installed [ROOT]/app/.git/hooks/pre-push
-The hook that stood there runs first, as [ROOT]/app/.git/hooks/pre-push.before-supa-safe
+The hook that stood there runs first, as [ROOT]/app/.git/hooks.before-supa-safe/pre-push
 It judges pushes that change migrations on main, master, production (`[hook] branches` in supabase/supa-safe.toml)
 
 "#]]
@@ -484,7 +485,7 @@ It judges pushes that change migrations on main, master, production (`[hook] bra
     drop(repository.hook("install").exits(0));
     drop(repository.hook("uninstall").exits(0));
     assert_eq!(fs::read_to_string(repository.file()).unwrap(), text);
-    assert!(!repository.dir.join(".git/hooks/pre-push.before-supa-safe").exists());
+    assert!(!repository.dir.join(".git/hooks.before-supa-safe").exists());
     drop(repository.hook("uninstall").exits(0));
     assert_eq!(fs::read_to_string(repository.file()).unwrap(), text, "what is not ours stays");
 }
@@ -506,7 +507,7 @@ fn what_is_installed_is_said() {
     assert!(text.contains(env!("CARGO_BIN_EXE_supa-safe")), "{text}");
     // An older one, of a program that has moved since.
     let old =
-        text.replace("version 1", "version 0").replace(env!("CARGO_BIN_EXE_supa-safe"), "/gone/supa-safe");
+        text.replace("version 2", "version 0").replace(env!("CARGO_BIN_EXE_supa-safe"), "/gone/supa-safe");
     supa_safe::disk::write_program(&repository.file(), old.as_bytes()).unwrap();
     assert_eq!(state(&repository), "outdated");
     repository.migration(1);
