@@ -231,12 +231,9 @@ fn judge_age(policy: &Policy, snapshot: &SnapshotFacts, now: Timestamp, findings
 }
 
 fn judge_push(policy: &Policy, push: &PushFacts, findings: &mut Vec<Finding>) {
+    let fix = "run `supa-safe migrate`, which rehearses, or `supa-safe rehearse`";
     for changed in &push.changed {
-        findings.push(refusal(
-            Rule::PendingChanged,
-            format!("{changed} since it was rehearsed"),
-            "run again, so that what is pushed is what was rehearsed",
-        ));
+        findings.push(refusal(Rule::PendingChanged, format!("{changed} since it was rehearsed"), fix));
     }
     for file in &push.not_atomic {
         findings.push(Finding {
@@ -248,7 +245,6 @@ fn judge_push(policy: &Policy, push: &PushFacts, findings: &mut Vec<Finding>) {
     }
     way_back::judge(policy, &push.way_back, findings);
     keeping::judge(policy, push.keeping, findings);
-    let fix = "run `supa-safe migrate`, which rehearses, or `supa-safe rehearse`";
     match &push.rehearsal {
         Rehearsal::Off if !policy.allow_unrehearsed => findings.push(refusal(
             Rule::NotRehearsed,

@@ -170,6 +170,8 @@ error: failed to push some refs to '[ROOT]/remote.git'
     let refused = repository.git(["push", "--quiet", "origin", "main"]).exits(1);
     assert_eq!(refused.lines("[SS").len(), 1);
     assert_eq!(refused.lines("[SS008]").len(), 1, "{refused}");
+    let next = "hint: Run `supa-safe migrate`, which rehearses, or `supa-safe rehearse`";
+    assert_eq!(refused.lines("hint: ")[0], next);
 }
 
 #[test]
