@@ -15,6 +15,7 @@ use crate::resolve;
 use crate::verify::{self, Verified};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
+use std::ffi::OsString;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -34,7 +35,7 @@ pub(super) struct CheckArgs {
     pub(super) pre_push: bool,
     /// The remote's name and URL, as git gives them to the hook
     #[arg(requires = "pre_push", hide = true, num_args = 0..=2)]
-    pub(super) pushed_to: Vec<String>,
+    pub(super) pushed_to: Vec<OsString>,
 }
 
 pub(super) async fn run(setting: &Setting, args: CheckArgs) -> Result<Exit, Failure> {

@@ -62,7 +62,7 @@ pub(super) fn look(setting: &Setting) -> Result<Option<Pushed>, Failure> {
     Ok(Some(Pushed { git, top, carried }))
 }
 
-/// What git says on stdin.
+/// What git says on stdin. The names of references are bytes; what is no text in one fits no name of a policy.
 fn git_says() -> Result<String, Failure> {
     let mut stdin = io::stdin().lock();
     if stdin.is_terminal() {
@@ -72,9 +72,9 @@ fn git_says() -> Result<String, Failure> {
         )
         .hint("Run `supa-safe hook install`, or `supa-safe check` to judge the work tree"));
     }
-    let mut text = String::new();
-    stdin.read_to_string(&mut text).map_err(fail::failed(Exit::Error))?;
-    Ok(text)
+    let mut said = Vec::new();
+    stdin.read_to_end(&mut said).map_err(fail::failed(Exit::Error))?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 fn same_folder(left: &Path, right: &Path) -> bool {
@@ -162,8 +162,8 @@ fn explained(mut failure: Failure, args: &CheckArgs, carried: &Carried) -> Failu
 }
 
 /// The name of the remote. git passes the URL when it has none, and that may hold a password.
-fn remote(args: &CheckArgs) -> Option<&String> {
-    args.pushed_to.first().filter(|name| !name.contains([':', '/', '@']))
+fn remote(args: &CheckArgs) -> Option<&str> {
+    args.pushed_to.first().and_then(|name| name.to_str()).filter(|name| !name.contains([':', '/', '@']))
 }
 
 async fn judge_one(

@@ -3,7 +3,8 @@
 use super::{Repository, TABLE};
 use crate::world::World;
 use fs_err as fs;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::symlink;
 
 impl Repository {
@@ -131,4 +132,41 @@ fn a_link_that_is_taken_away_is_a_change() {
     fs::remove_file(app.join("supabase/migrations")).unwrap();
     repository.commit();
     repository.is_judged(["origin", "main"]);
+}
+
+/// Names of references, remotes, and files are bytes to git.
+#[test]
+fn names_that_are_no_text_do_not_stop_a_push() {
+    let repository = Repository::offline().installed();
+    let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
+    let push = |target: &OsStr, reference: &[u8]| {
+        repository.git([OsStr::new("push"), "--quiet".as_ref(), target, &bytes(reference)])
+    };
+    let origin = OsStr::new("origin");
+    let write = |path: &[u8]| {
+        let path = repository.dir.join(bytes(path));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        supa_safe::disk::write(&path, b"select 1;").unwrap();
+        repository.commit();
+    };
+    write(b"notes/caf\xe9.sql");
+    drop(push(origin, b"main").exits(0));
+    drop(push(origin, b"main:refs/heads/caf\xe9").exits(0));
+    drop(push(origin, b":refs/heads/caf\xe9").exits(0));
+    let elsewhere = repository.world.path("").join(bytes(b"caf\xe9.git"));
+    let bare = [OsStr::new("init"), "--quiet".as_ref(), "--bare".as_ref(), elsewhere.as_os_str()];
+    drop(repository.git(bare).exits(0));
+    drop(push(elsewhere.as_os_str(), b"main").exits(0));
+
+    // A migration of such a name is judged, to a branch of such a name too.
+    write(b"supabase/migrations/20260101000001_caf\xe9.sql");
+    repository.is_judged(["origin", "main"]);
+    repository.world.write("supabase/supa-safe.toml", "[hook]\nbranches = [\"*\"]\n");
+    let ran = push(origin, b"main:refs/heads/caf\xe9").exits(1);
+    assert_eq!(ran.lines("error: ")[0], "error: `127.0.0.1:1` does not answer", "{ran}");
+    drop(repository.git(["push", "--quiet", "--no-verify", "origin", "main"]).exits(0));
+    write(b"caf\xe9/supabase/migrations/20260101000001_a.sql");
+    let ran = push(origin, b"main").exits(1);
+    let expected = "error: the folder `caf\u{fffd}` has a name that is not UTF-8";
+    assert_eq!(ran.lines("error: ")[0], expected, "{ran}");
 }
