@@ -1,20 +1,21 @@
 //! Which target the flags, the environment, and the project's files mean.
 
 use super::fail::{branches_failed, failed, linked_failed, login_failed, project_failed, url_failed};
-use super::{Setting, TargetArgs, prepare};
+use super::{Setting, TargetArgs, open, prepare};
 use crate::config::{Config, env_files};
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen;
-use crate::resolve::{Wanted, linked};
+use crate::resolve::Wanted;
+use crate::resolve::linked::{self, Door};
 use crate::secret::Secret;
 use crate::target::{
     Connection, Defaults, EndpointKind, Lease, Link, Profile, Project, ProjectRef, Renewed, Roots,
     SUPABASE_ROOTS, SslMode,
 };
 use crate::tools::supabase::Login;
-use crate::tools::supabase::cloud::{Cloud, Folder};
+use crate::tools::supabase::cloud::{self, Cloud, Folder};
 use crate::ui::{self, Asked};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
@@ -185,6 +186,16 @@ pub(super) async fn names(
     config: &Config,
     args: &TargetArgs,
 ) -> Result<(Vec<String>, Option<ProjectRef>), Failure> {
+    let (names, project) = described(setting, config, args).await?;
+    Ok((names, project.map(|project| project.project_ref)))
+}
+
+/// The same with all that is known of the project.
+pub(super) async fn described(
+    setting: &Setting,
+    config: &Config,
+    args: &TargetArgs,
+) -> Result<(Vec<String>, Option<Project>), Failure> {
     let (name, project) = match meant(setting, config, args).await? {
         Meant::Local => (local(setting).name(), None),
         Meant::Url(url, said) => {
@@ -193,9 +204,9 @@ pub(super) async fn names(
         }
         Meant::Project(chosen) => (chosen.project.project_ref.to_string(), Some(chosen.project)),
     };
-    let Some(Project { project_ref, remotes, .. }) = project else { return Ok((vec![name], None)) };
-    let names = [name, project_ref.to_string()].into_iter().chain(remotes).collect();
-    Ok((names, Some(project_ref)))
+    let Some(project) = project else { return Ok((vec![name], None)) };
+    let names = [name, project.project_ref.to_string()].into_iter().chain(project.remotes.clone()).collect();
+    Ok((names, Some(project)))
 }
 
 /// The project that a database belongs to, by its own address or as it was said.
@@ -235,6 +246,29 @@ pub(super) async fn find(
     args: &TargetArgs,
     notes: &mut Vec<Event>,
 ) -> Result<Wanted, Failure> {
+    search(setting, config, (args, SignIn::Wanted), notes).await
+}
+
+/// The same for who only looks: without a password at hand nobody is asked for one, and no role is lent.
+pub(super) async fn look(setting: &Setting, config: &Config, args: &TargetArgs) -> Result<Wanted, Failure> {
+    search(setting, config, (args, SignIn::AsItIs), &mut Vec::new()).await
+}
+
+/// What becomes of a linked project without a password at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SignIn {
+    /// A person is asked, and then the platform.
+    Wanted,
+    /// Nothing.
+    AsItIs,
+}
+
+async fn search(
+    setting: &Setting,
+    config: &Config,
+    (args, sign_in): (&TargetArgs, SignIn),
+    notes: &mut Vec<Event>,
+) -> Result<Wanted, Failure> {
     match meant(setting, config, args).await? {
         Meant::Local => {
             let connection = local(setting);
@@ -242,13 +276,13 @@ pub(super) async fn find(
             Ok(Wanted { name, connection, kind, project: None, linked: false })
         }
         Meant::Url(url, project_ref) => by_url(setting, args, (&url, project_ref), notes),
-        Meant::Project(chosen) => {
+        Meant::Project(mut chosen) => {
             if args.password.is_some() {
                 notes.push(seen_in_argv("SUPABASE_DB_PASSWORD"));
             }
             notes.extend(chosen.by.clone().map(|text| Event::Note { text }));
             notes.extend(traps(setting, &chosen));
-            by_link(setting, config, args, (&chosen, notes)).await
+            by_link(setting, config, (args, sign_in), (&mut chosen, notes)).await
         }
     }
 }
@@ -282,14 +316,12 @@ fn by_url(
 async fn by_link(
     setting: &Setting,
     config: &Config,
-    args: &TargetArgs,
-    (chosen, notes): (&Chosen, &mut Vec<Event>),
+    (args, sign_in): (&TargetArgs, SignIn),
+    (chosen, notes): (&mut Chosen, &mut Vec<Event>),
 ) -> Result<Wanted, Failure> {
+    let door = door(setting, config, chosen).await?;
     let project = &chosen.project;
     let name = project.project_ref.to_string();
-    let door = linked::door(project, &chosen.link)
-        .await
-        .map_err(|error| linked_failed(&error, Some(&project.project_ref)))?;
     let (ssl_mode, roots) = tls(setting, config, project)?;
     if ssl_mode < SslMode::VerifyCa {
         notes.push(Event::Warning {
@@ -301,10 +333,10 @@ async fn by_link(
         });
     }
     let password = match password(setting, args, (chosen, notes))? {
-        Some(password) => Some(password),
-        None => asked(setting, &name).await?,
+        None if sign_in == SignIn::Wanted => asked(setting, &name).await?,
+        found => found,
     };
-    let (role, lease) = if password.is_some() {
+    let (role, lease) = if password.is_some() || sign_in == SignIn::AsItIs {
         ("postgres".to_owned(), None)
     } else {
         let (role, lease) = lent(setting, config, chosen).await?;
@@ -324,6 +356,38 @@ async fn by_link(
         ignored: Vec::new(),
     };
     Ok(Wanted { name, connection, kind: door.kind, project: Some(project.clone()), linked: true })
+}
+
+/// The door to a project's database. Where the direct host is out of reach and the link names no pooler
+/// of this project, as in a fresh clone, the platform is asked for it, and the folder stays as it is.
+async fn door(setting: &Setting, config: &Config, chosen: &mut Chosen) -> Result<Door, Failure> {
+    let project = &chosen.project;
+    let failure = match linked::door(project, &chosen.link).await {
+        Ok(door) => return Ok(door),
+        Err(error) => {
+            let failure = linked_failed(&error, Some(&project.project_ref));
+            if !matches!(error, linked::Error::NoDoor { .. }) {
+                return Err(failure);
+            }
+            failure
+        }
+    };
+    let asked = async {
+        let cloud = open::cloud(setting, config, &project.project_ref).await.ok()?;
+        let scratch = tempfile::tempdir().ok()?;
+        Some(cloud.pooler_url(&Folder::new(scratch.path()).ok()?).await)
+    };
+    let url = match asked.await {
+        Some(Ok(Some(url))) => url,
+        Some(Err(cloud::Error::NotSignedIn(_))) => {
+            let hint = "Or sign supabase in (`supabase login`, or SUPABASE_ACCESS_TOKEN): it then tells the pooler's address";
+            return Err(failure.hint(hint));
+        }
+        _ => return Err(failure),
+    };
+    let Ok(door) = linked::pooler(project, &url) else { return Err(failure) };
+    chosen.link.pooler_url = Some((url, "the platform's answer"));
+    Ok(door)
 }
 
 fn local(setting: &Setting) -> Connection {

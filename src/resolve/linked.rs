@@ -134,19 +134,24 @@ pub async fn door(project: &Project, link: &Link) -> Result<Door, Error> {
         Err(why) => why,
     };
     let Some((url, file)) = &link.pooler_url else { return Err(Error::NoDoor { host, why }) };
-    match pooler_host(url, &project.project_ref, &project.profile) {
-        Ok(host) => Ok(Door {
-            host,
-            port: PORT,
-            suffix: format!(".{}", project.project_ref),
-            kind: EndpointKind::SessionPooler,
-        }),
+    match pooler(project, url) {
+        Ok(door) => Ok(door),
         // Another project's pooler stands there because another project is linked.
         Err(PoolerError::OtherProject(_)) if link.project_ref() != Some(&project.project_ref) => {
             Err(Error::NoDoor { host, why })
         }
         Err(source) => Err(Error::Pooler { host, why, file, source }),
     }
+}
+
+/// The session pooler, by the URL that the link or the platform names.
+pub fn pooler(project: &Project, url: &str) -> Result<Door, PoolerError> {
+    Ok(Door {
+        host: pooler_host(url, &project.project_ref, &project.profile)?,
+        port: PORT,
+        suffix: format!(".{}", project.project_ref),
+        kind: EndpointKind::SessionPooler,
+    })
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>, Error> {

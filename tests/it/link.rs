@@ -367,6 +367,51 @@ fn a_role_is_lent_through_the_pooler() {
     platform.knew_every_call();
 }
 
+/// A fresh clone has no file with the pooler in it: the platform tells it, and the folder stays as it is.
+#[test]
+fn a_pooler_that_is_not_on_file_is_asked_for() {
+    for cli in [Cli::V2, Cli::V3] {
+        let (world, mut project, platform) = linked(Major::Pg17, cli);
+        project.open(&world, Open::Pooler);
+        world.remove("supabase/.temp/pooler-url");
+        let ran = world.run(["snapshot"]).exits(0);
+        let through = "target [REF] (project Prod App, session pooler [POOLER]:5432";
+        assert_eq!(first_line(&ran, &project), through);
+        assert!(!world.path("app/supabase/.temp/pooler-url").exists());
+
+        // Another project is linked, and its pooler is on file.
+        let other = "z".repeat(20);
+        world.write("supabase/.temp/project-ref", &other);
+        let url = format!("postgresql://postgres.{other}@{}:5432/postgres", project.pooler);
+        world.write("supabase/.temp/pooler-url", &url);
+        world.write("password", &told("SUPA_SAFE_TEST_PASSWORD"));
+        let file = world.path("app/password").display().to_string();
+        let args = ["snapshot", "--project-ref", &project.project_ref, "--password-file", &file];
+        let ran = world.run(args).exits(0);
+        assert_eq!(first_line(&ran, &project), through);
+        platform.knew_every_call();
+    }
+}
+
+/// Who is not signed in is told what the platform would tell.
+#[test]
+fn a_pooler_is_not_told_to_strangers() {
+    let (mut world, mut project, _platform) = linked(Major::Pg17, Cli::V3);
+    project.open(&world, Open::Pooler);
+    world.remove("supabase/.temp/pooler-url");
+    world.unset("SUPABASE_ACCESS_TOKEN");
+    assert_data_eq!(
+        says(&world, &[], 10).replace(&project.project_ref, "[REF]"),
+        str![[r#"
+error: `db.[REF].supabase.co` does not answer, and no session pooler of this project is known
+hint: Check in the dashboard that the project is not paused and that no network restriction is between
+hint: Run `supabase link --project-ref [REF]`: it writes down the session pooler's address
+hint: Or sign supabase in (`supabase login`, or SUPABASE_ACCESS_TOKEN): it then tells the pooler's address
+
+"#]]
+    );
+}
+
 #[test]
 fn a_person_is_asked_for_the_password() {
     let (mut world, _project, platform) = linked(Major::Pg17, Cli::V3);

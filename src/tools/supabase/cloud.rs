@@ -281,6 +281,23 @@ impl Cloud {
         Ok(fs_err::read_to_string(file)?)
     }
 
+    /// The session pooler's URL, as `supabase link` writes it down. Its workdir is scratch, and nothing
+    /// is changed on the platform.
+    pub async fn pooler_url(&self, folder: &Folder) -> Result<Option<String>, Error> {
+        let doing = "find the session pooler";
+        let dir = folder.workdir().join("supabase");
+        disk::make_private_dir(&dir)?;
+        disk::write(&dir.join("config.toml"), b"project_id = \"supa-safe\"\n")?;
+        let words = ["link", "--project-ref", self.project_ref.as_str()];
+        let output = self.cmd(&words, folder).run_unchecked().await?;
+        let told = fs_err::read_to_string(dir.join(".temp/pooler-url")).ok();
+        let told = told.map(|url| url.trim().to_owned()).filter(|url| !url.is_empty());
+        if told.is_none() {
+            self.read(doing, &output)?;
+        }
+        Ok(told)
+    }
+
     /// The projects that the token sees.
     pub async fn projects(&self, folder: &Folder) -> Result<Vec<ListedProject>, Error> {
         let doing = "list the projects";
