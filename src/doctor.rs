@@ -130,6 +130,8 @@ pub struct Door {
     pub is_loopback: bool,
     /// Whether a password is known.
     pub has_password: bool,
+    /// Whether it is a linked project's, for which a run asks for a password, or for a role.
+    pub is_linked: bool,
     /// How strictly TLS is checked.
     pub ssl_mode: SslMode,
 }
@@ -145,8 +147,17 @@ pub struct Answer {
     pub tls: bool,
     /// How far its clock is ahead of ours.
     pub clock_ahead: SignedDuration,
-    /// What is wrong with the keys of its Storage, when they were tried.
-    pub storage: Option<String>,
+}
+
+/// What signs for Storage.
+#[derive(Debug)]
+pub enum Keys {
+    /// Something, in words.
+    Set(String),
+    /// Half of a pair: the variable that is set, and the one that is not.
+    Half([&'static str; 2]),
+    /// Nothing, and why keys that are there are not used.
+    None(Vec<String>),
 }
 
 /// The git hook.
@@ -207,22 +218,33 @@ pub struct Facts {
     pub policy: Result<Option<PathBuf>, Failure>,
     /// Where an access token was found.
     pub token: Option<&'static str>,
+    /// Whether the target is a project of the platform.
+    pub has_project: bool,
+    /// Whether the platform lets the CLI look at the project, when it was asked.
+    pub signed_in: Option<Result<(), Failure>>,
     /// How to reach the target, or what is wrong with the way; none when no target was named.
     pub door: Option<Result<Door, Failure>>,
-    /// What the target said, when it was asked.
-    pub answer: Option<Result<Answer, Failure>>,
-    /// Which of the two Storage keys are set: id and secret.
-    pub keys: (bool, bool),
+    /// What the target said, when it was asked: nothing, where it wants a password that nobody was
+    /// asked for.
+    pub answer: Option<Result<Option<Answer>, Failure>>,
+    /// What signs for Storage.
+    pub keys: Keys,
+    /// What is wrong with that, when it was tried.
+    pub tried: Option<String>,
     /// What is wrong with the address of Storage, if anything.
     pub storage_url: Option<String>,
-    /// An AWS profile for Storage.
-    pub profile: Option<String>,
     /// The hook.
     pub hook: Hook,
     /// The shared store, when one is named.
     pub shared: Option<Shared>,
     /// Where evidence stands, or why that is not known.
     pub state: Result<State, Failure>,
+}
+
+impl Facts {
+    fn told(&self) -> Option<&Answer> {
+        self.answer.as_ref()?.as_ref().ok()?.as_ref()
+    }
 }
 
 /// Grades what was found, group by group.

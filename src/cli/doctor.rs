@@ -1,29 +1,31 @@
 //! `supa-safe doctor`: looks at everything that a run needs, and changes nothing.
 
-use super::fail::{failed, resolve_failed};
+use super::fail::{cloud_failed, failed, linked_sign_in_failed, resolve_failed};
 use super::{Setting, TargetArgs, bucket, hook as hook_command, open, prune, target};
-use crate::config::{self, Config, Flags, Surroundings};
+use crate::config::{self, Config, Flags, Linked, Surroundings};
 use crate::disk;
-use crate::doctor::{self, Answer, Check, Cli, Door, Facts, Grade, Hook, Shared, State};
+use crate::doctor::{self, Answer, Check, Cli, Door, Facts, Grade, Hook, Keys, Shared, State};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen;
 use crate::hook::{self, Runs};
-use crate::objects::{Access, Client};
-use crate::postgres::{identity, storage};
+use crate::objects::{self, Access, Client};
+use crate::postgres::{connect, identity, storage};
 use crate::proc;
 use crate::resolve::{self, Wanted};
 use crate::scratch;
 use crate::store::{self, Bucket, Location, Store};
-use crate::target::{Connection, EndpointKind, folder_name};
+use crate::target::{Project, folder_name};
 use crate::tools::git::Git;
 use crate::tools::installs::{self, Installation, Search};
-use crate::tools::supabase;
+use crate::tools::supabase::cloud::{self, Cloud, Folder};
+use crate::tools::supabase::{self, Supabase};
 use crate::ui::{self, Mark};
 use clap::Args;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// How long the target may take for everything that it is asked.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -94,39 +96,57 @@ async fn gather(setting: &Setting, args: &TargetArgs) -> Facts {
     let config = open::config(setting, None);
     // A policy file with a mistake is a finding of its own, and no reason to find nothing else.
     let usable = config.as_ref().ok().cloned().or_else(|| without_file(setting));
-    let way = tokio::time::timeout(PATIENCE, way(setting, usable.as_ref(), args)).await.unwrap_or_default();
-    let (cli, installations, answer) = tokio::join!(
-        find_cli(surroundings, usable.as_ref(), &project),
-        find_postgres(surroundings, usable.as_ref()),
-        ask(setting, usable.as_ref(), way.as_ref().and_then(|way| way.as_ref().ok())),
-    );
-    let name = match &usable {
-        Some(config) => target::names(setting, config, args).await.ok(),
+    let described = match &usable {
+        Some(config) => target::described(setting, config, args).await.ok(),
         None => None,
     };
-    let name = name.and_then(|(names, _)| names.into_iter().next());
-    let shared = shared(setting, usable.as_ref(), name.as_deref()).await;
+    let found = project.as_ref().ok().map(look_at);
+    let is_named = described.is_some()
+        || is_named(surroundings, args)
+        || found.as_ref().is_some_and(|found| found.link.is_some());
+    let (names, meant) = described.unwrap_or_default();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let name = names.first().copied();
+    let (keys, access) = keys(surroundings, usable.as_ref(), &names, meant.as_ref());
+    // Roots that are built in are written to a file, and the CLI writes into its home folder: for a
+    // linked project both are elsewhere, and go away again.
+    let elsewhere = meant.as_ref().and_then(|_| tempfile::tempdir().ok());
+    let way = match &usable {
+        Some(config) if is_named => {
+            Some(way(setting, config, args, elsewhere.as_ref().map(TempDir::path)).await)
+        }
+        _ => None,
+    };
+    let (cli, installations, (answer, tried)) = tokio::join!(
+        find_cli(surroundings, usable.as_ref(), &project),
+        find_postgres(surroundings, usable.as_ref()),
+        ask(setting, way.as_ref().and_then(|way| way.as_ref().ok()), access.as_ref()),
+    );
+    let signed_in = match (&cli, &meant, &elsewhere) {
+        (Ok(cli), Some(meant), Some(dir)) => signed_in(surroundings, cli, meant, dir.path()).await,
+        _ => None,
+    };
+    let shared = shared(setting, usable.as_ref(), &names).await;
     let path = surroundings.path();
-    let found = |program: &str| proc::find(program, &path).ok();
+    let program = |program: &str| proc::find(program, &path).ok();
     Facts {
-        cli,
+        cli: cli.map(|cli| shown(&cli)),
         installations,
         git: git(setting),
-        node: found("node"),
-        engine: found("docker").or_else(|| found("podman")),
-        policy: policy(setting, config.as_ref(), project.as_ref().ok(), name.as_deref()),
+        node: program("node"),
+        engine: program("docker").or_else(|| program("podman")),
+        policy: policy(setting, config.as_ref(), project.as_ref().ok(), &names),
         token: token(surroundings),
-        door: way.map(|way| way.map(|wanted| door_of(&wanted.connection, wanted.kind))),
+        has_project: meant.is_some(),
+        signed_in,
+        door: way.map(|way| way.map(|wanted| door_of(&wanted))),
         answer,
-        keys: (
-            surroundings.variable("SUPA_SAFE_S3_ACCESS_KEY_ID").is_some(),
-            surroundings.variable("SUPA_SAFE_S3_SECRET_ACCESS_KEY").is_some(),
-        ),
-        storage_url: storage_url(surroundings, usable.as_ref(), name.as_deref()),
-        profile: surroundings.variable("SUPA_SAFE_S3_PROFILE"),
+        keys,
+        tried,
+        storage_url: storage_url(surroundings, usable.as_ref(), &names),
         hook: hook(setting),
         shared,
-        state: state(setting, usable.map_or(config, Ok), name.as_deref()),
+        state: state(setting, usable.map_or(config, Ok), name),
         project: project
             .map(|project| look_at(&project))
             .map_err(|error| Failure::new(Exit::Error, &error).hint("supabase init, or --workdir <folder>")),
@@ -139,93 +159,202 @@ fn without_file(setting: &Setting) -> Option<Config> {
     Config::load(&setting.surroundings, flags, None).ok()
 }
 
-/// The way to the target, when one was named, or when the linked one can be tried without asking
-/// anybody for a password, or the platform for a role.
-async fn way(
-    setting: &Setting,
-    config: Option<&Config>,
-    args: &TargetArgs,
-) -> Option<Result<Wanted, Failure>> {
-    let by_url =
-        args.local || args.db_url.is_some() || setting.surroundings.variable("SUPA_SAFE_DB_URL").is_some();
-    let has_password = args.password.is_some()
-        || args.password_file.is_some()
-        || setting.surroundings.variable("SUPABASE_DB_PASSWORD").is_some();
-    if by_url || has_password {
-        Some(target::find(setting, config?, args, &mut Vec::new()).await)
-    } else {
-        None
-    }
+/// Whether flags or the environment name a target, be it a wrong one.
+fn is_named(surroundings: &Surroundings, args: &TargetArgs) -> bool {
+    let variables = ["SUPA_SAFE_DB_URL", "SUPABASE_PROJECT_ID"];
+    args.local
+        || args.linked
+        || args.db_url.is_some()
+        || args.remote.is_some()
+        || args.target.is_some()
+        || args.project_ref.is_some()
+        || variables.iter().any(|name| surroundings.variable(name).is_some())
 }
 
-fn door_of(connection: &Connection, kind: EndpointKind) -> Door {
+/// The way to the target; nobody is asked for a password, nor the platform for a role.
+async fn way(
+    setting: &Setting,
+    config: &Config,
+    args: &TargetArgs,
+    elsewhere: Option<&Path>,
+) -> Result<Wanted, Failure> {
+    let (mut setting, mut config) = (setting.clone(), config.clone());
+    let by_url = args.db_url.is_some() || setting.surroundings.variable("SUPA_SAFE_DB_URL").is_some();
+    if let Some(dir) = elsewhere.filter(|_| !by_url) {
+        config.state_dir = dir.to_owned();
+        setting.surroundings = at_home_in(&setting.surroundings, dir);
+    }
+    let found = Box::pin(target::look(&setting, &config, args));
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| {
+        let text = format!("no way to the target was found within {} s", PATIENCE.as_secs());
+        Err(Failure::message(Exit::TargetNotFound, text).hint("Check the network, then run again"))
+    })
+}
+
+/// The surroundings of a CLI that only looks: another home folder, and the token of the own one.
+fn at_home_in(surroundings: &Surroundings, home: &Path) -> Surroundings {
+    let token = surroundings.variable("SUPABASE_ACCESS_TOKEN").or_else(|| {
+        let text = fs_err::read_to_string(token_file(surroundings)?).ok()?;
+        Some(text.trim().to_owned())
+    });
+    surroundings.clone().with([
+        ("HOME", Some(home.into())),
+        ("SUPABASE_HOME", None),
+        ("SUPABASE_ACCESS_TOKEN", token.map(Into::into)),
+        ("SUPABASE_TELEMETRY_DISABLED", Some("1".into())),
+    ])
+}
+
+fn door_of(wanted: &Wanted) -> Door {
+    let connection = &wanted.connection;
     Door {
         address: connection.address(),
-        kind,
+        kind: wanted.kind,
         is_loopback: connection.is_loopback(),
         has_password: connection.password.is_some(),
+        is_linked: wanted.linked,
         ssl_mode: connection.ssl_mode,
     }
 }
 
-/// Asks the target about itself, in sessions that may only read.
-async fn ask(
-    setting: &Setting,
+/// What signs for Storage, and how to try it.
+fn keys(
+    surroundings: &Surroundings,
     config: Option<&Config>,
-    way: Option<&Wanted>,
-) -> Option<Result<Answer, Failure>> {
-    let wanted = way?;
+    names: &[&str],
+    project: Option<&Project>,
+) -> (Keys, Option<Access>) {
+    const PAIR: [&str; 2] = ["SUPA_SAFE_S3_ACCESS_KEY_ID", "SUPA_SAFE_S3_SECRET_ACCESS_KEY"];
+    let [id, secret] = PAIR;
+    let keys = match PAIR.map(|name| surroundings.variable(name).is_some()) {
+        [true, false] => return (Keys::Half([id, secret]), None),
+        [false, true] => return (Keys::Half([secret, id]), None),
+        [true, true] => Keys::Set("set".to_owned()),
+        [false, false] => match surroundings.variable("SUPA_SAFE_S3_PROFILE") {
+            Some(profile) => Keys::Set(format!("AWS profile {profile}")),
+            None => Keys::None(Vec::new()),
+        },
+    };
+    let linked = project.map(|project| Linked {
+        project_ref: project.project_ref.as_str(),
+        host: &project.profile.project_host,
+    });
+    let storage = config.and_then(|config| config.storage(surroundings, names, linked).ok().flatten());
+    let Some(storage) = storage else { return (keys, None) };
+    let keys = match &storage.access.keys {
+        Some(objects::Keys::Profile { name, .. }) => Keys::Set(format!("AWS profile {name}")),
+        Some(objects::Keys::Session { .. }) => Keys::Set("the project's own keys".to_owned()),
+        Some(_) => Keys::Set("set".to_owned()),
+        None => Keys::None(storage.withheld.iter().map(ToString::to_string).collect()),
+    };
+    (keys, Some(storage.access))
+}
+
+/// What the target said of itself, and what is wrong with the keys of Storage.
+type Asked = (Option<Result<Option<Answer>, Failure>>, Option<String>);
+
+/// Asks the target about itself, in sessions that may only read, and Storage for a page of a listing.
+async fn ask(setting: &Setting, way: Option<&Wanted>, access: Option<&Access>) -> Asked {
+    let Some(wanted) = way else { return (None, None) };
+    let failed_so = |error| {
+        if wanted.linked { linked_sign_in_failed(&error) } else { resolve_failed(&error) }
+    };
     let asked = async {
-        let target = resolve::resolve(wanted.clone()).await.map_err(|error| resolve_failed(&error))?;
-        let session = resolve::reopen(&target).await.map_err(|error| resolve_failed(&error))?;
-        let clock = identity::clock(&session.client).await.map_err(failed(Exit::Error));
-        let access = config.and_then(|config| open::storage(setting, config, &target).ok().flatten());
-        let storage = match access {
-            Some(storage) => try_storage(&storage.access, &session.client).await,
-            None => None,
+        let target = match resolve::resolve(wanted.clone()).await {
+            Err(resolve::Error::Connect(connect::Error::NoPassword { .. })) if wanted.linked => {
+                return Ok((None, try_storage(access, None).await));
+            }
+            resolved => resolved.map_err(failed_so)?,
         };
+        let session = resolve::reopen(&target).await.map_err(failed_so)?;
+        let clock = identity::clock(&session.client).await.map_err(failed(Exit::Error));
+        let tried = try_storage(access, Some(&session.client)).await;
         session.close().await;
-        Ok(Answer {
-            storage,
+        let answer = Answer {
             major: target.server.major(),
             version: target.server.version(),
             tls: target.server.tls,
             clock_ahead: clock?.duration_since((setting.clock)()),
-        })
+        };
+        Ok((Some(answer), tried))
     };
-    Some(tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
-        let text =
-            format!("`{}` did not answer within {} s", wanted.connection.address(), PATIENCE.as_secs());
-        Err(Failure::message(Exit::TargetNotFound, text).hint("Check the network, then run again"))
-    }))
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok((answer, tried))) => (Some(Ok(answer)), tried),
+        Ok(Err(failure)) => (Some(Err(failure)), None),
+        Err(_) => {
+            let address = wanted.connection.address();
+            let text = format!("`{address}` did not answer within {} s", PATIENCE.as_secs());
+            let failure = Failure::message(Exit::TargetNotFound, text);
+            (Some(Err(failure.hint("Check the network, then run again"))), None)
+        }
+    }
 }
 
-/// Lists a page of one bucket that has objects; says what is wrong with the keys.
-async fn try_storage(access: &Access, database: &tokio_postgres::Client) -> Option<String> {
-    access.keys.as_ref()?;
-    let counts = match storage::has_tables(database).await {
-        Ok(true) => storage::counts(database).await.ok()?,
-        _ => return None,
+/// Lists a page of one bucket that has objects, or, where no database says which, the buckets; says what
+/// is wrong with the keys.
+async fn try_storage(access: Option<&Access>, database: Option<&tokio_postgres::Client>) -> Option<String> {
+    let access = access.filter(|access| access.keys.is_some())?;
+    let bucket = match database {
+        Some(database) => Some(bucket_with_objects(database).await?),
+        None => None,
     };
-    let bucket = counts.into_iter().find_map(|(bucket, count)| bucket.filter(|_| count > 0))?;
-    let page = async { Client::new(access).await?.pages(&bucket).next().await };
-    match tokio::time::timeout(STORAGE_PATIENCE, page).await {
+    let asked = async {
+        let client = Client::new(access).await?;
+        match &bucket {
+            Some(bucket) => Ok(client.pages(bucket).next().await?.is_some_and(|page| !page.is_empty())),
+            None => client.sign_in().await.map(|()| true),
+        }
+    };
+    match tokio::time::timeout(STORAGE_PATIENCE, asked).await {
         Err(_) => {
             Some(format!("`{}` did not answer within {} s", access.endpoint, STORAGE_PATIENCE.as_secs()))
         }
+        Ok(Err(error @ objects::Error::Profile { .. })) => {
+            Some(Failure::new(Exit::Error, &error).chain.join(": "))
+        }
         Ok(Err(error)) => Some(error.to_string()),
-        Ok(Ok(Some(page))) if !page.is_empty() => None,
-        Ok(Ok(_)) => Some(
+        Ok(Ok(true)) => None,
+        Ok(Ok(false)) => Some(
             "they sign in and are shown no objects, as a role is that row-level security hides them from"
                 .to_owned(),
         ),
     }
 }
 
+async fn bucket_with_objects(database: &tokio_postgres::Client) -> Option<String> {
+    if !storage::has_tables(database).await.ok()? {
+        return None;
+    }
+    let counts = storage::counts(database).await.ok()?;
+    counts.into_iter().find_map(|(bucket, count)| bucket.filter(|_| count > 0))
+}
+
+/// Asks the platform for what a run asks first, which needs a token and a project that it sees. Nothing
+/// where no token is at hand, or the CLI cannot be asked so.
+async fn signed_in(
+    surroundings: &Surroundings,
+    cli: &Supabase,
+    project: &Project,
+    home: &Path,
+) -> Option<Result<(), Failure>> {
+    token(surroundings)?;
+    let cli = cli.clone().with_env(at_home_in(surroundings, home).env().clone());
+    let cloud = Cloud::new(cli, project.project_ref.as_str()).ok()?;
+    let folder = Folder::new(home.join("secrets")).ok()?;
+    match tokio::time::timeout(PATIENCE, cloud.secrets(&folder)).await {
+        Ok(Ok(_)) => Some(Ok(())),
+        Ok(Err(cloud::Error::Program(_) | cloud::Error::Unreadable(_) | cloud::Error::Io(_))) => None,
+        Ok(Err(error)) => Some(Err(cloud_failed(&error))),
+        Err(_) => {
+            let text = format!("the Management API did not answer within {} s", PATIENCE.as_secs());
+            Some(Err(Failure::message(Exit::Error, text).hint("Check the network, then run again")))
+        }
+    }
+}
+
 /// What is wrong with the address of Storage.
-fn storage_url(surroundings: &Surroundings, config: Option<&Config>, name: Option<&str>) -> Option<String> {
-    let names: Vec<&str> = name.into_iter().collect();
-    match config?.storage(surroundings, &names, None) {
+fn storage_url(surroundings: &Surroundings, config: Option<&Config>, names: &[&str]) -> Option<String> {
+    match config?.storage(surroundings, names, None) {
         Err(error @ config::Error::Storage(_)) => Some(error.to_string()),
         _ => None,
     }
@@ -235,7 +364,7 @@ async fn find_cli(
     surroundings: &Surroundings,
     config: Option<&Config>,
     project: &Result<frozen::Project, frozen::Error>,
-) -> Result<Cli, Failure> {
+) -> Result<Supabase, Failure> {
     // Asked for its version, the CLI writes its telemetry into the home folder, unless told not to.
     let quiet = surroundings.clone().with([("SUPABASE_TELEMETRY_DISABLED", Some("1".into()))]);
     let search = supabase::Search {
@@ -246,12 +375,15 @@ async fn find_cli(
         env: quiet.env().clone(),
     };
     let found = supabase::find(&search).await;
-    let cli = found.map_err(|error| {
+    found.map_err(|error| {
         Failure::new(Exit::Error, &error)
             .hint("npm install --save-dev supabase, or name it in SUPA_SAFE_SUPABASE_BIN")
-    })?;
+    })
+}
+
+fn shown(cli: &Supabase) -> Cli {
     let other = cli.other_on_path.as_ref().map(|(path, version)| format!("{version} ({})", path.display()));
-    Ok(Cli { name: cli.name(), version: cli.version, other })
+    Cli { name: cli.name(), version: cli.version, other }
 }
 
 async fn find_postgres(surroundings: &Surroundings, config: Option<&Config>) -> Vec<Installation> {
@@ -283,7 +415,7 @@ fn policy(
     setting: &Setting,
     config: Result<&Config, &Failure>,
     project: Option<&frozen::Project>,
-    target: Option<&str>,
+    target: &[&str],
 ) -> Result<Option<PathBuf>, Failure> {
     let again = |failure: &Failure| {
         let mut text = Failure::message(failure.exit, failure.chain.join(": "));
@@ -292,9 +424,8 @@ fn policy(
     };
     let config = config.map_err(again)?;
     let wrong = |error| Failure::new(Exit::Usage, &error).hint("supa-safe explain policy");
-    let target: Vec<&str> = target.into_iter().collect();
-    config.policy(&target).map_err(wrong)?;
-    config.keep(&target).map_err(wrong)?;
+    config.policy(target).map_err(wrong)?;
+    config.keep(target).map_err(wrong)?;
     let named = setting.global.config.as_ref().map(|path| setting.surroundings.cwd.join(path));
     let usual = project.map(|project| project.supabase_dir.join(config::FILE));
     Ok(named.or(usual).filter(|path| path.exists()))
@@ -304,8 +435,11 @@ fn token(surroundings: &Surroundings) -> Option<&'static str> {
     if surroundings.variable("SUPABASE_ACCESS_TOKEN").is_some() {
         return Some("SUPABASE_ACCESS_TOKEN");
     }
-    let file = surroundings.home()?.join(".supabase/access-token");
-    file.is_file().then_some("~/.supabase/access-token")
+    token_file(surroundings)?.is_file().then_some("~/.supabase/access-token")
+}
+
+fn token_file(surroundings: &Surroundings) -> Option<PathBuf> {
+    Some(surroundings.home()?.join(".supabase/access-token"))
 }
 
 fn hook(setting: &Setting) -> Hook {
@@ -323,13 +457,12 @@ fn hook(setting: &Setting) -> Hook {
 }
 
 /// Looks into the shared store.
-async fn shared(setting: &Setting, config: Option<&Config>, name: Option<&str>) -> Option<Shared> {
-    let names: Vec<&str> = name.into_iter().collect();
-    let location = match bucket::location(setting, config?, &names) {
+async fn shared(setting: &Setting, config: Option<&Config>, names: &[&str]) -> Option<Shared> {
+    let location = match bucket::location(setting, config?, names) {
         Ok(location) => location?,
         Err(failure) => return Some(Shared { name: String::new(), tried: Err(failure) }),
     };
-    let tried = tokio::time::timeout(PATIENCE, look_into(&location, name)).await;
+    let tried = tokio::time::timeout(PATIENCE, look_into(&location, names.first().copied())).await;
     let tried = tried.unwrap_or_else(|_| {
         let text = format!("`{}` did not answer within {} s", location.access.endpoint, PATIENCE.as_secs());
         Err(Failure::message(Exit::Error, text).hint("Check the network, then run again"))

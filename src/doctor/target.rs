@@ -1,6 +1,7 @@
 //! The project, the way to its target, and the keys of its Storage.
 
-use super::{Answer, Check, Door, Facts, Grade, Group, Project};
+use super::{Answer, Check, Door, Facts, Grade, Group, Keys, Project};
+use crate::exit::Exit;
 use crate::policy::in_words;
 use crate::target::{SslMode, is_project_ref};
 use jiff::SignedDuration;
@@ -65,11 +66,24 @@ fn link(facts: &Facts, project: &Project) -> Check {
 
 fn token(facts: &Facts, project: &Project) -> Check {
     let (group, name) = (Group::Project, "access token");
-    match facts.token {
-        Some(place) => Check::ok(group, name, format!("in {place}")),
-        None if project.link.is_none() => Check::ok(group, name, "none; not needed for a URL"),
-        None => Check::ok(group, name, "not in SUPABASE_ACCESS_TOKEN or ~/.supabase (a keyring is not read)")
-            .needs(Grade::Warn, "a token, for Functions, secrets, and backups", "supabase login"),
+    let needed = "a token, for Functions, secrets, and backups";
+    let place = facts.token.map(|place| format!("in {place}"));
+    match (place, &facts.signed_in) {
+        (Some(place), Some(Ok(()))) => Check::ok(group, name, format!("{place}, and accepted")),
+        (Some(_), Some(Err(failure))) => {
+            let check = Check::failed(group, name, failure, needed);
+            // Anything else may pass.
+            let is_wrong = matches!(failure.exit, Exit::SignInFailed | Exit::TargetNotFound);
+            Check { grade: if is_wrong { Grade::Fail } else { Grade::Warn }, ..check }
+        }
+        (Some(place), None) => Check::ok(group, name, place),
+        (None, _) if project.link.is_none() && !facts.has_project => {
+            Check::ok(group, name, "none; not needed for a URL")
+        }
+        (None, _) => {
+            Check::ok(group, name, "not in SUPABASE_ACCESS_TOKEN or ~/.supabase (a keyring is not read)")
+                .needs(Grade::Warn, needed, "supabase login")
+        }
     }
 }
 
@@ -91,14 +105,15 @@ fn connection(facts: &Facts) -> Vec<Check> {
         }
         Some(Ok(door)) => {
             checks.push(Check::ok(group, "target", format!("{} ({})", door.address, door.kind)));
-            checks.push(password(door));
-            checks.push(tls(door, facts.answer.as_ref().and_then(|answer| answer.as_ref().ok())));
+            checks.push(password(door, facts));
+            checks.push(tls(door, facts.told()));
         }
     }
     match &facts.answer {
         None => {}
         Some(Err(failure)) => checks.push(Check::failed(group, "answer", failure, "a target that answers")),
-        Some(Ok(answer)) => {
+        Some(Ok(None)) => checks.push(Check::ok(group, "answer", "asks for a password")),
+        Some(Ok(Some(answer))) => {
             checks.push(Check::ok(group, "answer", format!("Postgres {}", answer.version)));
             checks.push(clock(answer));
         }
@@ -106,10 +121,21 @@ fn connection(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn password(door: &Door) -> Check {
+fn password(door: &Door, facts: &Facts) -> Check {
     let (group, name) = (Group::Connection, "password");
     if door.has_password {
         return Check::ok(group, name, "set");
+    }
+    if door.is_linked {
+        let found = "not signed in: no password is exported";
+        return match facts.signed_in {
+            Some(Ok(())) => Check::ok(group, name, format!("{found}; supabase lends a run a role")),
+            _ => Check::ok(group, name, found).needs(
+                Grade::Warn,
+                "a password, or an access token, for which supabase lends a role",
+                "read -rs SUPABASE_DB_PASSWORD && export SUPABASE_DB_PASSWORD",
+            ),
+        };
     }
     Check::ok(group, name, "none").needs(
         Grade::Warn,
@@ -160,28 +186,27 @@ fn storage(facts: &Facts) -> Check {
             "correct SUPA_SAFE_STORAGE_URL, or `storage_url` in supabase/supa-safe.toml",
         );
     }
-    if let Some(Ok(Answer { storage: Some(why), .. })) = &facts.answer {
+    if let Some(why) = &facts.tried {
         let fix = "export SUPA_SAFE_S3_ACCESS_KEY_ID=<id>, and its secret, of a new pair";
         return Check::ok(group, name, why).needs(Grade::Fail, needed, fix);
     }
-    match (facts.keys, &facts.profile) {
-        ((true, true), _) => Check::ok(group, name, "set"),
-        ((true, false), _) => Check::ok(group, name, "SUPA_SAFE_S3_ACCESS_KEY_ID without its secret").needs(
+    let export = "export SUPA_SAFE_S3_ACCESS_KEY_ID=<id>";
+    match &facts.keys {
+        Keys::Set(words) => Check::ok(group, name, words),
+        Keys::Half([set, missing]) => Check::ok(group, name, format!("{set} without {missing}")).needs(
             Grade::Fail,
             needed,
-            "read -rs SUPA_SAFE_S3_SECRET_ACCESS_KEY && export SUPA_SAFE_S3_SECRET_ACCESS_KEY",
+            format!("read -rs {missing} && export {missing}"),
         ),
-        ((false, true), _) => Check::ok(group, name, "SUPA_SAFE_S3_SECRET_ACCESS_KEY without its id").needs(
-            Grade::Fail,
-            needed,
-            "export SUPA_SAFE_S3_ACCESS_KEY_ID=<id>",
-        ),
-        (_, Some(profile)) => Check::ok(group, name, format!("AWS profile {profile}")),
+        Keys::None(withheld) if !withheld.is_empty() => {
+            Check::ok(group, name, withheld.join("; ")).needs(Grade::Warn, needed, export)
+        }
         // A database given by URL has no Storage to copy.
-        (_, None) if facts.project.as_ref().is_ok_and(|project| project.link.is_some()) => Check::ok(
-            group, name, "none",
-        )
-        .needs(Grade::Warn, needed, "export SUPA_SAFE_S3_ACCESS_KEY_ID=<id>"),
-        (_, None) => Check::ok(group, name, "none; not needed for a URL"),
+        Keys::None(_)
+            if facts.has_project || facts.project.as_ref().is_ok_and(|project| project.link.is_some()) =>
+        {
+            Check::ok(group, name, "none").needs(Grade::Warn, needed, export)
+        }
+        Keys::None(_) => Check::ok(group, name, "none; not needed for a URL"),
     }
 }

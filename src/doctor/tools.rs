@@ -6,7 +6,7 @@ use crate::tools::installs::{self, Installation};
 const GROUP: Group = Group::Tools;
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
-    let major = facts.answer.as_ref().and_then(|answer| answer.as_ref().ok()).map(|answer| answer.major);
+    let major = facts.told().map(|answer| answer.major);
     let mut checks = vec![supabase(facts)];
     checks.extend(second_cli(facts));
     checks.push(clients(&facts.installations, major));

@@ -118,6 +118,15 @@ impl Client {
         Ok(Self { s3, endpoint: access.endpoint.to_string(), region })
     }
 
+    /// Lists the buckets, to see whether the keys are good for anything.
+    pub async fn sign_in(&self) -> Result<(), Error> {
+        let ask = || async {
+            let answer = self.s3.list_buckets().send().await;
+            answer.map(drop).map_err(|error| self.error("list the buckets".to_owned(), &error))
+        };
+        insist(ask).await
+    }
+
     /// The objects of a bucket, page by page in the order of their bytes.
     pub fn pages<'a>(&'a self, bucket: &'a str) -> Pages<'a> {
         Pages { client: self, bucket, prefix: None, after: None, token: None, is_over: false }

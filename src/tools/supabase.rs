@@ -286,6 +286,12 @@ fn clean_env(env: &BTreeMap<OsString, OsString>, wanted: &[String]) -> BTreeMap<
 }
 
 impl Supabase {
+    /// The same CLI in another environment.
+    #[must_use]
+    pub fn with_env(self, env: BTreeMap<OsString, OsString>) -> Self {
+        Self { env, ..self }
+    }
+
     /// What identifies this CLI for a rehearsal, and for a person.
     pub fn name(&self) -> String {
         format!("supabase {} ({})", self.version, self.path.display())

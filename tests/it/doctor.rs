@@ -64,7 +64,7 @@ fn a_healthy_machine_has_no_findings() {
 }
 
 /// Every file, folder, and link of the world: mode, time of change, and content.
-fn tree(world: &World) -> Vec<(PathBuf, u32, i64, String)> {
+pub(crate) fn tree(world: &World) -> Vec<(PathBuf, u32, i64, String)> {
     fn walk(dir: &Path, found: &mut Vec<(PathBuf, u32, i64, String)>) {
         for path in crate::world::list(dir) {
             let meta = fs::symlink_metadata(&path).unwrap();

@@ -1,6 +1,7 @@
 //! A linked project: which one a run is about, and the way to its database.
 
 mod doors;
+mod looked_at;
 mod traps;
 
 use crate::terminal::Terminal;
