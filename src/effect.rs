@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What stands in place of a file for what came after the last one: seeds.
+pub const SEEDS: &str = "seeds";
+
 /// Effects of one pending file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileEffect {
@@ -26,8 +29,11 @@ pub struct TableEffect {
     pub updated: u64,
     /// Rows deleted.
     pub deleted: u64,
-    /// Whether the table's file was written anew, as a type change does.
+    /// Whether the table's file was written anew, as a type change does, or the table was made again.
     pub rewritten: bool,
+    /// Whether rows could have been written, had a statement found any: on another day it may.
+    #[serde(default)]
+    pub reached: bool,
     /// Columns whose content changed over the whole push, when rows were updated.
     pub columns: Vec<String>,
 }
@@ -109,7 +115,19 @@ impl LockHeld {
     }
 }
 
+impl FileEffect {
+    /// Whether it is about the seeds, which are no file of the history.
+    pub fn is_of_seeds(&self) -> bool {
+        self.file == SEEDS
+    }
+}
+
 impl TableEffect {
+    /// Whether the table is not as it was.
+    pub fn is_changed(&self) -> bool {
+        self.inserted + self.updated + self.deleted > 0 || self.rewritten
+    }
+
     /// What happened to the table, for people.
     pub fn in_words(&self) -> String {
         let counts = [(self.inserted, "inserted"), (self.updated, "updated"), (self.deleted, "deleted")];
@@ -123,6 +141,9 @@ impl TableEffect {
         }
         if !self.columns.is_empty() {
             parts.push(format!("columns {}", self.columns.join(", ")));
+        }
+        if parts.is_empty() {
+            parts.push("no row found to write".to_owned());
         }
         format!("{}: {}", self.table, parts.join(", "))
     }

@@ -152,7 +152,7 @@ pub async fn rehearse(
     context: &Context,
 ) -> Result<(Verified, Rehearsed), Error> {
     let (base, restored, equal) = restore_and_compare(base, context).await?;
-    let translation = rollback::translation(&restored, base.snapshot(), context).await?;
+    let fresh = rollback::contents(&restored, base.snapshot(), context).await?;
     let watch = context.stage(
         Stage::Rehearse,
         format!("apply {} to the copy with supabase {}", subject.pending.in_words(), subject.cli.version),
@@ -167,6 +167,7 @@ pub async fn rehearse(
     for effect in &applied.effects {
         context.tell(&Event::FileRehearsed(effect.clone()));
     }
+    let translation = rollback::translation(&restored, base.snapshot(), &fresh, context).await?;
     let touched = rollback::touched(&restored, base.snapshot(), &applied.effects).await?;
     let pushed = rollback::Pushed {
         snapshot: base.snapshot(),

@@ -248,6 +248,8 @@ pub struct Proved {
     pub saved: Vec<Saved>,
     /// Rows that are not as in the snapshot, since accounts came and went.
     pub accounts: Accounts,
+    /// Sequences that went back by themselves, and are not below a row that stays.
+    pub sequences: Vec<String>,
     /// What is not as it was although it went back, in words: what refers by id, and views that show
     /// other rows.
     pub references: Vec<String>,
@@ -293,7 +295,7 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     let live = work.look().await?;
     let closure = closure::find(&work, &live).await?;
     work.hold_history().await?;
-    sequences::hold(&work).await?;
+    let sequences = sequences::hold(&work).await?;
     // From here on it costs more to begin again than to wait.
     work.pin().await?;
     let doomed = proof::doomed(&work, closure.users_tables());
@@ -329,18 +331,19 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     work.forget().await?;
     work.settle().await?;
     work.prove_history().await?;
-    sequences::turn_back(&work).await?;
+    let sequences = sequences::turn_back(&work, &sequences).await?;
     let mut references = references::follow(&work).await?;
     references.extend(refreshed);
     proof::platform(&work, &live, &work.look().await?)?;
     if task.mode == Mode::Whole {
-        proof::sequences(client, task, &accounts).await?;
+        proof::sequences(client, task, (&accounts, &sequences)).await?;
         proof::large_objects(client, task).await?;
     }
     let transaction = transaction(client).await?;
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
-    Ok(Proved { mode: task.mode, tables, saved, accounts, references, transaction, seconds })
+    let mode = task.mode;
+    Ok(Proved { mode, tables, saved, accounts, sequences, references, transaction, seconds })
 }
 
 /// Demands that sequences, large objects, and the rows of accounts and of every table are as in the
@@ -350,7 +353,7 @@ pub async fn proved_besides(client: &Client, task: &Task<'_>, proved: &Proved) -
     if !proved.accounts.is_empty() {
         return Err(Error::NotExact(proved.accounts.in_words()));
     }
-    proof::sequences(client, task, &Accounts::default()).await?;
+    proof::sequences(client, task, (&Accounts::default(), &proved.sequences)).await?;
     proof::large_objects(client, task).await?;
     proof::elsewhere(client, task, proved).await
 }

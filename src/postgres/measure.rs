@@ -1,13 +1,11 @@
 //! Measures in a scratch what each migration does, by a trigger on the migration history.
 
 use crate::effect::{
-    Besides, FileEffect, LockHeld, ManagedChange, ManagedRows, SequenceLeft, TableEffect, Which,
+    Besides, FileEffect, LockHeld, ManagedChange, ManagedRows, SEEDS, SequenceLeft, TableEffect, Which,
 };
 use crate::fingerprint::Class;
 use tokio_postgres::{Client, Error, Row};
 
-/// The version under which seeds are noted.
-const AFTER_ALL: &str = "seeds";
 /// What the history itself and the CLI's own tables are called; they change in every push.
 const BOOKKEEPING: &str = "supabase_migrations.";
 
@@ -23,7 +21,7 @@ pub async fn begin(client: &Client) -> Result<(), Error> {
 
 /// Ends measuring: notes what came after the last migration, reads everything, and leaves no trace.
 pub async fn end(client: &Client) -> Result<(Vec<FileEffect>, Besides), Error> {
-    client.query("select supa_safe_rehearsal.note($1)", &[&AFTER_ALL]).await?;
+    client.query("select supa_safe_rehearsal.note($1)", &[&SEEDS]).await?;
     let rows = client.query(include_str!("sql/effects.sql"), &[]).await?;
     let besides = besides(client).await?;
     client
@@ -96,14 +94,15 @@ fn effects(rows: &[Row]) -> Vec<FileEffect> {
             updated: count(5),
             deleted: count(6),
             rewritten: row.get(7),
+            reached: row.get(9),
             columns: Vec::new(),
         };
-        if touched.inserted + touched.updated + touched.deleted > 0 || touched.rewritten {
+        if touched.is_changed() || touched.reached {
             effect.tables.push(touched);
         }
         let modes: Option<Vec<String>> = row.get(8);
         effect.locks.extend(modes.into_iter().flatten().map(|mode| LockHeld { table: table.clone(), mode }));
     }
-    effects.retain(|effect| effect.file != AFTER_ALL || !effect.tables.is_empty());
+    effects.retain(|effect| !effect.is_of_seeds() || !effect.tables.is_empty());
     effects
 }

@@ -117,7 +117,8 @@ impl Record {
         let records = store.rehearsals()?;
         let fitting =
             records.iter().filter_map(|bytes| serde_json::from_slice::<Self>(bytes).ok()).filter(|record| {
-                let rehearsed: Vec<&String> = record.effects.iter().map(|effect| &effect.file).collect();
+                let of_files = record.effects.iter().filter(|effect| !effect.is_of_seeds());
+                let rehearsed: Vec<&String> = of_files.map(|effect| &effect.file).collect();
                 record.format == FORMAT
                     && record.key.owned_digest == owned_digest
                     && rehearsed == files.iter().collect::<Vec<_>>()

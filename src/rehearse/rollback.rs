@@ -4,6 +4,7 @@
 use super::Subject;
 use super::apply::Applied;
 use super::restore::Restored;
+use crate::archive::Contents;
 use crate::context::Context;
 use crate::effect::FileEffect;
 use crate::evidence::estimate::bytes_in_words;
@@ -81,28 +82,38 @@ pub struct Objects {
     pub bytes_at_most: u64,
 }
 
-/// The ids that a fresh copy has for the objects of the archive. To be read before anything changes.
-pub(super) async fn translation(
+/// What the copy holds, with the ids that it has there.
+pub(super) async fn contents(
     restored: &Restored,
     snapshot: &Snapshot,
     context: &Context,
-) -> Result<Translation, Error> {
+) -> Result<Contents, Error> {
     let clients = clients_for(snapshot, context)?;
     let connection = restored.scratch.superuser_connection(&restored.database);
-    let copy = rollback::contents(&connection, clients, restored.scratch.dir()).await?;
-    Ok(Translation::of_copy(&rollback::recorded_contents(snapshot)?, &copy))
+    Ok(rollback::contents(&connection, clients, restored.scratch.dir()).await?)
+}
+
+/// The ids that the copy has for the objects of the archive, after a push; `fresh` is what it held before.
+pub(super) async fn translation(
+    restored: &Restored,
+    snapshot: &Snapshot,
+    fresh: &Contents,
+    context: &Context,
+) -> Result<Translation, Error> {
+    let now = contents(restored, snapshot, context).await?;
+    Ok(Translation::of_copy(&rollback::recorded_contents(snapshot)?, fresh, &now))
 }
 
 fn clients_for<'a>(snapshot: &Snapshot, context: &'a Context) -> Result<&'a Installation, installs::Error> {
     installs::client_for(snapshot.manifest.client_major(), &context.machine.installations)
 }
 
-/// The user's tables in which rows were written. TRUNCATE counts no row: it gives a table another file
+/// The user's tables in which rows were written, or would have been had there been any. TRUNCATE counts no row: it gives a table another file
 /// (PostgreSQL documentation, `TRUNCATE`), as does a type that is changed with USING.
 pub fn written_tables(effects: &[FileEffect]) -> Vec<String> {
     let written = effects.iter().flat_map(|effect| &effect.tables);
     let mut names: Vec<String> = written
-        .filter(|table| table.inserted + table.updated + table.deleted > 0 || table.rewritten)
+        .filter(|table| table.is_changed() || table.reached)
         .map(|table| table.table.clone())
         .filter(|table| is_owned(table))
         .collect();
@@ -120,7 +131,9 @@ fn is_owned(table: &str) -> bool {
 /// Whether rows of Storage were written.
 pub fn writes_storage(effects: &[FileEffect]) -> bool {
     let mut tables = effects.iter().flat_map(|effect| &effect.tables);
-    tables.any(|table| ["storage.objects", "storage.buckets"].contains(&table.table.as_str()))
+    tables.any(|table| {
+        table.is_changed() && ["storage.objects", "storage.buckets"].contains(&table.table.as_str())
+    })
 }
 
 /// What the push did to the rows of Storage on the copy; nothing where no index tells what they were.

@@ -4,6 +4,7 @@
 //! default privileges exist, an object that is made again comes back wider than it was. So the
 //! statements here are worked out from what an object has and what it had.
 
+use super::inverse::quote_literal;
 use super::names;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -42,15 +43,59 @@ pub(super) fn statements(
     if kind == "default privileges" {
         return default_privileges(identity, found.get("acl"), wanted.get("acl"));
     }
+    if kind == "given privileges" {
+        return given(identity, found, wanted);
+    }
+    let (found, wanted) = (read(found.get("acl")), read(wanted.get("acl")));
+    let change = Change::between(&found, &wanted);
+    if kind == "database" {
+        let statements = change.statements("database %I", str::to_owned);
+        return Some(statements.iter().map(|text| in_database(text)).collect());
+    }
     let (object, column) = object(kind, identity)?;
     let say = |privilege: &str| match &column {
         None => privilege.to_owned(),
         Some(column) => format!("{privilege} ({column})"),
     };
-    let (found, wanted) = (read(found.get("acl")), read(wanted.get("acl")));
-    let change = Change::between(&found, &wanted);
     Some(change.statements(&object, say))
 }
+
+/// A statement on the database in which it runs, whose name takes the place of `%I`.
+pub(super) fn in_database(statement: &str) -> String {
+    let (before, after) = statement.split_once("%I").unwrap_or((statement, ""));
+    let body = format!(
+        "begin execute {} || pg_catalog.quote_ident(pg_catalog.current_database()) || {}; end",
+        quote_literal(before),
+        quote_literal(after)
+    );
+    format!("do {}", quote_literal(&body))
+}
+
+/// `by role on kind name` of privileges on what is the platform's, that somebody else gave: only the giver
+/// takes them back, and a superuser acts for the owner (PostgreSQL documentation, `GRANT`).
+fn given(identity: &str, found: &Map<String, Value>, wanted: &Map<String, Value>) -> Option<Vec<String>> {
+    let (giver, object) = names::on(identity.strip_prefix("by ")?)?;
+    let (kind, name) =
+        GIVEN.iter().find_map(|kind| Some((*kind, object.strip_prefix(kind)?.trim_start())))?;
+    let mut statements = self::statements((kind, name), found, wanted)?;
+    if !statements.is_empty() {
+        statements.insert(0, format!("set local role {giver}"));
+        // The role that began, which may itself be one that was taken.
+        statements.push(format!(
+            "select pg_catalog.set_config('role', {HELD}, true)",
+            HELD = "pg_catalog.current_setting('supa_safe.role')"
+        ));
+        statements.insert(
+            0,
+            "select pg_catalog.set_config('supa_safe.role', pg_catalog.current_setting('role'), true)"
+                .to_owned(),
+        );
+    }
+    Some(statements)
+}
+
+/// Kinds of what carries such privileges.
+const GIVEN: [&str; 6] = ["column", "table", "sequence", "function", "schema", "type"];
 
 /// `of role [in schema] on tables` as `ALTER DEFAULT PRIVILEGES` wants it. Where no line stands, the
 /// privileges are those that Postgres gives by itself.
@@ -172,6 +217,25 @@ mod tests {
             ["revoke UPDATE (\"b c\") on table public.a from anon"]
         );
         assert_eq!(between("function", "public.f(integer)", "{}", "{}"), [""; 0]);
+    }
+
+    #[test]
+    fn privileges_of_the_platforms_objects_are_taken_by_whoever_gave_them() {
+        let of = |object: &str| {
+            let identity = format!("by \"my role\" on {object}");
+            between("given privileges", &identity, r#"{"acl": ["anon=SELECT"]}"#, "{}").swap_remove(2)
+        };
+        assert_eq!(of("table auth.users"), "revoke SELECT on table auth.users from anon");
+        assert_eq!(of("column auth.users.email"), "revoke SELECT (email) on table auth.users from anon");
+        let statements =
+            between("given privileges", "by a on schema auth", r#"{"acl": ["anon=USAGE"]}"#, "{}");
+        assert_eq!(statements[1..3], ["set local role a", "revoke USAGE on schema auth from anon"]);
+        assert_eq!(statements.len(), 4);
+        assert_eq!(
+            between("database", "current", r#"{"acl": ["anon=CREATE"]}"#, "{}"),
+            ["do 'begin execute ''revoke CREATE on database '' || \
+              pg_catalog.quote_ident(pg_catalog.current_database()) || '' from anon''; end'"]
+        );
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn added_or_removed(
     let none = Fields::new();
     match difference.kind.as_str() {
         "comment" => comment(&difference.identity, wanted).map(|text| vec![text]),
-        "default privileges" => grants::statements(
+        "default privileges" | "given privileges" | "member privileges" => grants::statements(
             (&difference.kind, &difference.identity),
             live.unwrap_or(&none),
             wanted.unwrap_or(&none),
@@ -91,7 +91,10 @@ fn in_place(difference: &Difference, live: &Fields, wanted: &Fields, settings: &
         "comment" | "setting" => return added_or_removed(difference, Some(live), Some(wanted), settings),
         "membership" => return membership(identity, true, Some(wanted)),
         "role" => return role(identity, Some(live), Some(wanted)),
-        "default privileges" => return grants::statements((kind, identity), live, wanted),
+        "default privileges" | "given privileges" | "member privileges" => {
+            return grants::statements((kind, identity), live, wanted);
+        }
+        "index" => return index(identity, live, wanted),
         _ => {}
     }
     let mut statements = Vec::new();
@@ -106,11 +109,21 @@ fn in_place(difference: &Difference, live: &Fields, wanted: &Fields, settings: &
         let value = wanted.get(name);
         statements.extend(match (kind, name.as_str()) {
             (_, "acl") => grants::statements((kind, identity), live, wanted)?,
+            ("database", "connection limit") => {
+                let limit = value.and_then(Value::as_i64).unwrap_or(-1);
+                vec![grants::in_database(&format!("alter database %I connection limit {limit}"))]
+            }
+            ("database", "owner") => {
+                vec![grants::in_database(&format!("alter database %I owner to {}", value?.as_str()?))]
+            }
             (_, "owner") => vec![format!("alter {} {identity} owner to {}", word(kind)?, value?.as_str()?)],
             ("table", "row security" | "force row security") => vec![row_security(identity, name, value)],
             ("table" | "materialized view", "replica identity") => {
-                let how = value?.as_str().filter(|how| *how != "index")?;
-                vec![format!("alter {kind} {identity} replica identity {how}")]
+                // One by an index follows from the index.
+                match value?.as_str()? {
+                    "index" => Vec::new(),
+                    how => vec![format!("alter {kind} {identity} replica identity {how}")],
+                }
             }
             ("column", "not null") => vec![alter_column(identity, verb(value), "not null")?],
             ("column", "default") => match value.and_then(Value::as_str) {
@@ -127,6 +140,41 @@ fn in_place(difference: &Difference, live: &Fields, wanted: &Fields, settings: &
             }
             _ => return None,
         });
+    }
+    Some(statements)
+}
+
+/// What an index has besides its definition.
+fn index(identity: &str, live: &Fields, wanted: &Fields) -> Option<Vec<String>> {
+    let is_other = |name: &str| live.get(name) != wanted.get(name);
+    if ["definition", "invalid", "parent"].into_iter().any(is_other) {
+        return None;
+    }
+    // `pg_get_indexdef` writes a partitioned table behind `ON ONLY`.
+    let definition = wanted.get("definition")?.as_str()?;
+    let table = definition.split_once(" ON ")?.1;
+    let table = table.strip_prefix("ONLY ").unwrap_or(table).split_once(" USING ")?.0;
+    let name = names::parts(identity)?.last().copied()?;
+    let is_on = |field: &str| wanted.get(field) == Some(&Value::Bool(true));
+    let mut statements = Vec::new();
+    if is_other("clustered") {
+        statements.push(if is_on("clustered") {
+            format!("alter table {table} cluster on {name}")
+        } else {
+            format!("alter table {table} set without cluster")
+        });
+    }
+    // Otherwise it follows from the table's own line.
+    if is_other("replica identity") && is_on("replica identity") {
+        statements.push(format!("alter table {table} replica identity using index {name}"));
+    }
+    if is_other("statistics") {
+        let targets = |fields: &Fields| fields.get("statistics").and_then(Value::as_object).cloned();
+        let [live, wanted] = [live, wanted].map(|fields| targets(fields).unwrap_or_default());
+        for column in live.keys().chain(wanted.keys()) {
+            let target = wanted.get(column).and_then(Value::as_i64).unwrap_or(-1);
+            statements.push(format!("alter index {identity} alter column {column} set statistics {target}"));
+        }
     }
     Some(statements)
 }
@@ -316,7 +364,7 @@ fn comment(identity: &str, wanted: Option<&Fields>) -> Option<String> {
             let (name, domain) = names::on(rest)?;
             format!("constraint {name} on domain {domain}")
         }
-        None if identity == "database current" => return None,
+        None if identity == "database current" => "database %I".to_owned(),
         None => COMMENTED
             .iter()
             .find_map(|(found, word)| Some(format!("{word}{}", identity.strip_prefix(found)?)))
@@ -326,7 +374,8 @@ fn comment(identity: &str, wanted: Option<&Fields>) -> Option<String> {
         Some(text) => quote_literal(text),
         None => "null".to_owned(),
     };
-    Some(format!("comment on {object} is {text}"))
+    let statement = format!("comment on {object} is {text}");
+    Some(if identity == "database current" { grants::in_database(&statement) } else { statement })
 }
 
 /// A text in single quotes, under `standard_conforming_strings`.
@@ -346,12 +395,14 @@ fn setting(identity: &str, is_wanted: bool, dumped: &str) -> Option<String> {
     if is_wanted {
         let bare = |text: &str| text.replace('"', "").to_lowercase();
         let (role, name) = (bare(&head), bare(name));
-        let found = dumped.lines().find(|line| {
-            let line = bare(line);
-            let is_role = head.is_empty() || line.contains(&format!("alter role {role} "));
-            is_role && line.contains(&format!(" set {name} to ")) && in_database == line.contains("database ")
+        let found = dumped_statements(dumped).find(|statement| {
+            // The value may say anything.
+            let before = bare(statement);
+            let Some((before, _)) = before.split_once(&format!(" set {name} to ")) else { return false };
+            let is_role = head.is_empty() || before.contains(&format!("alter role {role}"));
+            is_role && in_database == before.contains("database ") && !before.contains(" to ")
         });
-        return found.map(|line| line.trim_end_matches(';').to_owned());
+        return found.map(str::to_owned);
     }
     let name = names::parts(name).map_or_else(
         || name.to_owned(),
@@ -370,6 +421,30 @@ fn setting(identity: &str, is_wanted: bool, dumped: &str) -> Option<String> {
     } else {
         format!("alter role {head} reset {name}")
     })
+}
+
+/// The statements of a dump, of which a text may go over many lines.
+fn dumped_statements(dumped: &str) -> impl Iterator<Item = &str> {
+    let mut quotes = 0;
+    let statements = dumped.split_inclusive('\n').scan(0, |at, line| {
+        let start = *at;
+        *at += line.len();
+        Some((start, line))
+    });
+    let mut begin = None;
+    let found: Vec<&str> = statements
+        .filter_map(|(start, line)| {
+            let from = *begin.get_or_insert(start);
+            quotes += line.matches('\'').count();
+            let is_over = quotes % 2 == 0;
+            if is_over {
+                begin = None;
+                quotes = 0;
+            }
+            is_over.then(|| dumped.get(from..start + line.len()))?
+        })
+        .collect();
+    found.into_iter().map(|statement| statement.trim_end().trim_end_matches(';'))
 }
 
 /// A statement around the name of the database that it runs in.

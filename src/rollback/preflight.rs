@@ -133,6 +133,7 @@ mod tests {
             updated: 0,
             deleted: 0,
             rewritten: false,
+            reached: false,
             columns: Vec::new(),
         };
         let written = ["pgmq.meta", "pgmq.q_mail", "vault.secrets"].map(|name| effect(name, 1));

@@ -3,7 +3,7 @@
 use super::live::Table;
 use super::selection::Selection;
 use super::since::{Doomed, Recorded};
-use super::{Accounts, Error, Mode, Proved, Task, Work, keys, names};
+use super::{Accounts, Error, Proved, Task, Work, keys, names};
 use crate::archive;
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
 use crate::manifest::{Content, TableRows};
@@ -109,8 +109,12 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
     if lost.is_empty() { Ok(()) } else { Err(Error::Platform(lost)) }
 }
 
-/// Demands that sequences are where they were.
-pub(super) async fn sequences(client: &Client, task: &Task<'_>, accounts: &Accounts) -> Result<(), Error> {
+/// Demands that sequences are where they were; those that went back by themselves may be ahead.
+pub(super) async fn sequences(
+    client: &Client,
+    task: &Task<'_>,
+    (accounts, alone): (&Accounts, &[String]),
+) -> Result<(), Error> {
     let owned = task.snapshot.manifest.database.sequences.iter().filter(|sequence| {
         !task.left_out.is_sequence_left_out(&sequence.name)
             && names::qualified(&sequence.name)
@@ -131,8 +135,7 @@ pub(super) async fn sequences(client: &Client, task: &Task<'_>, accounts: &Accou
         let (value, is_called): (i64, bool) = (row.get(1), row.get(2));
         // Those of tables with rows of new accounts are past these; one that went back by itself is past
         // the rows that were beyond it in the snapshot already.
-        let went_back = task.mode == Mode::Touched
-            && task.besides.sequences.iter().any(|left| left.name == sequence.name);
+        let went_back = alone.contains(&sequence.name);
         let may_be_ahead = (!accounts.loaded.is_empty() || went_back) && value >= sequence.value;
         ((value, is_called) != (sequence.value, sequence.is_called) && !may_be_ahead)
             .then(|| format!("sequence {} is at {value} instead of {}", sequence.name, sequence.value))

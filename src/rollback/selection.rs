@@ -32,20 +32,38 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// Pairs the entries of an archive with those of a dump of its copy: the same types and names in
-    /// the same order. What the copy lacks has no pair.
-    pub fn of_copy(archive: &Contents, copy: &Contents) -> Self {
-        Self { pairs: pairs(archive, copy, &BTreeSet::new()), keeps_ids: false }
+    /// Pairs the entries of an archive with those of a dump of its copy, `fresh` before anything changed:
+    /// the same types and names in the same order. What the copy lacks has no pair. What was made again
+    /// since is known by its name, as in [`Self::of_target`].
+    pub fn of_copy(archive: &Contents, fresh: &Contents, now: &Contents) -> Self {
+        let since = Self::of_target(fresh, now);
+        let pairs = pairs(archive, fresh).into_iter();
+        let pairs = pairs.filter_map(|(was, copied)| Some((was, since.of(copied)?)));
+        Self { pairs: pairs.collect(), keeps_ids: false }
     }
 
     /// Pairs the entries of an archive with those of a dump of the same database now. An object that
-    /// was made again meanwhile, as an earlier rollback does, is known by its name.
+    /// was made again meanwhile, as a migration or an earlier rollback does, is known by its name. A table is
+    /// known by its id as long as that stands, since its rows tell who it is.
     pub fn of_target(archive: &Contents, now: &Contents) -> Self {
-        let objects = |contents: &Contents| -> BTreeSet<Object> {
-            contents.entries.iter().map(|entry| (entry.catalog_oid, entry.oid)).collect()
+        let tables = |contents: &Contents| -> BTreeSet<Object> {
+            let tables = contents.entries.iter().filter(|entry| entry.kind == "TABLE");
+            tables.map(|entry| (entry.catalog_oid, entry.oid)).collect()
         };
-        let kept = objects(archive).intersection(&objects(now)).copied().collect();
-        Self { pairs: pairs(archive, now, &kept), keeps_ids: true }
+        let kept: BTreeSet<Object> = tables(archive).intersection(&tables(now)).copied().collect();
+        let mut pairs: BTreeMap<Object, Object> = pairs(archive, now)
+            .into_iter()
+            .filter(|(was, is)| !kept.contains(was) && !kept.contains(is))
+            .collect();
+        let taken: BTreeSet<Object> = pairs.values().copied().collect();
+        let with_id = archive.entries.iter().filter(|entry| entry.catalog_oid != 0);
+        for was in with_id.map(|entry| (entry.catalog_oid, entry.oid)) {
+            // It has the name of another one now, which is gone.
+            if !pairs.contains_key(&was) && taken.contains(&was) {
+                pairs.insert(was, (was.0, NOTHING));
+            }
+        }
+        Self { pairs, keeps_ids: true }
     }
 
     fn of(&self, object: Object) -> Option<Object> {
@@ -53,12 +71,19 @@ impl Translation {
     }
 }
 
-fn pairs(archive: &Contents, now: &Contents, kept: &BTreeSet<Object>) -> BTreeMap<Object, Object> {
+/// The id that no object has (`src/include/postgres_ext.h`, `InvalidOid`).
+const NOTHING: u32 = 0;
+
+/// The objects of two tables of contents that have the same type and name. Whose they are is the last word
+/// of an entry, and no part of the name: what was made again may be another one's.
+fn pairs(archive: &Contents, now: &Contents) -> BTreeMap<Object, Object> {
     let with_id = |contents: &'_ Contents| -> Vec<(String, Object)> {
         let entries = contents.entries.iter().filter(|entry| entry.catalog_oid != 0);
-        let named =
-            entries.map(|entry| (format!("{} {}", entry.kind, entry.rest), (entry.catalog_oid, entry.oid)));
-        named.filter(|(_, object)| !kept.contains(object)).collect()
+        let named = entries.map(|entry| {
+            let name = entry.rest.rsplit_once(' ').map_or(entry.rest.as_str(), |(name, _)| name);
+            (format!("{} {name}", entry.kind), (entry.catalog_oid, entry.oid))
+        });
+        named.collect()
     };
     let mut found: BTreeMap<String, Vec<Object>> = BTreeMap::new();
     for (name, object) in with_id(now).into_iter().rev() {
@@ -313,13 +338,52 @@ mod tests {
         let contents = Contents::parse(LIST).unwrap();
         let copy = Contents::parse(&LIST.replace(" 1638", " 9938").replace(" 1639", " 9939")).unwrap();
         let found = [(2615, 2200), (2615, 16400), (1259, 99386), (1259, 99387), (2606, 99390), (2620, 99391)];
-        assert_eq!(selected(&found, &Translation::of_copy(&contents, &copy)), [354]);
+        assert_eq!(selected(&found, &Translation::of_copy(&contents, &copy, &copy)), [354]);
         assert_eq!(selected(&found, &Translation::of_target(&contents, &copy)), [354]);
         // What a copy lacks is not missed; what a target lacks is gone, unless it has another name now.
         let fewer = LIST.replace("216; 1259 16387 SEQUENCE public orders_id_seq postgres\n", "");
         let fewer = Contents::parse(&fewer).unwrap();
         let all = [(2615, 2200), (2615, 16400), (1259, 16386), (2606, 16390), (2620, 16391), (3256, 16393)];
-        assert_eq!(selected(&all, &Translation::of_copy(&contents, &fewer)), [0; 0]);
+        assert_eq!(selected(&all, &Translation::of_copy(&contents, &fewer, &fewer)), [0; 0]);
         assert_eq!(selected(&all, &Translation::of_target(&contents, &fewer)), [216, 218, 345]);
+    }
+
+    #[test]
+    fn what_was_made_again_is_known_by_its_name() {
+        let contents = Contents::parse(LIST).unwrap();
+        let copy = Contents::parse(&LIST.replace(" 1638", " 9938").replace(" 1639", " 9939")).unwrap();
+        // The policy, as another one's, and the table, of which the old one has another name.
+        let again = "354; 3256 20001 POLICY public orders own_orders somebody\n\
+            215; 1259 16386 TABLE public old postgres\n215; 1259 20002 TABLE public orders postgres\n";
+        let table = "215; 1259 16386 TABLE public orders postgres\n";
+        let now = LIST.replace("354; 3256 16393 POLICY public orders own_orders postgres\n", again);
+        let now = Contents::parse(&now.replace(table, "")).unwrap();
+        let found = [(2615, 2200), (2615, 16400), (1259, 16386), (1259, 16387), (1259, 20002)];
+        let found = [&found[..], &[(2606, 16390), (2620, 16391), (3256, 20001)]].concat();
+        assert_eq!(selected(&found, &Translation::of_target(&contents, &now)), [0; 0]);
+        // The table that has the rows is the one that is meant.
+        let without: Vec<Object> = found.iter().copied().filter(|object| object.1 != 16386).collect();
+        assert_eq!(selected(&without, &Translation::of_target(&contents, &now)), [215, 344]);
+        let on_copy = |object: &Object| match object.1 {
+            oid @ 16386..=16391 => (object.0, oid - 16386 + 99386),
+            _ => *object,
+        };
+        let now = "354; 3256 20001 POLICY public orders own_orders postgres\n";
+        let now = LIST.replace("354; 3256 16393 POLICY public orders own_orders postgres\n", now);
+        let now = Contents::parse(&now.replace(" 1638", " 9938").replace(" 1639", " 9939")).unwrap();
+        let found: Vec<Object> = found.iter().map(on_copy).collect();
+        assert_eq!(selected(&found, &Translation::of_copy(&contents, &copy, &now)), [0; 0]);
+        assert_eq!(selected(&found[..7], &Translation::of_copy(&contents, &copy, &now)), [354]);
+    }
+
+    #[test]
+    fn what_took_the_name_of_another_is_not_itself() {
+        let was = "1; 1259 11 VIEW public v postgres\n2; 1259 12 VIEW public w postgres\n";
+        let now = Contents::parse("1; 1259 12 VIEW public v postgres\n").unwrap();
+        let contents = Contents::parse(was).unwrap();
+        let (left_out, translation) = (LeftOut::default(), Translation::of_target(&contents, &now));
+        let (known, owned) = (Known::new(&contents, &translation), Owned::of(&recorded(), &[], &left_out));
+        let gone = Selection::of_gone(&known, &owned, &BTreeSet::from([(1259, 12)]));
+        assert_eq!(gone.entries().map(|entry| entry.dump_id).collect::<Vec<_>>(), [2]);
     }
 }

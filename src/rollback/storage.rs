@@ -128,7 +128,16 @@ pub(super) async fn rows(client: &tokio_postgres::Client, saved: &Saved) -> Resu
     let seconds = started.elapsed().as_secs_f64();
     let (tables, kept, accounts) = (Vec::new(), Vec::new(), Accounts::default());
     let references = Vec::new();
-    Ok(Proved { mode: Mode::Touched, tables, saved: kept, accounts, references, transaction, seconds })
+    Ok(Proved {
+        mode: Mode::Touched,
+        tables,
+        saved: kept,
+        accounts,
+        sequences: Vec::new(),
+        references,
+        transaction,
+        seconds,
+    })
 }
 
 /// Brings the bytes back after the commit, and compares. Without a way to them it fails, unless nothing is

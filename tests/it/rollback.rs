@@ -1,9 +1,11 @@
 //! The way back: what a migration did is undone, exactly, and what users did since is kept.
 
 mod accounts;
+mod again;
 mod foreseen;
 mod mappings;
 mod meanwhile;
+mod numbers;
 mod objects;
 mod rules;
 mod together;

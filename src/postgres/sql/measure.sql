@@ -1,5 +1,6 @@
 -- Run in a scratch only, by its superuser. Every new row of the migration history notes the time,
 -- the rows that each table has seen, the files that hold them, and the locks of its transaction.
+-- Statements that write take RowExclusiveLock even where they find no row (PostgreSQL documentation, 13.3.1).
 --
 -- Counts that a backend has not yet reported are added to the reported ones, so that the sum never
 -- depends on when statistics were sent (PostgreSQL documentation, 27.2.2).
@@ -17,13 +18,20 @@ create table supa_safe_rehearsal.seen (
 );
 create table supa_safe_rehearsal.lock (mark int not null, oid oid not null, mode text not null);
 
-create function supa_safe_rehearsal.note(of_version text) returns void
+create function supa_safe_rehearsal.note(of_version text, statements text[] default null) returns void
 language plpgsql security definer
 set search_path = '' set stats_fetch_consistency = 'none' set row_security = off
 as $$
 declare
     this int;
+    last int;
+    -- What the statements may do to rows that they do not find here; a function may do anything.
+    may_do_anything bool := statements is null or array_to_string(statements, E'\n')
+        ~* '(^|\n|;)\s*(select|with|do|call|execute)\y';
+    may_delete bool := may_do_anything or array_to_string(statements, E'\n') ~* '\y(delete|merge)\y';
+    may_update bool := may_do_anything or array_to_string(statements, E'\n') ~* '\y(update|merge)\y';
 begin
+    last := (select max(id) from supa_safe_rehearsal.mark);
     insert into supa_safe_rehearsal.mark (version, began)
     values (of_version, pg_catalog.transaction_timestamp()) returning id into this;
     insert into supa_safe_rehearsal.seen
@@ -39,7 +47,33 @@ begin
     select distinct this, l.relation, l.mode
     from pg_catalog.pg_locks l
     where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'relation' and l.granted
-        and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock');
+        and l.mode not in ('AccessShareLock', 'RowShareLock');
+    -- What goes with a row, or changes with it, is found only where there is one.
+    with recursive written as (
+        select s.oid,
+            s.deleted > coalesce(w.deleted, 0) or (is_none and may_delete) as deletes,
+            s.updated > coalesce(w.updated, 0) or (is_none and may_update) as updates
+        from supa_safe_rehearsal.lock l
+        join supa_safe_rehearsal.seen s on s.mark = this and s.oid = l.oid
+        left join supa_safe_rehearsal.seen w on w.mark = last and w.oid = l.oid
+        cross join lateral (
+            select (s.inserted, s.updated, s.deleted)
+                = (coalesce(w.inserted, 0), coalesce(w.updated, 0), coalesce(w.deleted, 0)) as is_none) n
+        where l.mark = this and l.mode = 'RowExclusiveLock'
+    ),
+    reached as (
+        select oid, deletes, updates from written
+        union
+        select k.conrelid, r.deletes and k.confdeltype = 'c', true
+        from reached r
+        join pg_catalog.pg_constraint k on k.contype = 'f' and k.confrelid = r.oid
+        where (r.deletes and k.confdeltype in ('c', 'n', 'd')) or (r.updates and k.confupdtype in ('c', 'n', 'd'))
+    )
+    insert into supa_safe_rehearsal.lock
+    select distinct this, r.oid, 'RowExclusiveLock' from reached r
+    where not exists (
+        select from supa_safe_rehearsal.lock l
+        where l.mark = this and l.oid = r.oid and l.mode = 'RowExclusiveLock');
     perform pg_catalog.pg_stat_force_next_flush();
 end
 $$;
@@ -48,7 +82,10 @@ create function supa_safe_rehearsal.noted() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 begin
-    perform supa_safe_rehearsal.note(new.version);
+    -- The column of the CLI, in versions of it that have one.
+    perform supa_safe_rehearsal.note(new.version, (
+        select array_agg(s.statement)
+        from pg_catalog.jsonb_array_elements_text(nullif(pg_catalog.to_jsonb(new) -> 'statements', 'null')) s (statement)));
     return null;
 end
 $$;
