@@ -98,6 +98,10 @@ impl LeftOut {
             "extension" | "extension version" | "member privileges" => {
                 self.names().iter().any(|name| named(name))
             }
+            "given privileges" => {
+                let object = line.identity.split_once(" on ").and_then(|(_, object)| object.split_once(' '));
+                object.is_some_and(|(_, name)| self.extensions.iter().any(|one| makes(one, name)))
+            }
             "policy" => self
                 .extensions
                 .iter()
@@ -121,6 +125,19 @@ fn is_about(line: &Line, table: &str) -> bool {
         || line.identity.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
         || line.identity.ends_with(&format!(" on {table}"))
         || (line.kind == "index" && line.definition.contains(&format!(" ON {table} ")))
+}
+
+/// Whether what has this name, or the table of a column, is a member of an extension or its schema. The
+/// types of arguments are written in more than one way, so every function of the name counts.
+fn makes(extension: &Extension, name: &str) -> bool {
+    let bare = |name: &str| name.split('(').next().unwrap_or_default().to_owned();
+    let is_below = |above: &str, name: &str| {
+        name.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    extension.created_schemas.iter().any(|schema| is_below(schema, name))
+        || extension.members.iter().any(|member| {
+            member.identity.split_once(' ').is_some_and(|(_, made)| is_below(&bare(made), &bare(name)))
+        })
 }
 
 fn belongs(extension: &Extension, entry: &Entry) -> bool {

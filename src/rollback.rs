@@ -25,6 +25,7 @@ pub mod preflight;
 mod proof;
 mod references;
 mod reload;
+mod roles;
 mod room;
 pub mod run;
 mod script;

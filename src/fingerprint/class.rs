@@ -34,6 +34,14 @@ impl Class {
             _ => Self::Owned,
         }
     }
+
+    /// The same, where it is known whose the table is.
+    pub fn of_table(place: Place<'_>, table: &str) -> Self {
+        match Self::of_rows(place.schema.unwrap_or_default(), table) {
+            Self::Platform if place.is_users_own() => Self::Owned,
+            class => class,
+        }
+    }
 }
 
 /// What decides the class of an object.
@@ -52,11 +60,18 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Whether the object stands in the one schema of the platform's in which users make what they like, and
+    /// is theirs.
+    fn is_users_own(&self) -> bool {
+        self.schema == Some(EXTENSIONS) && self.owner.is_some_and(|owner| !is_internal_role(owner))
+    }
+
     /// Returns the class. What cannot be placed is owned: a gate too many is safer than one too few.
     pub fn class(&self) -> Class {
         let owner_is_internal = self.owner.is_some_and(is_internal_role);
         let in_managed_schema = self.schema.is_some_and(is_platform_schema);
         let partner_in_managed_schema = self.partner.is_some_and(is_platform_schema);
+        let is_users_own = self.is_users_own();
         let moves_by_itself = match self.subject {
             // The platform upgrades extensions; subscriptions hold a password and parameters belong
             // to superusers, so that no rollback could give either back.
@@ -73,21 +88,30 @@ impl Place<'_> {
             }
             // Of managed tables, these three take policies of the user (facts: supautils.policy_grants).
             "policy" => {
-                in_managed_schema && !matches!(self.schema, Some("auth" | "storage" | "realtime" | QUEUES))
+                in_managed_schema
+                    && !is_users_own
+                    && !matches!(self.schema, Some("auth" | "storage" | "realtime" | QUEUES))
             }
-            "trigger" => in_managed_schema && partner_in_managed_schema,
+            // Of a trigger, it is the function whose owner is told.
+            "trigger" => {
+                let calls_users_own = Self { schema: self.partner, ..*self }.is_users_own();
+                in_managed_schema && partner_in_managed_schema && !calls_users_own
+            }
             "event trigger" => owner_is_internal || (self.owner_is_superuser && partner_in_managed_schema),
-            "default privileges" => owner_is_internal,
+            // Of the platform's objects, what somebody else gave with a grant option of his own.
+            "default privileges" | "given privileges" => owner_is_internal,
             // What `pgmq.create` makes belongs to no extension, and no line tells of what does.
-            "schema" | "member privileges" => in_managed_schema,
+            "schema" | "member privileges" | "platform function" => in_managed_schema,
             _ if self.schema == Some(QUEUES) => false,
-            _ if self.schema.is_some() => in_managed_schema,
+            _ if self.schema.is_some() => in_managed_schema && !is_users_own,
             _ => owner_is_internal,
         };
         if moves_by_itself { Class::Platform } else { Class::Owned }
     }
 }
 
+/// The platform's schema that belongs to `postgres`.
+const EXTENSIONS: &str = "extensions";
 /// The schema of `pgmq`, in which users make queues.
 const QUEUES: &str = "pgmq";
 
@@ -203,6 +227,12 @@ mod tests {
             "member_privileges public - -",
             "table pgmq postgres -",
             "policy pgmq - -",
+            "function extensions postgres -",
+            "column extensions app_owner -",
+            "trigger extensions postgres extensions",
+            "trigger auth postgres extensions",
+            "given_privileges auth postgres -",
+            "given_privileges extensions app_owner -",
             "something_new - - -",
         ] {
             assert_eq!(class(place), Class::Owned, "{place}");
@@ -214,10 +244,16 @@ mod tests {
         for place in [
             "table auth supabase_auth_admin -",
             "column realtime - -",
-            "function extensions postgres -",
+            "function extensions supabase_admin! -",
+            "function extensions - -",
+            "platform_function extensions postgres -",
+            "schema extensions postgres -",
+            "given_privileges auth supabase_auth_admin -",
             "schema graphql supabase_admin! -",
             "policy cron - -",
             "trigger storage - storage",
+            "trigger auth - extensions",
+            "trigger auth supabase_admin! extensions",
             "role - postgres -",
             "role - supabase_new_admin -",
             "role - cli_login_postgres -",

@@ -46,6 +46,16 @@ impl Difference {
         [before, after].into_iter().any(|definition| super::is_hidden(&self.kind, definition))
     }
 
+    /// Whether nothing but privileges differs.
+    pub fn is_of_privileges(&self) -> bool {
+        let side = |text: &Option<String>| {
+            let mut fields = fields(text.as_deref()?)?;
+            fields.remove("acl");
+            Some(fields)
+        };
+        side(&self.before).is_some_and(|before| Some(before) == side(&self.after))
+    }
+
     fn changed_fields(&self, before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
         let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         names

@@ -5,7 +5,7 @@
 //! `pg_get_…def` functions show an object as it is committed now, even inside an older snapshot, and
 //! `pg_get_viewdef` waits for a lock on the tables that the view reads.
 
-use crate::fingerprint::{Class, Fingerprint, Line, Place};
+use crate::fingerprint::{Class, Fingerprint, Line, Place, is_platform_schema};
 use tokio_postgres::{Client, Row};
 
 const FINGERPRINT: &str = concat!(
@@ -124,7 +124,8 @@ pub async fn fingerprint(client: &Client) -> Result<Fingerprint, Error> {
     // Estimates of this query can pass `jit_above_cost`, and compiling it takes longer than running it.
     client.batch_execute("set local jit = off").await?;
     let rows = client.query(FINGERPRINT, &[]).await?;
-    Ok(Fingerprint::new(rows.iter().map(line).collect::<Result<Vec<_>, _>>()?))
+    let lines = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+    Ok(Fingerprint::new(lines.into_iter().flatten()))
 }
 
 async fn check_pinned(client: &Client) -> Result<(), Error> {
@@ -144,7 +145,7 @@ async fn check_pinned(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-fn line(row: &Row) -> Result<Line, tokio_postgres::Error> {
+fn line(row: &Row) -> Result<Option<Line>, tokio_postgres::Error> {
     let place = Place {
         subject: row.try_get("subject")?,
         schema: row.try_get("schema_name")?,
@@ -152,12 +153,19 @@ fn line(row: &Row) -> Result<Line, tokio_postgres::Error> {
         owner_is_superuser: row.try_get("superuser")?,
         partner: row.try_get("partner")?,
     };
-    Ok(Line {
+    // Elsewhere the object's own line has all its privileges. The partner is the extension that made it.
+    let is_told = place.subject == "given privileges"
+        && place.partner.is_none()
+        && place.schema.is_none_or(|schema| !is_platform_schema(schema));
+    if is_told {
+        return Ok(None);
+    }
+    Ok(Some(Line {
         class: place.class(),
         kind: row.try_get("kind")?,
         identity: row.try_get("identity")?,
         definition: row.try_get("definition")?,
-    })
+    }))
 }
 
 /// Lists every relation that holds rows, by schema and name; temporary ones are left out.
@@ -174,9 +182,11 @@ fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
     };
     let (schema, name): (String, String) = (row.try_get("schema_name")?, row.try_get("name")?);
     let extension: Option<String> = row.try_get("extension")?;
+    let place =
+        Place { subject: "table", schema: Some(&schema), owner: row.try_get("owner")?, ..Place::default() };
     let estimated_rows: Option<i64> = row.try_get("estimated_rows")?;
     Ok(Table {
-        class: if extension.is_some() { Class::Platform } else { Class::of_rows(&schema, &name) },
+        class: if extension.is_some() { Class::Platform } else { Class::of_table(place, &name) },
         schema,
         name,
         kind,

@@ -125,7 +125,9 @@ pub fn written_tables(effects: &[FileEffect]) -> Vec<String> {
 /// The history of migrations is not dropped for the few rows that go.
 fn is_owned(table: &str) -> bool {
     let (schema, name) = table.split_once('.').unwrap_or(("", table));
-    Class::of_rows(schema, name) == Class::Owned && schema != "supabase_migrations"
+    // In schema `extensions` the closure knows whose a table is.
+    (Class::of_rows(schema, name) == Class::Owned || schema == "extensions")
+        && schema != "supabase_migrations"
 }
 
 /// Whether rows of Storage were written.

@@ -126,12 +126,18 @@ fn differing(work: &Work<'_>, live: &Fingerprint) -> BTreeSet<Unit> {
         .map(|line| (line.identity.as_str(), line.kind.as_str()))
         .collect();
     let of_constraints = indexes_of_constraints(live);
+    let cloned = cloned_triggers(live);
     let units = work.differences(live).into_iter().filter_map(|difference| {
-        let is_of_constraint = difference.kind == "index" && of_constraints.contains(&difference.identity);
-        if is_of_constraint || inverse::is_inherited(&difference) {
+        let is_cloned = difference.kind == "trigger" && cloned.contains(&difference.identity);
+        if is_cloned || inverse::is_inherited(&difference) {
             return None;
         }
         let Inverse::Replace(unit) = inverse::of(&difference, &work.settings) else { return None };
+        if unit.kind == "index"
+            && let Some(constraint) = of_constraints.get(&unit.identity)
+        {
+            return Some(Unit { kind: "constraint".to_owned(), identity: constraint.clone() });
+        }
         if unit.kind != "relation" {
             return Some(unit);
         }
@@ -141,15 +147,38 @@ fn differing(work: &Work<'_>, live: &Fingerprint) -> BTreeSet<Unit> {
     units.collect()
 }
 
-/// The indexes that constraints made, which go with these alone.
-fn indexes_of_constraints(live: &Fingerprint) -> BTreeSet<String> {
+/// The indexes that constraints made, which go with these alone, and the constraints.
+fn indexes_of_constraints(live: &Fingerprint) -> BTreeMap<String, String> {
     let constraints = live.lines().iter().filter(|line| line.kind == "constraint");
     let indexes = constraints.filter_map(|line| {
-        let (name, table) = names::on(&line.identity)?;
+        let fields: Value = serde_json::from_str(&line.definition).ok()?;
+        let definition = fields.get("definition")?.as_str()?;
+        let is_made = ["PRIMARY KEY", "UNIQUE", "EXCLUDE"].iter().any(|word| definition.starts_with(word));
+        let (name, table) = names::on(&line.identity).filter(|_| is_made)?;
         let schema = names::parts(table)?.first().copied()?;
-        Some(format!("{schema}.{name}"))
+        Some((format!("{schema}.{name}"), line.identity.clone()))
     });
     indexes.collect()
+}
+
+/// The triggers that partitions have from their parents: of the same name, they go and come with those.
+fn cloned_triggers(live: &Fingerprint) -> BTreeSet<String> {
+    let of_kind = |kind: &'static str| live.lines().iter().filter(move |line| line.kind == kind);
+    let parents: BTreeMap<&str, String> = of_kind("table")
+        .filter_map(|line| {
+            let fields: Value = serde_json::from_str(&line.definition).ok()?;
+            fields.get("partition bound")?;
+            let parent = fields.get("inherits")?.as_array()?.first()?.as_str()?.to_owned();
+            Some((line.identity.as_str(), parent))
+        })
+        .collect();
+    let triggers: BTreeSet<&str> = of_kind("trigger").map(|line| line.identity.as_str()).collect();
+    let is_cloned = |identity: &&&str| {
+        names::on(identity)
+            .and_then(|(name, table)| Some(format!("{name} on {}", parents.get(table)?)))
+            .is_some_and(|above| triggers.contains(above.as_str()))
+    };
+    triggers.iter().filter(is_cloned).map(|identity| (*identity).to_owned()).collect()
 }
 
 /// Everything of the user's that a dump defines and that stands in a schema; schemas, extensions,

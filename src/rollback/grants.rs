@@ -7,7 +7,7 @@
 use super::inverse::quote_literal;
 use super::names;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Privileges by grantee; true where the grantee may grant them on.
 type Granted = BTreeMap<(String, String), bool>;
@@ -46,6 +46,9 @@ pub(super) fn statements(
     if kind == "given privileges" {
         return given(identity, found, wanted);
     }
+    if kind == "member privileges" {
+        return of_members(found, wanted);
+    }
     let (found, wanted) = (read(found.get("acl")), read(wanted.get("acl")));
     let change = Change::between(&found, &wanted);
     if kind == "database" {
@@ -79,20 +82,58 @@ fn given(identity: &str, found: &Map<String, Value>, wanted: &Map<String, Value>
         GIVEN.iter().find_map(|kind| Some((*kind, object.strip_prefix(kind)?.trim_start())))?;
     let mut statements = self::statements((kind, name), found, wanted)?;
     if !statements.is_empty() {
-        statements.insert(0, format!("set local role {giver}"));
-        // The role that began, which may itself be one that was taken.
-        statements.push(format!(
-            "select pg_catalog.set_config('role', {HELD}, true)",
-            HELD = "pg_catalog.current_setting('supa_safe.role')"
-        ));
-        statements.insert(
-            0,
-            "select pg_catalog.set_config('supa_safe.role', pg_catalog.current_setting('role'), true)"
-                .to_owned(),
-        );
+        // The role at work may itself be one that was taken.
+        let held = "pg_catalog.set_config('supa_safe.role', pg_catalog.current_setting('role'), true)";
+        let taken = "pg_catalog.set_config('role', pg_catalog.current_setting('supa_safe.role'), true)";
+        statements.splice(0..0, [format!("select {held}"), format!("set local role {giver}")]);
+        statements.push(format!("select {taken}"));
     }
     Some(statements)
 }
+
+/// Privileges on members of an extension, told as what was granted and revoked since it made them.
+fn of_members(found: &Map<String, Value>, wanted: &Map<String, Value>) -> Option<Vec<String>> {
+    let names: BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
+    let mut statements = Vec::new();
+    for name in names {
+        let list = |side: &Map<String, Value>, which: &str| {
+            read(side.get(name).and_then(|changes| changes.get(which)))
+        };
+        // What one side has revoked the other one has.
+        let side = |side: &Map<String, Value>, other: &Map<String, Value>| -> Granted {
+            let (revoked, mut granted) = (list(side, "revoked"), list(side, "granted"));
+            granted.extend(list(other, "revoked").into_iter().filter(|(key, _)| !revoked.contains_key(key)));
+            granted
+        };
+        let (live, was) = (side(found, wanted), side(wanted, found));
+        let change = Change::between(&live, &was);
+        let (word, name) =
+            MEMBERS.iter().find_map(|(found, word)| Some((*word, name.strip_prefix(found)?)))?;
+        let (object, column) = object(word, name)?;
+        statements.extend(change.statements(&object, |privilege| match &column {
+            None => privilege.to_owned(),
+            Some(column) => format!("{privilege} ({column})"),
+        }));
+    }
+    Some(statements)
+}
+
+/// Types of members, by `pg_identify_object`, and the kinds that they are here.
+const MEMBERS: [(&str, &str); 13] = [
+    ("materialized view column ", "column"),
+    ("foreign table column ", "column"),
+    ("table column ", "column"),
+    ("view column ", "column"),
+    ("materialized view ", "table"),
+    ("foreign table ", "table"),
+    ("table ", "table"),
+    ("view ", "table"),
+    ("sequence ", "sequence"),
+    ("function ", "function"),
+    ("procedure ", "procedure"),
+    ("aggregate ", "aggregate"),
+    ("type ", "type"),
+];
 
 /// Kinds of what carries such privileges.
 const GIVEN: [&str; 6] = ["column", "table", "sequence", "function", "schema", "type"];
@@ -235,6 +276,27 @@ mod tests {
             between("database", "current", r#"{"acl": ["anon=CREATE"]}"#, "{}"),
             ["do 'begin execute ''revoke CREATE on database '' || \
               pg_catalog.quote_ident(pg_catalog.current_database()) || '' from anon''; end'"]
+        );
+    }
+
+    #[test]
+    fn privileges_of_members_are_what_they_were_made_with_but_for_what_was_changed() {
+        assert_eq!(
+            between(
+                "member privileges",
+                "citext in public",
+                r#"{"function public.a(text)": {"granted": ["anon=EXECUTE"], "revoked": ["PUBLIC=EXECUTE"]},
+                    "view public.v": {"granted": ["anon=SELECT*"], "revoked": null}}"#,
+                r#"{"function public.a(text)": {"granted": ["app=EXECUTE"], "revoked": null},
+                    "table column public.t.c": {"granted": null, "revoked": ["anon=SELECT"]}}"#
+            ),
+            [
+                "revoke EXECUTE on routine public.a(text) from anon",
+                "grant EXECUTE on routine public.a(text) to PUBLIC",
+                "grant EXECUTE on routine public.a(text) to app",
+                "revoke SELECT (c) on table public.t from anon",
+                "revoke SELECT on table public.v from anon",
+            ]
         );
     }
 

@@ -1,6 +1,7 @@
 //! What takes one difference of a fingerprint back: a change in place, or the object goes and comes
 //! again from the archive.
 
+use super::roles::{membership, role, setting};
 use super::{grants, names};
 use crate::fingerprint::Difference;
 use serde_json::{Map, Value};
@@ -27,7 +28,8 @@ pub(super) enum Inverse {
 pub(super) const RELATIONS: [&str; 5] =
     ["table", "foreign table", "view", "materialized view", "composite type"];
 
-type Fields = Map<String, Value>;
+/// The fields of a line's definition.
+pub(super) type Fields = Map<String, Value>;
 
 /// Works out what takes a difference back; `before` of it is the live side.
 ///
@@ -383,161 +385,6 @@ pub(super) fn quote_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Takes a setting from the dump, which has it as it must be written, or resets it.
-fn setting(identity: &str, is_wanted: bool, dumped: &str) -> Option<String> {
-    let (whose, name) = identity.split_once(": ")?;
-    let (head, in_database) = match whose.strip_suffix(" in database") {
-        Some(role) => (role.strip_prefix("role ")?.to_owned(), true),
-        None if whose == "database" => (String::new(), true),
-        None if whose == "all roles" => ("all".to_owned(), false),
-        None => (whose.strip_prefix("role ")?.to_owned(), false),
-    };
-    if is_wanted {
-        let bare = |text: &str| text.replace('"', "").to_lowercase();
-        let (role, name) = (bare(&head), bare(name));
-        let found = dumped_statements(dumped).find(|statement| {
-            // The value may say anything.
-            let before = bare(statement);
-            let Some((before, _)) = before.split_once(&format!(" set {name} to ")) else { return false };
-            let is_role = head.is_empty() || before.contains(&format!("alter role {role}"));
-            is_role && in_database == before.contains("database ") && !before.contains(" to ")
-        });
-        return found.map(str::to_owned);
-    }
-    let name = names::parts(name).map_or_else(
-        || name.to_owned(),
-        |parts| {
-            parts
-                .iter()
-                .map(|part| crate::manifest::quote_identifier(&names::plain(part)))
-                .collect::<Vec<_>>()
-                .join(".")
-        },
-    );
-    Some(if head.is_empty() {
-        in_this_database("alter database ", &format!(" reset {name}"))
-    } else if in_database {
-        in_this_database(&format!("alter role {head} in database "), &format!(" reset {name}"))
-    } else {
-        format!("alter role {head} reset {name}")
-    })
-}
-
-/// The statements of a dump, of which a text may go over many lines.
-fn dumped_statements(dumped: &str) -> impl Iterator<Item = &str> {
-    let mut quotes = 0;
-    let statements = dumped.split_inclusive('\n').scan(0, |at, line| {
-        let start = *at;
-        *at += line.len();
-        Some((start, line))
-    });
-    let mut begin = None;
-    let found: Vec<&str> = statements
-        .filter_map(|(start, line)| {
-            let from = *begin.get_or_insert(start);
-            quotes += line.matches('\'').count();
-            let is_over = quotes % 2 == 0;
-            if is_over {
-                begin = None;
-                quotes = 0;
-            }
-            is_over.then(|| dumped.get(from..start + line.len()))?
-        })
-        .collect();
-    found.into_iter().map(|statement| statement.trim_end().trim_end_matches(';'))
-}
-
-/// A statement around the name of the database that it runs in.
-fn in_this_database(before: &str, after: &str) -> String {
-    let body = format!(
-        "begin execute {} || pg_catalog.quote_ident(pg_catalog.current_database()) || {}; end",
-        quote_literal(before),
-        quote_literal(after)
-    );
-    format!("do {}", quote_literal(&body))
-}
-
-/// Revokes a membership from whomever it was granted by: since 16, each grantor's stands by itself, and
-/// the copy is taken back by another role than the one that pushed to it.
-fn revoke(role: &str, member: &str) -> String {
-    let (sql, role, member) =
-        (quote_literal(&format!("revoke {role} from {member}")), quote_literal(role), quote_literal(member));
-    let body = format!(
-        "declare grantor text; begin \
-         if pg_catalog.current_setting('server_version_num')::int4 < 160000 then execute {sql}; return; end if; \
-         for grantor in select m.grantor::pg_catalog.regrole::text from pg_catalog.pg_auth_members m \
-         where m.roleid = {role}::pg_catalog.regrole and m.member = {member}::pg_catalog.regrole \
-         and pg_catalog.pg_has_role(m.grantor, 'USAGE') \
-         loop execute {sql} || ' granted by ' || grantor; end loop; end"
-    );
-    format!("do {}", quote_literal(&body))
-}
-
-fn membership(identity: &str, is_live: bool, wanted: Option<&Fields>) -> Option<Vec<String>> {
-    let (member, role) = identity.split_once(" in ")?;
-    let mut statements = Vec::new();
-    if is_live {
-        statements.push(revoke(role, member));
-    }
-    if let Some(wanted) = wanted {
-        let options = ["admin", "inherit", "set"].into_iter().filter_map(|name| {
-            let is_on = wanted.get(name)?.as_bool()?;
-            Some(format!("{name} {is_on}"))
-        });
-        let options: Vec<String> = options.collect();
-        // Before 16 the only option is a word of its own.
-        let with = match wanted.get("inherit").and_then(Value::as_bool) {
-            None if wanted.get("admin").is_some() => " with admin option".to_owned(),
-            None => String::new(),
-            Some(_) => format!(" with {}", options.join(", ")),
-        };
-        statements.push(format!("grant {role} to {member}{with}"));
-    }
-    Some(statements)
-}
-
-/// Attributes of a role and how they are written, switched on and off.
-const ATTRIBUTES: [(&str, &str, &str); 6] = [
-    ("inherit", "inherit", "noinherit"),
-    ("create role", "createrole", "nocreaterole"),
-    ("create db", "createdb", "nocreatedb"),
-    ("login", "login", "nologin"),
-    ("replication", "replication", "noreplication"),
-    ("bypass rls", "bypassrls", "nobypassrls"),
-];
-
-fn role(identity: &str, live: Option<&Fields>, wanted: Option<&Fields>) -> Option<Vec<String>> {
-    let Some(wanted) = wanted else { return Some(vec![format!("drop role if exists {identity}")]) };
-    let mut statements = Vec::new();
-    let created: Fields = [("inherit".to_owned(), Value::Bool(true))].into_iter().collect();
-    if live.is_none() {
-        statements.push(format!("create role {identity}"));
-    }
-    let live = live.unwrap_or(&created);
-    let is_on = |fields: &Fields, name: &str| fields.get(name) == Some(&Value::Bool(true));
-    if is_on(live, "superuser") != is_on(wanted, "superuser") {
-        return None;
-    }
-    let mut attributes: Vec<String> = ATTRIBUTES
-        .iter()
-        .filter(|(name, ..)| is_on(live, name) != is_on(wanted, name))
-        .map(|(name, on, off)| if is_on(wanted, name) { *on } else { *off }.to_owned())
-        .collect();
-    if live.get("connection limit") != wanted.get("connection limit") {
-        let limit = wanted.get("connection limit").and_then(Value::as_i64).unwrap_or(-1);
-        attributes.push(format!("connection limit {limit}"));
-    }
-    if live.get("valid until") != wanted.get("valid until") {
-        let until = wanted.get("valid until").and_then(Value::as_str);
-        let until = until.map_or_else(|| "infinity".to_owned(), |until| format!("{until} UTC"));
-        attributes.push(format!("valid until {}", quote_literal(&until)));
-    }
-    if !attributes.is_empty() {
-        statements.push(format!("alter role {identity} with {}", attributes.join(" ")));
-    }
-    Some(statements)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -606,7 +453,7 @@ mod tests {
         );
         assert_eq!(
             changes("membership", "anon in app", Some(r#"{"inherit": true, "set": true}"#), None),
-            [revoke("app", "anon")]
+            [super::super::roles::revoke("app", "anon")]
         );
         assert_eq!(
             changes("role", "app", None, Some(r#"{"inherit": false, "login": true}"#)),

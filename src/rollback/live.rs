@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::selection::{Known, Object};
-use crate::fingerprint::Class;
+use crate::fingerprint::{Class, Place};
 use crate::manifest::{qualified, quote_identifier};
 use std::collections::BTreeSet;
 use tokio_postgres::Client;
@@ -53,6 +53,7 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
     let rows = client
         .query(
             "select c.oid, n.nspname::text, c.relname::text, c.relkind = 'r',
+                pg_catalog.pg_get_userbyid(c.relowner)::text,
                 array(
                     select a.attname::text from pg_catalog.pg_attribute a
                     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
@@ -74,15 +75,20 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
             &[],
         )
         .await?;
-    let tables = rows.iter().map(|row| Table {
-        oid: row.get(0),
-        schema: row.get(1),
-        name: row.get(2),
-        has_rows: row.get(3),
-        columns: row.get(4),
-        above: row.get(5),
+    let tables = rows.iter().filter_map(|row| {
+        let (schema, name): (String, String) = (row.get(1), row.get(2));
+        let (subject, owner) = ("table", Some(row.get(4)));
+        let place = Place { subject, schema: Some(&schema), owner, ..Place::default() };
+        (Class::of_table(place, &name) == Class::Owned).then(|| Table {
+            oid: row.get(0),
+            schema: schema.clone(),
+            name: name.clone(),
+            has_rows: row.get(3),
+            columns: row.get(5),
+            above: row.get(6),
+        })
     });
-    Ok(tables.filter(|table| Class::of_rows(&table.schema, &table.name) == Class::Owned).collect())
+    Ok(tables.collect())
 }
 
 /// The objects of an archive that are there.

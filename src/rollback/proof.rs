@@ -94,6 +94,22 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
     let had = |identity: &str| {
         work.recorded.lines().iter().any(|line| line.kind == "extension" && line.identity == identity)
     };
+    let given: Vec<String> = before
+        .differences(after, Class::Owned)
+        .into_iter()
+        .filter(|difference| difference.kind == "given privileges")
+        .filter_map(|difference| {
+            Some(difference.identity.split_once(" on ")?.1.split_once(' ')?.1.to_owned())
+        })
+        .collect();
+    // The lines of the platform's objects have what others gave as well.
+    let is_given = |difference: &Difference| match difference.kind.as_str() {
+        "member privileges" => {
+            let home = difference.identity.split_once(" in ").map_or("", |(_, home)| home);
+            given.iter().any(|object| names::identifier(object).is_some_and(|(schema, _)| schema == home))
+        }
+        _ => given.contains(&difference.identity) && difference.is_of_privileges(),
+    };
     let is_brought = |difference: &Difference| match difference.kind.as_str() {
         "extension version" => !had(&difference.identity),
         "member privileges" => !had(difference.identity.split(" in ").next().unwrap_or_default()),
@@ -102,7 +118,7 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
     let lost: Vec<String> = before
         .differences(after, Class::Platform)
         .iter()
-        .filter(|difference| difference.before.is_some() && !is_brought(difference))
+        .filter(|difference| difference.before.is_some() && !is_brought(difference) && !is_given(difference))
         .take(NAMED)
         .map(ToString::to_string)
         .collect();

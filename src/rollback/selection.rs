@@ -17,6 +17,20 @@ const PG_CLASS: u32 = 1259;
 const PG_PROC: u32 = 1255;
 /// Entries that are worked out instead.
 const IN_PLACE: [&str; 5] = ["ACL", "COMMENT", "DEFAULT ACL", "SECURITY LABEL", "SUBSCRIPTION"];
+/// Kinds of lines whose identity begins with a schema.
+const STANDING: [&str; 11] = [
+    "table",
+    "foreign table",
+    "view",
+    "materialized view",
+    "sequence",
+    "function",
+    "procedure",
+    "aggregate",
+    "type",
+    "domain",
+    "composite type",
+];
 /// Entries of large objects, which hold many at once ([`super::large`]).
 pub(super) const LARGE: [&str; 4] = ["BLOB", "BLOBS", "BLOB METADATA", "LARGE OBJECT"];
 
@@ -168,10 +182,12 @@ impl<'a> Owned<'a> {
         let owned = || recorded.lines().iter().filter(|line| line.class == Class::Owned);
         let of_schemas =
             owned().filter(|line| line.kind == "schema").map(|line| names::plain(&line.identity));
-        // Queues stand in a schema that is not the user's.
-        let of_tables = owned().filter(|line| line.kind == "table");
-        let of_tables =
-            of_tables.filter_map(|line| names::qualified(&line.identity)).map(|(schema, _)| schema);
+        // Queues stand in a schema that is not the user's, and so may anything of schema `extensions`.
+        let of_tables = owned().filter(|line| STANDING.contains(&line.kind.as_str()));
+        let of_tables = of_tables
+            .filter_map(|line| names::identifier(&line.identity))
+            .filter(|(_, rest)| rest.starts_with('.'))
+            .map(|(schema, _)| names::plain(schema));
         let schemas: BTreeSet<String> = of_schemas.chain(of_tables).collect();
         let attached =
             owned().filter(|line| ["policy", "trigger"].contains(&line.kind.as_str())).filter_map(|line| {

@@ -11,6 +11,7 @@ mod rules;
 mod together;
 mod views;
 
+use crate::rollback_rights::EXPLICIT;
 use crate::world::{ADMIN, Major, OWNER, Session, World};
 use serde_json::json;
 use snapbox::{assert_data_eq, str};
@@ -73,6 +74,12 @@ const DAMAGES: &[(&str, &str, &[&str])] = &[
     ("membership granted", "grant service_role to authenticated; grant pg_read_all_data to anon", &[]),
     ("role setting changed", "alter role anon set statement_timeout = 0; alter role authenticated reset statement_timeout", &[]),
     ("database setting changed", "do $$begin execute format('alter database %I set work_mem = 1234', current_database()); end$$", &[]),
+    ("marks of indexes", "alter table public.orders cluster on orders_pkey; alter index public.events_body set (fastupdate = off); alter index public.orders_pkey set (fillfactor = 70); alter table public.products replica identity using index products_sku_key", &[]),
+    ("trigger on a parent added", "create trigger log_more after insert on public.ledger for each row execute function public.log_order()", &[]),
+    ("trigger on a parent dropped", "drop trigger mark on public.ledger", &[]),
+    ("privileges of the platform's objects", "grant select on auth.users to anon; grant select (provider) on auth.identities to anon; grant create on schema extensions to anon; grant execute on all functions in schema extensions to anon", &[]),
+    ("objects in schema extensions", "create function extensions.spy() returns trigger language plpgsql as 'begin return new; end'; create trigger spy after insert on auth.users for each row execute function extensions.spy(); create table extensions.seen (id serial); alter table extensions.own add column more int; comment on table extensions.own is 'theirs'", &[]),
+    ("database changed", "do $$begin execute format('grant create on database %I to anon', current_database()); execute format('comment on database %I is ''theirs''', current_database()); execute format('alter database %I connection limit 9', current_database()); end$$", &[]),
     ("function and view chain", "create function public.f(p public.products) returns text language sql as 'select (p).sku'; create view public.v as select public.f(p) from public.products p", &[]),
 ];
 
@@ -157,34 +164,80 @@ fn a_server_learns_soon_that_nobody_is_there() {
     assert_eq!(session.run(shown), ["30|30"]);
 }
 
-fn each_damage_alone(major: Major) {
-    let base = Base::new(major);
+/// What `pg_dump` says of the whole database, line by line in an order of its own: privileges are listed in
+/// the order in which they were given.
+fn dumped(base: &Base) -> Vec<String> {
+    let mut dump = base.world.program(base.clients.bin_dir.join("pg_dump"));
+    let ran = base.world.finish(dump.args(["--schema-only", "--dbname", &base.world.url()])).exits(0);
+    let mut lines: Vec<String> = ran.stdout.lines().map(str::to_owned).collect();
+    lines.retain(|line| !line.starts_with('\\'));
+    lines.sort_unstable();
+    lines
+}
+
+/// The rows of each table, as one that never heard of our hashes reads them.
+fn rows(session: &Session) -> Vec<String> {
+    let tables = session.run(
+        "select format('%I.%I', nspname, relname) from pg_catalog.pg_class c
+            join pg_catalog.pg_namespace n on n.oid = relnamespace
+        where relkind in ('r', 'm') and (relowner = 'postgres'::pg_catalog.regrole or nspname in ('auth', 'storage'))
+            and relpersistence <> 't'
+        order by 1",
+    );
+    let select = |table: &String| {
+        format!(
+            "select '{table}', count(*), md5(string_agg(t::text, ' ' order by t::text collate \"C\")) from {table} t"
+        )
+    };
+    session.run(&tables.iter().map(select).collect::<Vec<_>>().join(" union all "))
+}
+
+fn same(before: &[String], after: &[String]) -> Result<(), String> {
+    let only = |one: &[String], other: &[String], sign: &str| -> Vec<String> {
+        one.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {line}")).collect()
+    };
+    let found = [only(before, after, "-"), only(after, before, "+")].concat();
+    if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
+}
+
+/// Each damage on the same database. The second mode is committed, and what it left is told from outside; of
+/// the first one, the rows are.
+fn each_damage_alone(major: Major, project: &str, modes: [Mode; 2]) {
+    let world = World::own_server_of(major, &[]);
+    world.sql(ADMIN, AS_HOSTED);
+    world.sql(OWNER, project);
+    world.sql(OWNER, BEFORE);
+    let base = Base::of(world);
+    let (dump, before) = (dumped(&base), rows(&base.world.session(OWNER)));
     let mut wrong = Vec::new();
     for (name, sql, tables) in DAMAGES {
-        // Each damage on the same database; the last step takes it back for good.
         base.world.sql(OWNER, sql);
         let (session, ids) = (base.world.session(OWNER), base.ids());
-        if let Err(error) = base.bring_back(&session, Mode::Touched, tables, &ids) {
-            wrong.push(format!("{name}, touched: {:?}", chain(&error)));
+        for mode in modes {
+            let tables = if mode == Mode::Touched { tables } else { &[][..] };
+            let outcome = base.bring_back(&session, mode, tables, &ids);
+            let outcome = outcome.map_err(|error| format!("{:?}", chain(&error)));
+            let outcome = outcome.and_then(|_| same(&before, &rows(&session)));
+            let is_last = mode == modes[1];
+            let is_back = outcome.is_ok();
+            session.run(if is_last && is_back { "commit" } else { "rollback" });
+            let outcome = outcome.and_then(|()| if is_last { same(&dump, &dumped(&base)) } else { Ok(()) });
+            wrong.extend(outcome.err().map(|why| format!("{name}, {}: {why}", mode.as_str())));
+            // The next one would be blamed for it.
+            assert!(!is_last || is_back, "{}", wrong.join("\n"));
         }
-        session.run("rollback");
-        if let Err(error) = base.bring_back(&session, Mode::Whole, &[], &ids) {
-            wrong.push(format!("{name}, whole: {:?}", chain(&error)));
-            break;
-        }
-        session.run("commit");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn each_damage_alone_on_15() {
-    each_damage_alone(Major::Pg15);
+    each_damage_alone(Major::Pg15, EXPLICIT, [Mode::Whole, Mode::Touched]);
 }
 
 #[test]
 fn each_damage_alone_on_17() {
-    each_damage_alone(Major::Pg17);
+    each_damage_alone(Major::Pg17, "select", [Mode::Touched, Mode::Whole]);
 }
 
 /// Two tables of old, of which the migration touches one.

@@ -30,7 +30,7 @@ const ATTEMPT: &str = "create temp table answers (role text, what text, answer t
     grant execute on function pg_temp.attempt to public;";
 
 /// New projects since 2026-05-30: nothing that is made in `public` is exposed by itself.
-const EXPLICIT: &str = "alter default privileges in schema public revoke select, insert, update, delete on tables
+pub(crate) const EXPLICIT: &str = "alter default privileges in schema public revoke select, insert, update, delete on tables
         from anon, authenticated, service_role;
     alter default privileges in schema public revoke usage, select on sequences from anon, authenticated, service_role;
     alter default privileges in schema public revoke execute on functions from anon, authenticated, service_role;
@@ -106,7 +106,24 @@ const DAMAGE: &str = "alter default privileges in schema public grant all on tab
     grant pg_read_all_data to anon;
     create policy all_photos on storage.objects for all to anon using (true);
     create table public.added (id int);
-    grant all on public.added to anon;";
+    grant all on public.added to anon;
+    grant select on auth.users to anon with grant option;
+    grant select (provider) on auth.identities to authenticated;
+    grant select, delete on storage.objects to pg_monitor;
+    grant usage on schema storage to pg_monitor;
+    grant create on schema extensions to anon;
+    grant execute on all functions in schema extensions to service_role;
+    create function extensions.spy() returns trigger language plpgsql security definer as 'begin return new; end';
+    comment on function extensions.spy() is 'theirs';
+    create trigger spy after insert on auth.users for each row execute function extensions.spy();
+    create table extensions.seen (id serial primary key, what text);
+    comment on column extensions.seen.what is 'theirs';
+    grant all on extensions.seen to anon;
+    do $do$ begin
+        execute format('grant create on database %I to anon', current_database());
+        execute format('comment on database %I is ''theirs''', current_database());
+        execute format('alter database %I connection limit 7', current_database());
+    end $do$;";
 /// Tables whose rows that migration wrote.
 const WRITTEN: [&str; 0] = [];
 

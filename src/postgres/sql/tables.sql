@@ -13,6 +13,7 @@ select
         false
     ) as is_readable,
     e.extname::text as extension,
+    pg_get_userbyid(c.relowner)::text as owner,
     -- A generated column is in the row and not in the dump; the text of money follows lc_monetary.
     not exists (
         select from pg_attribute a

@@ -266,6 +266,17 @@ alter user mapping for postgres server elsewhere options (set password 'other');
 create user mapping for anon server elsewhere;
 --> user mapping anon on elsewhere added
 grant execute on function extensions.digest(text, text) to anon with grant option;
+set role postgres;
+grant select on auth.users to anon;
+grant select (email) on auth.users to authenticated;
+grant create on schema extensions to anon;
+reset role;
+--> given privileges by postgres on table auth.users added
+--> given privileges by postgres on column auth.users.email added
+--> given privileges by postgres on schema extensions changed: acl -anon=USAGE +anon=CREATE,USAGE
+--> platform: table auth.users changed: acl +anon=SELECT
+--> platform: column auth.users.email changed: acl +authenticated=SELECT
+--> platform: schema extensions changed: acl -anon=USAGE +anon=CREATE,USAGE
 --> platform: member privileges pgcrypto in extensions changed: function extensions.digest(pg_catalog.text,pg_catalog.text)
 update pg_extension set extversion = '1.0' where extname = 'pg_trgm';
 --> platform: extension version pg_trgm changed: version 1.6 -> 1.0

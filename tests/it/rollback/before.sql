@@ -19,6 +19,12 @@ create table public.events (id bigint not null, day date not null, body jsonb, p
 create table public.events_1 partition of public.events for values from ('2026-01-01') to ('2026-02-01');
 create table public.events_2 partition of public.events for values from ('2026-02-01') to ('2026-03-01');
 create index events_body on public.events using gin (body);
+create schema archive;
+create table public.ledger (id bigint not null, day date not null, primary key (id, day)) partition by range (day);
+-- A partition whose name comes before its parent's.
+create table archive.ledger_1 partition of public.ledger for values from ('2026-01-01') to ('2026-02-01');
+create table extensions.own (id int primary key, what text);
+insert into extensions.own values (1, 'x');
 create view public.order_notes with (security_invoker = true) as select id, note from public.orders;
 create materialized view public.prices as select sku, price from public.products;
 create unique index prices_sku on public.prices (sku);
@@ -31,6 +37,7 @@ revoke all on function public.secret_count() from public, anon, authenticated;
 create function public.log_order() returns trigger language plpgsql as
     $$begin insert into public.audit (what) values (tg_op || new.id); return new; end$$;
 create trigger log_order after insert on public.orders for each row execute function public.log_order();
+create trigger mark after insert on public.ledger for each row execute function public.log_order();
 create function public.new_user() returns trigger language plpgsql security definer set search_path = '' as
     $$begin insert into public.orders (user_id, note) values (new.id, 'welcome'); return new; end$$;
 create trigger on_sign_up after insert on auth.users for each row execute function public.new_user();

@@ -12,7 +12,9 @@ begin
             (select array_agg(quote_ident(a.attname) order by a.attnum) from pg_catalog.pg_attribute a
                 where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
         from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        where c.relkind in ('r', 'p', 'v', 'm') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'extensions')
+        where c.relkind in ('r', 'p', 'v', 'm') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and not exists (
+            select from pg_catalog.pg_depend d where d.objid = c.oid and d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                and d.deptype = 'e' and n.nspname = 'extensions')
     loop
         perform pg_temp.attempt('select ' || thing.name, 'select from ' || thing.name);
         perform pg_temp.attempt('delete ' || thing.name, 'delete from ' || thing.name);
@@ -32,13 +34,14 @@ begin
             case f.prokind when 'p' then 'call' else 'select' end || ' %I.%I(%s)', n.nspname, f.proname,
             (select string_agg('null::' || t::pg_catalog.regtype, ', ' order by rank) from unnest(f.proargtypes) with ordinality u (t, rank))))
         from pg_catalog.pg_proc f join pg_catalog.pg_namespace n on n.oid = f.pronamespace
-        where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'extensions') and not exists (
+        where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and not exists (
             select from pg_catalog.pg_depend d where d.objid = f.oid and d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.deptype = 'e');
     perform pg_temp.attempt('cast to ' || t.oid::pg_catalog.regtype, format('create temp table of_type (a %s)', t.oid::pg_catalog.regtype))
         from pg_catalog.pg_type t join pg_catalog.pg_namespace n on n.oid = t.typnamespace
         where t.typtype in ('e', 'd') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
     perform pg_temp.attempt('make in ' || nspname, format('create table %I.made (a int)', nspname))
         from pg_catalog.pg_namespace where nspname !~ '^pg_';
+    perform pg_temp.attempt('make a schema', 'create schema made');
     perform pg_temp.attempt('become ' || rolname, format('set role %I', rolname)) from pg_catalog.pg_roles where rolname !~ '^pg_';
     perform pg_temp.attempt('read large object ' || o, format('select lo_get(%s)', o)) from generate_series(424242, 424243) o;
 end $$;

@@ -34,6 +34,12 @@ const ALL: &str = "insert into auth.users (id, email) values ('77777777-0000-000
     create table public.events_3 partition of public.events for values from ('2026-03-01') to ('2026-04-01');
     alter table public.events detach partition public.events_1;
     comment on table public.orders is 'theirs';
+    grant select on auth.users to anon; grant select (provider) on auth.identities to anon;
+    grant execute on all functions in schema extensions to anon; grant create on schema extensions to authenticated;
+    create table extensions.seen (id int); create function extensions.spy() returns int language sql as 'select 1';
+    comment on function extensions.spy() is 'theirs';
+    do $$ begin execute format('grant create on database %I to anon', current_database()); end $$;
+    alter table public.orders cluster on orders_pkey;
     select lo_put(7777, 0, 'lost'); select lo_unlink(7778);";
 const LARGE: &str =
     "select lo_from_bytea(7777, 'mine'), lo_from_bytea(7778, 'too'); comment on large object 7778 is 'too'";

@@ -13,7 +13,7 @@ constraint_lines as (
                 case when k.conislocal then 'merged' else 'inherited' end end
         ) as fields,
         null::text as subject, coalesce(r.schema_name, h.schema_name) as schema_name,
-        null::oid as owner, null::text as partner, null::aclitem[] as acl
+        coalesce(r.owner, y.typowner) as owner, null::text as partner, null::aclitem[] as acl
     from pg_constraint k
     left join relation r on r.oid = k.conrelid
     left join pg_type y on y.oid = k.contypid
@@ -39,7 +39,7 @@ index_lines as (
                 select jsonb_object_agg(a.attnum, a.attstattarget)
                 from pg_attribute a where a.attrelid = i.indexrelid and a.attstattarget >= 0)
         ) as fields,
-        null::text as subject, r.schema_name, null::oid as owner, null::text as partner,
+        null::text as subject, r.schema_name, r.owner, null::text as partner,
         null::aclitem[] as acl
     from pg_index i
     join relation r on r.oid = i.indrelid
@@ -54,7 +54,7 @@ rule_lines as (
             'enabled', case w.ev_enabled
                 when 'O' then 'yes' when 'D' then 'no' when 'R' then 'replica' else 'always' end
         ) as fields,
-        null::text as subject, r.schema_name, null::oid as owner, null::text as partner,
+        null::text as subject, r.schema_name, r.owner, null::text as partner,
         null::aclitem[] as acl
     from pg_rewrite w
     join relation r on r.oid = w.ev_class
@@ -70,7 +70,8 @@ trigger_lines as (
             'enabled', case g.tgenabled
                 when 'O' then 'yes' when 'D' then 'no' when 'R' then 'replica' else 'always' end
         ) as fields,
-        null::text as subject, r.schema_name, null::oid as owner, n.nspname::text as partner,
+        null::text as subject, r.schema_name, case when m.extension is null then f.proowner end as owner,
+        n.nspname::text as partner,
         null::aclitem[] as acl
     from pg_trigger g
     join relation r on r.oid = g.tgrelid
@@ -97,7 +98,7 @@ policy_lines as (
             'using', pg_get_expr(p.polqual, p.polrelid),
             'check', pg_get_expr(p.polwithcheck, p.polrelid)
         ) as fields,
-        null::text as subject, r.schema_name, null::oid as owner, null::text as partner,
+        null::text as subject, r.schema_name, r.owner, null::text as partner,
         null::aclitem[] as acl
     from pg_policy p
     join relation r on r.oid = p.polrelid

@@ -25,7 +25,7 @@ home as materialized (
 -- A composite type is a member by its row in pg_type, not in pg_class.
 relation as materialized (
     select c.oid, c.relkind, c.relhassubclass, h.schema_name, m.extension,
-        c.oid::regclass::text as identity
+        c.oid::regclass::text as identity, c.relowner as owner
     from pg_class c
     join home h on h.oid = c.relnamespace
     left join member m

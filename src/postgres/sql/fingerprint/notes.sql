@@ -17,6 +17,9 @@ anchor as (
     union all select 'pg_language'::regclass, l.oid, null, null, l.lanowner from pg_language l
     union all select 'pg_largeobject'::regclass, l.oid, null, null, l.lomowner from pg_largeobject_metadata l
     union all select 'pg_authid'::regclass, r.oid, null, null, r.oid from pg_roles r
+    union all select 'pg_class'::regclass, r.oid, null, null, r.owner from relation r
+    union all select 'pg_proc'::regclass, p.oid, null, null, p.proowner from pg_proc p where p.oid >= 16384
+    union all select 'pg_type'::regclass, t.oid, null, null, t.typowner from pg_type t where t.oid >= 16384
 ),
 note as (
     select 'comment' as kind, d.classoid, d.objoid, d.objsubid, jsonb_build_object('text', d.description) as fields
@@ -41,7 +44,7 @@ note_lines as (
             o.schema, r.schema_name,
             case when n.classoid = 'pg_namespace'::regclass then n.objoid::regnamespace::text end
         ) as schema_name,
-        a.owner, f.pronamespace::regnamespace::text as partner, null::aclitem[] as acl
+        coalesce(a.owner, f.proowner, r.owner) as owner, f.pronamespace::regnamespace::text as partner, null::aclitem[] as acl
     from note n
     cross join lateral pg_identify_object(n.classoid, n.objoid, n.objsubid) o
     left join anchor a on a.classid = n.classoid and a.oid = n.objoid
@@ -114,4 +117,39 @@ member_privilege_lines as (
         -- initdb grants these after it has recorded the initial privileges.
         and o.home is distinct from 'information_schema'
     group by g.giver, o.home
+),
+-- What was given on an object by somebody else than its owner: on the platform's own objects, a grant option
+-- lets a migration do that. Schema `extensions` is the platform's, and belongs to postgres. The partner is the
+-- extension that made the object.
+given_lines as (
+    select
+        'given privileges' as kind, 'by ' || x.grantor::regrole || ' on ' || o.name as identity, '{}'::jsonb as fields,
+        null::text as subject, o.home as schema_name, x.grantor as owner, m.extension as partner, x.acl
+    from given g
+    cross join lateral (
+        select e.grantor, array_agg(makeaclitem(e.grantee, e.grantor, e.privilege_type, e.is_grantable)) as acl
+        from aclexplode(g.acl) e
+        where e.grantee <> e.grantor
+        group by e.grantor
+    ) x
+    cross join lateral (
+        select 'schema ' || n.oid::regnamespace as name, n.nspname::text as home,
+            case when n.nspname <> 'extensions' then n.nspowner end as owner
+        from pg_namespace n where g.classid = 'pg_namespace'::regclass and n.oid = g.oid
+        union all
+        select case when a.attname is not null then 'column ' || c.oid::regclass || '.' || quote_ident(a.attname)
+                when c.relkind = 'S' then 'sequence ' || c.oid::regclass else 'table ' || c.oid::regclass end,
+            c.relnamespace::regnamespace::text, c.relowner
+        from pg_class c
+        left join pg_attribute a on g.part <> 0 and a.attrelid = c.oid and a.attnum = g.part
+        where g.classid = 'pg_class'::regclass and c.oid = g.oid
+        union all
+        select 'function ' || p.oid::regprocedure, p.pronamespace::regnamespace::text, p.proowner
+        from pg_proc p where g.classid = 'pg_proc'::regclass and p.oid = g.oid
+        union all
+        select 'type ' || t.oid::regtype, t.typnamespace::regnamespace::text, t.typowner
+        from pg_type t where g.classid = 'pg_type'::regclass and t.oid = g.oid
+    ) o
+    left join member m on m.classid = g.classid and m.objid = g.oid
+    where g.oid >= 16384 and x.grantor is distinct from o.owner
 )

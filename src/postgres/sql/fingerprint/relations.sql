@@ -89,7 +89,7 @@ column_lines as (
                     order by o.option_name collate "C")
                 from plain_option p cross join lateral pg_options_to_table(a.attfdwoptions) o)
         ) as fields,
-        null::text as subject, r.schema_name, null::oid as owner, null::text as partner, a.attacl as acl
+        null::text as subject, r.schema_name, r.owner, null::text as partner, a.attacl as acl
     from relation r
     join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
     join pg_type t on t.oid = a.atttypid
@@ -102,10 +102,10 @@ column_order_lines as (
     select
         'column order' as kind, r.identity,
         jsonb_build_object('columns', jsonb_agg(a.attname order by a.attnum)) as fields,
-        null::text as subject, r.schema_name, null::oid as owner, null::text as partner,
+        null::text as subject, r.schema_name, r.owner, null::text as partner,
         null::aclitem[] as acl
     from relation r
     join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
     where r.extension is null and r.relkind in ('r', 'p', 'f', 'c')
-    group by r.oid, r.identity, r.schema_name
+    group by r.oid, r.identity, r.schema_name, r.owner
 ),

@@ -34,7 +34,11 @@ routine_lines as (
             else jsonb_build_object(
                 'definition', pg_get_functiondef(p.oid), 'security definer', nullif(p.prosecdef, false))
         end as fields,
-        null::text as subject, h.schema_name, p.proowner as owner, null::text as partner,
+        -- On projects of some age, what the platform's own event triggers call belongs to postgres.
+        case when exists (
+            select from pg_event_trigger t join pg_roles s on s.oid = t.evtowner
+            where t.evtfoid = p.oid and s.rolsuper) then 'platform function' end as subject,
+        h.schema_name, p.proowner as owner, null::text as partner,
         coalesce(p.proacl, acldefault('f', p.proowner)) as acl
     from pg_proc p
     join home h on h.oid = p.pronamespace

@@ -4,7 +4,9 @@ select
     jsonb_strip_nulls(
         coalesce(l.fields, '{}') || jsonb_build_object(
             'owner', case when l.kind not in ('role', 'setting', 'membership', 'default privileges', 'user mapping',
-                'comment', 'security label', 'publication table', 'publication schema') then l.owner::regrole end,
+                'comment', 'security label', 'publication table', 'publication schema', 'given privileges', 'column',
+                'column order', 'constraint', 'index', 'invalid index', 'rule', 'trigger', 'policy'
+                ) then l.owner::regrole end,
             'acl', case when l.acl is not null then (
                 select coalesce(jsonb_agg(g.entry order by g.entry collate "C"), '[]')
                 from (
@@ -54,5 +56,6 @@ from (
     union all select * from cast_lines
     union all select * from note_lines
     union all select * from member_privilege_lines
+    union all select * from given_lines
 ) l
 left join pg_roles r on r.oid = l.owner
