@@ -318,6 +318,15 @@ impl Lock {
         write!(lock.file, "{}", std::process::id())?;
         Ok(Some(lock))
     }
+
+    /// Whether a process holds the lock, be it one that cannot be seen from here; nothing is written.
+    pub fn is_held(path: &Path) -> io::Result<bool> {
+        match fs::File::open(path)?.file().try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(true),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 /// Appends lines to a file, each synced before the call returns.

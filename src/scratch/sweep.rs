@@ -47,11 +47,8 @@ pub async fn sweep(base_dir: &Path) -> Vec<Swept> {
 
 /// Scratch folders whose keepers are gone; nothing is ended or removed.
 pub fn leftovers(base_dir: &Path) -> Vec<PathBuf> {
-    let is_left = |dir: &PathBuf| {
-        let keeper = fs::read_to_string(dir.join(KEEPER_LOCK)).ok();
-        let pid = keeper.and_then(|pid| pid.trim().parse().ok());
-        is_ours(dir) && pid.is_some_and(|pid| !proc::is_alive(pid))
-    };
+    let is_left =
+        |dir: &PathBuf| is_ours(dir) && Lock::is_held(&dir.join(KEEPER_LOCK)).is_ok_and(|is_held| !is_held);
     let entries = fs::read_dir(base_dir).into_iter().flatten().filter_map(Result::ok);
     let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
     named.map(|entry| entry.path()).filter(is_left).collect()
@@ -141,6 +138,7 @@ fn is_postgres(exe: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn folder(base: &Path, name: &str, mode: u32) -> PathBuf {
@@ -161,6 +159,19 @@ mod tests {
         let link = base.join("supa-safe-scratch-link");
         symlink(&other, &link).unwrap();
         let lock = Lock::take(&running.join(KEEPER_LOCK)).unwrap();
+        // The number of a process in a container says nothing outside of it.
+        let number = |dir: &Path, pid: u32| {
+            let mut file = fs::OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .open(dir.join(KEEPER_LOCK))
+                .unwrap();
+            write!(file, "{pid}").unwrap();
+        };
+        number(&running, 999_999_999);
+        number(&left, std::process::id());
+        assert_eq!(leftovers(&base), std::slice::from_ref(&left));
         let swept = sweep(&base).await;
         let found: Vec<_> = swept.iter().map(|one| (&one.dir, one.outcome.as_ref().unwrap())).collect();
         assert_eq!(found, [(&left, &0)]);
