@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen::{self, Project};
 use crate::hook::{Manager, Runs};
+use crate::resolve::linked;
 use crate::target::ProjectRef;
 use crate::tools::installs::{self, Search};
 use crate::tools::supabase;
@@ -41,6 +42,7 @@ async fn init(setting: &Setting) -> Result<Vec<String>, Failure> {
     let remotes = remotes(&project);
     let mut said = vec![format!("project   {}", project.root.display())];
     said.extend(tools(setting, &project).await?);
+    said.extend(linked(&project));
     said.extend(remotes.iter().map(|(name, id)| format!("remote    {} is {id}", name.escape_debug())));
     said.push(format!("git hook  {}", hook_in_words(setting)));
     if !disk::write_new(&path, sample(&remotes).as_bytes()).map_err(failed(Exit::Error))? {
@@ -57,6 +59,14 @@ async fn init(setting: &Setting) -> Result<Vec<String>, Failure> {
 /// What `config.toml` calls its projects; a configuration that cannot be read is a matter of `doctor`.
 fn remotes(project: &Project) -> Vec<(String, ProjectRef)> {
     project.remotes().unwrap_or_default()
+}
+
+/// The project that the folder is linked to; a link that cannot be read is a matter of `doctor` as well.
+fn linked(project: &Project) -> Option<String> {
+    let link = linked::read(&project.root, project.wants_stack()).ok()?;
+    let project_ref = link.project_ref()?;
+    let name = link.name_of(project_ref).map(|name| format!(" ({})", name.escape_debug()));
+    Some(format!("linked    {project_ref}{}", name.unwrap_or_default()))
 }
 
 async fn tools(setting: &Setting, project: &Project) -> Result<Vec<String>, Failure> {

@@ -11,6 +11,11 @@ fn init_writes_once_and_never_over_anything() {
     let world = World::new(Major::Pg17, Cli::V3);
     let remotes = "[remotes.live]\nproject_id = \"abcdefghijklmnopqrst\"\n";
     world.write("supabase/config.toml", &format!("project_id = \"x\"\n{remotes}"));
+    world.write("supabase/.temp/project-ref", "zzzzzzzzzzzzzzzzzzzz");
+    world.write(
+        "supabase/.temp/linked-project.json",
+        "{\"ref\": \"zzzzzzzzzzzzzzzzzzzz\", \"name\": \"Staging\"}",
+    );
     let ran = world.run(["init"]).exits(0);
     let lines: Vec<String> = ran
         .data()
@@ -23,6 +28,7 @@ fn init_writes_once_and_never_over_anything() {
         str![[r#"
 project   [ROOT]/app
 CLI       supabase 3.1.0 ([..]/supabase.js)
+linked    zzzzzzzzzzzzzzzzzzzz (Staging)
 remote    live is abcdefghijklmnopqrst
 git hook  none: this is no git repository
 Wrote [ROOT]/app/supabase/supa-safe.toml: every setting in it is switched off. Commit it
