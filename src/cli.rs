@@ -309,9 +309,14 @@ fn choose_color(color: Color, surroundings: &Surroundings) {
 
 /// The Supabase project that the command is about.
 fn project(setting: &Setting) -> Result<Project, frozen::Error> {
+    Project::find(workdir(setting).as_deref(), &setting.surroundings.cwd)
+}
+
+/// The folder that a flag or the environment names.
+fn workdir(setting: &Setting) -> Option<PathBuf> {
     let exported = setting.surroundings.variable("SUPABASE_WORKDIR").map(PathBuf::from);
-    let workdir = setting.global.workdir.as_ref().or(exported.as_ref());
-    Project::find(workdir.map(PathBuf::as_path), &setting.surroundings.cwd)
+    let workdir = setting.global.workdir.clone().or(exported)?;
+    Some(setting.surroundings.cwd.join(workdir))
 }
 
 /// Pins the profile for this run and for every program that it starts, which run elsewhere and would

@@ -5,7 +5,7 @@ use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
 use super::target;
 use super::{Setting, TargetArgs, bucket, prepare};
-use crate::config::{Config, Flags, Linked, Storage};
+use crate::config::{self, Config, Flags, Linked, Storage};
 use crate::context::Context;
 use crate::disk::Lock;
 use crate::event::{Event, Observer, Observers};
@@ -46,8 +46,10 @@ pub(super) fn config(setting: &Setting, max_age: Option<SignedDuration>) -> Resu
     let project = super::project(setting).ok();
     let supabase_dir = project.as_ref().map(|project| project.supabase_dir.as_path());
     Config::load(&setting.surroundings, flags, supabase_dir).map_err(|error| {
-        Failure::new(Exit::Usage, &error)
-            .hint("Compare the file with the sample that `supa-safe explain policy` prints")
+        Failure::new(Exit::Usage, &error).hint(match error {
+            config::Error::NoState => "Set HOME, or name a folder in SUPA_SAFE_STATE_DIR",
+            _ => "Compare the file with the sample that `supa-safe explain policy` prints",
+        })
     })
 }
 

@@ -103,7 +103,7 @@ async fn of_branch(setting: &Setting, config: &Config, name: &str) -> Result<Pro
     let link = read_link(setting, &folder)?;
     // A linked branch keeps the name of its parent beside it.
     let parent = link.named.as_ref().map(|named| &named.project_ref).or_else(|| link.project_ref());
-    let Some(parent) = parent else { return Err(not_linked(Some(&folder))) };
+    let Some(parent) = parent else { return Err(not_linked(setting, Some(&folder))) };
     let cli = prepare::find_cli(setting, config).await?;
     let scratch = tempfile::tempdir().map_err(failed(Exit::Error))?;
     let asked = async {
@@ -138,7 +138,7 @@ fn chosen(setting: &Setting, flag: Option<(ProjectRef, &str)>) -> Result<Meant, 
         .map(|(project_ref, by)| (project_ref, Some(by)))
         .or_else(|| Some((link.project_ref()?.clone(), None)))
     else {
-        return Err(not_linked(folder.as_ref()));
+        return Err(not_linked(setting, folder.as_ref()));
     };
     let other = link.project_ref().filter(|linked| **linked != project_ref);
     let by = by.zip(other).map(|(by, linked)| format!("{by} names the project; the linked one is {linked}"));
@@ -147,7 +147,14 @@ fn chosen(setting: &Setting, flag: Option<(ProjectRef, &str)>) -> Result<Meant, 
     Ok(Meant::Project(Box::new(Chosen { project, link, by, folder })))
 }
 
-fn not_linked(folder: Option<&frozen::Project>) -> Failure {
+fn not_linked(setting: &Setting, folder: Option<&frozen::Project>) -> Failure {
+    let by_url = "Pass `--db-url <url>` or set SUPA_SAFE_DB_URL for a database by its URL; `--local` for the stack of `supabase start`";
+    if let Some(workdir) = super::workdir(setting).filter(|workdir| !workdir.is_dir()) {
+        let text = format!("no target was given, and the folder `{}` does not exist", workdir.display());
+        return Failure::message(Exit::TargetNotFound, text)
+            .hint("Correct `--workdir`, or SUPABASE_WORKDIR")
+            .hint(by_url);
+    }
     let text = match folder {
         Some(folder) => {
             format!("`{}` is not linked to a project, and no target was given", folder.root.display())
@@ -156,7 +163,7 @@ fn not_linked(folder: Option<&frozen::Project>) -> Failure {
     };
     Failure::message(Exit::TargetNotFound, text)
         .hint("Run `supabase link --project-ref <ref>`, or pass `--project-ref <ref>`")
-        .hint("Pass `--db-url <url>` or set SUPA_SAFE_DB_URL for a database by its URL; `--local` for the stack of `supabase start`")
+        .hint(by_url)
 }
 
 fn read_link(setting: &Setting, folder: &frozen::Project) -> Result<Link, Failure> {

@@ -180,6 +180,15 @@ For more information, try '--help'.
     );
     assert_eq!(says(&world, &["--remote=develop"], 10), says(&world, &[], 10));
     assert_data_eq!(
+        says(&world, &["--workdir", "/nope"], 10),
+        str![[r#"
+error: no target was given, and the folder `/nope` does not exist
+hint: Correct `--workdir`, or SUPABASE_WORKDIR
+hint: Pass `--db-url <url>` or set SUPA_SAFE_DB_URL for a database by its URL; `--local` for the stack of `supabase start`
+
+"#]]
+    );
+    assert_data_eq!(
         says(&world, &["--project-ref", "zzzzzzzzzzzzzzzzzzzz"], 10),
         str![[r#"
 error: `db.zzzzzzzzzzzzzzzzzzzz.supabase.co` is not known here, and no session pooler of this project is known
@@ -189,6 +198,19 @@ hint: Or copy the session pooler's URL from the project's dashboard under Connec
 "#]]
     );
     assert!(!world.path("state").exists());
+
+    let mut homeless = world;
+    homeless.unset("HOME");
+    homeless.unset("SUPA_SAFE_STATE_DIR");
+    homeless.unset("XDG_STATE_HOME");
+    assert_data_eq!(
+        says(&homeless, &[], 2),
+        str![[r#"
+error: no state folder: neither HOME nor XDG_STATE_HOME is set
+hint: Set HOME, or name a folder in SUPA_SAFE_STATE_DIR
+
+"#]]
+    );
 }
 
 /// What a link's files can say wrong.
