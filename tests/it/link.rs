@@ -435,6 +435,21 @@ hint: Or sign supabase in (`supabase login`, or SUPABASE_ACCESS_TOKEN): it then 
     );
 }
 
+/// A backend that a pooler keeps delivers its counters only after it was idle for a while.
+#[test]
+fn rows_that_a_pooled_session_wrote_are_waited_for() {
+    let (world, mut project, _platform) = linked(Major::Pg17, Cli::V3);
+    project.open(&world, Open::Pooler);
+    world.sql(
+        OWNER,
+        "create table public.orders (id int primary key, paid bool not null default false);
+         insert into public.orders select generate_series(1, 6000)",
+    );
+    world.migration("20260101000001_paid", "update public.orders set paid = true;");
+    let ran = migrate(&world, &project, &[]).exits(0);
+    assert_eq!(ran.lines("warning: public.orders"), [""; 0], "{ran}");
+}
+
 #[test]
 fn a_person_is_asked_for_the_password() {
     let (mut world, _project, platform) = linked(Major::Pg17, Cli::V3);
