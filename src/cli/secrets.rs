@@ -367,6 +367,12 @@ async fn exercise(
         }
         let mut cmd = shell(setting, command);
         if let Some(value) = kept.get(&name) {
+            if value.expose().contains('\0') {
+                let why =
+                    Some("has a NUL character in its kept value, which no command can be given".to_owned());
+                exercised.push(Exercised { name, passed: false, why });
+                continue;
+            }
             cmd = cmd.secret(&name, value);
         }
         let ended = cmd.run_unchecked().await.map_err(failed(Exit::Error))?.ended;

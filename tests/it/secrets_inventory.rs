@@ -134,6 +134,10 @@ hint: Run it by hand
 
 "#]]
     );
+    world.write("kept.env", "ROTATED=a\0b\n");
+    let ran = secrets(&world, &["check", "--env-file", "kept.env"]).exits(3);
+    let why = "! ROTATED does not pass its check: it has a NUL character in its kept value, which no command can be given";
+    assert!(ran.stdout.lines().any(|line| line == why), "{ran}");
     platform.knew_every_call();
 }
 
