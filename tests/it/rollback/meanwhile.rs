@@ -99,9 +99,9 @@ fn rows_do_not_go_for_objects_that_do_not_come_back() {
 
 #[test]
 fn what_of_a_push_does_not_stand_is_not_taken_back() {
-    let world =
-        World::hosted(&[("20260101000000_others", "update public.others set note = 1 where id > 45")]);
-    world.sql(OWNER, NOTES);
+    let world = World::hosted(&[("20250101000000_notes", NOTES)]);
+    drop(world.migrate(&[]).exits(0));
+    world.migration("20260101000000_others", "update public.others set note = 1 where id > 45");
     let gone = "delete from supabase_migrations.schema_migrations where version = '20260101000000'";
     drop(world.migrate(&[]).exits(0));
     world.sql(OWNER, gone);
