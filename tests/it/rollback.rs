@@ -74,7 +74,7 @@ const DAMAGES: &[(&str, &str, &[&str])] = &[
     ("membership granted", "grant service_role to authenticated; grant pg_read_all_data to anon", &[]),
     ("role setting changed", "alter role anon set statement_timeout = 0; alter role authenticated reset statement_timeout", &[]),
     ("database setting changed", "do $$begin execute format('alter database %I set work_mem = 1234', current_database()); end$$", &[]),
-    ("marks of indexes", "alter table public.orders cluster on orders_pkey; alter index public.events_body set (fastupdate = off); alter index public.orders_pkey set (fillfactor = 70); alter table public.products replica identity using index products_sku_key", &[]),
+    ("marks of indexes", "alter table public.orders cluster on orders_pkey; alter index public.prices_sku set (fillfactor = 50); alter index public.orders_pkey set (fillfactor = 70); alter table public.products replica identity using index products_sku_key", &[]),
     ("trigger on a parent added", "create trigger log_more after insert on public.ledger for each row execute function public.log_order()", &[]),
     ("trigger on a parent dropped", "drop trigger mark on public.ledger", &[]),
     ("privileges of the platform's objects", "grant select on auth.users to anon; grant select (provider) on auth.identities to anon; grant create on schema extensions to anon; grant execute on all functions in schema extensions to anon", &[]),
