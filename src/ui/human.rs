@@ -23,6 +23,16 @@ enum Content {
     Different,
 }
 
+impl Content {
+    fn of(is_equal: bool, is_refreshed: bool) -> Self {
+        match (is_equal, is_refreshed) {
+            (true, _) => Self::Equal,
+            (false, true) => Self::Refreshed,
+            (false, false) => Self::Different,
+        }
+    }
+}
+
 /// Tells a person.
 #[derive(Debug)]
 pub struct Human {
@@ -103,13 +113,8 @@ impl Human {
                 ));
             }
             Event::TableCompared { table, recorded, restored, equal, refreshed } => {
-                let content = match (equal, refreshed) {
-                    (true, _) => Content::Equal,
-                    (false, true) => Content::Refreshed,
-                    (false, false) => Content::Different,
-                };
-                let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
-                compared.push((table.clone(), *recorded, *restored, content));
+                let row = (table.clone(), *recorded, *restored, Content::of(*equal, *refreshed));
+                self.compared.lock().unwrap_or_else(PoisonError::into_inner).push(row);
             }
             Event::FileRehearsed(effect) => self.file(effect),
             Event::Confirmation { lines, .. } => {

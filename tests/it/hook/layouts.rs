@@ -149,24 +149,24 @@ fn names_that_are_no_text_do_not_stop_a_push() {
         supa_safe::disk::write(&path, b"select 1;").unwrap();
         repository.commit();
     };
-    write(b"notes/caf\xe9.sql");
+    write(b"notes/voil\xe0.sql");
     drop(push(origin, b"main").exits(0));
-    drop(push(origin, b"main:refs/heads/caf\xe9").exits(0));
-    drop(push(origin, b":refs/heads/caf\xe9").exits(0));
-    let elsewhere = repository.world.path("").join(bytes(b"caf\xe9.git"));
+    drop(push(origin, b"main:refs/heads/voil\xe0").exits(0));
+    drop(push(origin, b":refs/heads/voil\xe0").exits(0));
+    let elsewhere = repository.world.path("").join(bytes(b"voil\xe0.git"));
     let bare = [OsStr::new("init"), "--quiet".as_ref(), "--bare".as_ref(), elsewhere.as_os_str()];
     drop(repository.git(bare).exits(0));
     drop(push(elsewhere.as_os_str(), b"main").exits(0));
 
     // A migration of such a name is judged, to a branch of such a name too.
-    write(b"supabase/migrations/20260101000001_caf\xe9.sql");
+    write(b"supabase/migrations/20260101000001_voil\xe0.sql");
     repository.is_judged(["origin", "main"]);
     repository.world.write("supabase/supa-safe.toml", "[hook]\nbranches = [\"*\"]\n");
-    let ran = push(origin, b"main:refs/heads/caf\xe9").exits(1);
+    let ran = push(origin, b"main:refs/heads/voil\xe0").exits(1);
     assert_eq!(ran.lines("error: ")[0], "error: `127.0.0.1:1` does not answer", "{ran}");
     drop(repository.git(["push", "--quiet", "--no-verify", "origin", "main"]).exits(0));
-    write(b"caf\xe9/supabase/migrations/20260101000001_a.sql");
+    write(b"voil\xe0/supabase/migrations/20260101000001_a.sql");
     let ran = push(origin, b"main").exits(1);
-    let expected = "error: the folder `caf\u{fffd}` has a name that is not UTF-8";
+    let expected = "error: the folder `voil\u{fffd}` has a name that is not UTF-8";
     assert_eq!(ran.lines("error: ")[0], expected, "{ran}");
 }
