@@ -130,8 +130,12 @@ impl Record {
     /// tables is only known of all of them together, and so is how it went back.
     #[must_use]
     pub fn of_files(mut self, stands: impl Fn(&str) -> bool) -> Self {
-        let (standing, others): (Vec<FileEffect>, Vec<FileEffect>) =
-            std::mem::take(&mut self.effects).into_iter().partition(|effect| stands(&effect.file));
+        let effects = std::mem::take(&mut self.effects);
+        // Seeds come after the last file.
+        let all_stand = effects.iter().all(|effect| effect.is_of_seeds() || stands(&effect.file));
+        let (standing, others): (Vec<FileEffect>, Vec<FileEffect>) = effects
+            .into_iter()
+            .partition(|effect| if effect.is_of_seeds() { all_stand } else { stands(&effect.file) });
         self.effects = standing;
         if !others.is_empty() {
             self.besides = Besides::default();

@@ -35,7 +35,7 @@ const ALL: &str = "insert into auth.users (id, email) values ('77777777-0000-000
     alter table public.events detach partition public.events_1;
     comment on table public.orders is 'theirs';
     grant select on auth.users to anon; grant select (provider) on auth.identities to anon;
-    grant execute on all functions in schema extensions to anon; grant create on schema extensions to authenticated;
+    grant create on schema extensions to authenticated;
     create table extensions.seen (id int); create function extensions.spy() returns int language sql as 'select 1';
     comment on function extensions.spy() is 'theirs';
     do $$ begin execute format('grant create on database %I to anon', current_database()); end $$;
