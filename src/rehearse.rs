@@ -202,8 +202,7 @@ pub async fn rehearse(
 
 /// What was not proved.
 fn limits(left_out: &LeftOut, equal: &Equal, effects: &[FileEffect], knows_storage: bool) -> Vec<String> {
-    let mut limits = left_out.limits();
-    limits.extend(equal.refreshed.iter().map(|view| not_refreshed(view)));
+    let mut limits = of_copy(left_out, equal);
     if rollback::writes_storage(effects) && !knows_storage {
         limits.push(
             "the push changes rows of Storage, and the snapshot holds no Storage to take them back to"
@@ -213,8 +212,14 @@ fn limits(left_out: &LeftOut, equal: &Equal, effects: &[FileEffect], knows_stora
     limits
 }
 
-fn not_refreshed(view: &str) -> String {
-    format!("materialized view {view} held other rows than it does when refreshed: a restore refreshes it")
+/// What a copy is not, or is not as it was.
+fn of_copy(left_out: &LeftOut, equal: &Equal) -> Vec<String> {
+    let refreshed = equal.refreshed.iter().map(|view| {
+        format!(
+            "materialized view {view} held other rows than it does when refreshed: a restore refreshes it"
+        )
+    });
+    left_out.limits().into_iter().chain(refreshed).collect()
 }
 
 /// Rehearses the rollback, and tells how it went.
@@ -253,8 +258,7 @@ async fn restore_and_compare(
     let restored = restore::restore(snapshot, context).await?;
     let equal = compare::compare(snapshot, &restored, context).await?;
     watch.done("the copy is equal to the snapshot");
-    let mut limits = restored.left_out.limits();
-    limits.extend(equal.refreshed.iter().map(|view| not_refreshed(view)));
+    let limits = of_copy(&restored.left_out, &equal);
     for limit in &limits {
         context.note(limit.clone());
     }

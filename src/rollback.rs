@@ -21,6 +21,7 @@ mod merged;
 pub mod named;
 mod names;
 mod objects;
+mod partitions;
 pub mod preflight;
 mod proof;
 mod references;
@@ -328,7 +329,8 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
         // Every file that they name is synced.
         reload::describe(&work, &doomed, (&saved, &taken), folder)?;
     }
-    let (accounts, refreshed) = work.restore(&kept, taken).await?;
+    let (restored, refreshed) = work.restore(&kept).await?;
+    let accounts = Accounts { taken, ..restored };
     work.forget().await?;
     work.settle().await?;
     work.prove_history().await?;
@@ -468,11 +470,7 @@ impl<'a> Work<'a> {
     }
 
     /// Brings back from the archive whatever is gone; also tells which views show other rows.
-    async fn restore(
-        &self,
-        kept: &[accounts::Kept],
-        taken: Vec<Taken>,
-    ) -> Result<(Accounts, Vec<String>), Error> {
+    async fn restore(&self, kept: &[accounts::Kept]) -> Result<(Accounts, Vec<String>), Error> {
         let differences = self.differences(&self.look().await?);
         self.make_roles(&differences).await?;
         let owned = Owned::of(&self.recorded, &differences, self.task.left_out);
@@ -480,7 +478,7 @@ impl<'a> Work<'a> {
         let exists = live::existing(self.client, &self.known()).await?;
         let selection = Selection::of_gone(&self.known(), &owned, &exists);
         if selection.is_empty() {
-            return Ok((Accounts { taken, ..Accounts::default() }, Vec::new()));
+            return Ok((Accounts::default(), Vec::new()));
         }
         let tables = proof::selected(self, &selection);
         let run = async |stage: &'static str, sql: String| {
@@ -500,7 +498,7 @@ impl<'a> Work<'a> {
         let definitions = self.archive.definitions(&list, Section::PostData).await?;
         let accounts = self.bind(&definitions, kept).await?;
         self.pin().await?;
-        let accounts = Accounts { removed, taken, ..accounts };
+        let accounts = Accounts { removed, ..accounts };
         let refreshed = proof::refreshed(self, &selection).await?;
         Ok((accounts, refreshed))
     }

@@ -7,7 +7,7 @@
 use super::keys::{ForeignKey, OnDelete};
 use super::live::sql_name;
 use super::since::{self, Doomed};
-use super::{Error, Work, names, proof};
+use super::{Error, Work, names, partitions};
 use crate::manifest::{qualified, quote_identifier};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -107,7 +107,7 @@ pub(super) async fn remove(
     work: &Work<'_>,
     tables: &BTreeSet<(String, String)>,
 ) -> Result<Vec<Changed>, Error> {
-    let parents = proof::parents(&work.recorded);
+    let parents = partitions::parents(&work.recorded);
     let mut tables = tables.clone();
     for mut table in tables.clone() {
         while let Some(parent) = parents.get(&table) {
@@ -166,7 +166,7 @@ fn add(changed: &mut Vec<Changed>, table: &str, rows: u64) {
 
 /// Takes away those of the loaded rows that refer to what is gone: all others hold to their keys.
 pub(super) async fn fit(work: &Work<'_>, kept: &[Kept]) -> Result<Vec<Changed>, Error> {
-    let parents = proof::parents(&work.recorded);
+    let parents = partitions::parents(&work.recorded);
     let is_loaded = |key: &&ForeignKey| {
         let mut next = names::qualified(&key.table).filter(|_| key.is_valid);
         while let Some(table) = next {

@@ -2,7 +2,7 @@
 
 use super::inverse::{self, Inverse, RELATIONS, Unit};
 use super::live::{self, Table};
-use super::{Error, Mode, Work, large, names, unproved};
+use super::{Error, Mode, Work, large, names, partitions, unproved};
 use crate::fingerprint::{Class, Fingerprint};
 use crate::manifest::quote_identifier;
 use serde_json::Value;
@@ -163,16 +163,10 @@ fn indexes_of_constraints(live: &Fingerprint) -> BTreeMap<String, String> {
 
 /// The triggers that partitions have from their parents: of the same name, they go and come with those.
 fn cloned_triggers(live: &Fingerprint) -> BTreeSet<String> {
-    let of_kind = |kind: &'static str| live.lines().iter().filter(move |line| line.kind == kind);
-    let parents: BTreeMap<&str, String> = of_kind("table")
-        .filter_map(|line| {
-            let fields: Value = serde_json::from_str(&line.definition).ok()?;
-            fields.get("partition bound")?;
-            let parent = fields.get("inherits")?.as_array()?.first()?.as_str()?.to_owned();
-            Some((line.identity.as_str(), parent))
-        })
-        .collect();
-    let triggers: BTreeSet<&str> = of_kind("trigger").map(|line| line.identity.as_str()).collect();
+    let parents: BTreeMap<&str, String> =
+        partitions::all(live).map(|(line, parent)| (line.identity.as_str(), parent)).collect();
+    let triggers = live.lines().iter().filter(|line| line.kind == "trigger");
+    let triggers: BTreeSet<&str> = triggers.map(|line| line.identity.as_str()).collect();
     let is_cloned = |identity: &&&str| {
         names::on(identity)
             .and_then(|(name, table)| Some(format!("{name} on {}", parents.get(table)?)))
@@ -211,19 +205,11 @@ fn everything(live: &Fingerprint) -> impl Iterator<Item = Unit> {
 /// The tables whose partitions in the snapshot are not there. A partition that comes again under a table
 /// that stayed would get its keys twice.
 fn parents(recorded: &Fingerprint, left: &Fingerprint) -> BTreeSet<Unit> {
-    let tables = |fingerprint: &'_ Fingerprint| -> BTreeSet<String> {
-        let tables = fingerprint.lines().iter().filter(|line| line.kind == "table");
-        tables.map(|line| line.identity.clone()).collect()
-    };
-    let standing = tables(left);
-    let gone =
-        recorded.lines().iter().filter(|line| line.kind == "table" && !standing.contains(&line.identity));
-    let partitions = gone.filter(|line| line.class == Class::Owned);
-    let fields = partitions.filter_map(|line| serde_json::from_str::<Value>(&line.definition).ok());
-    fields
-        .filter(|fields| fields.get("partition bound").is_some())
-        .filter_map(|fields| fields.get("inherits")?.as_array()?.first()?.as_str().map(str::to_owned))
-        .map(|identity| Unit { kind: "table".to_owned(), identity })
+    let tables = left.lines().iter().filter(|line| line.kind == "table");
+    let standing: BTreeSet<&str> = tables.map(|line| line.identity.as_str()).collect();
+    partitions::all(recorded)
+        .filter(|(line, _)| line.class == Class::Owned && !standing.contains(line.identity.as_str()))
+        .map(|(_, identity)| Unit { kind: "table".to_owned(), identity })
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use super::live::Table;
 use super::selection::Selection;
 use super::since::{Doomed, Recorded};
-use super::{Accounts, Error, Proved, Task, Work, keys, names};
+use super::{Accounts, Error, Proved, Task, Work, keys, names, partitions};
 use crate::archive;
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
 use crate::manifest::{Content, TableRows};
@@ -177,7 +177,8 @@ pub(super) async fn large_objects(client: &Client, task: &Task<'_>) -> Result<()
 pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table>) -> Vec<Doomed> {
     let (entries, columns, keyed) = (work.known().tables(), columns(&work.recorded), keyed(&work.recorded));
     let primary = primary_keys(&work.recorded);
-    let (known, parents) = (&work.task.snapshot.manifest.database.tables, parents(&work.recorded));
+    let (known, parents) =
+        (&work.task.snapshot.manifest.database.tables, partitions::parents(&work.recorded));
     let names = names_of(known);
     let partitioned: Vec<&(String, String)> = parents.values().collect();
     let above_names = archive::Names::of(partitioned.iter().map(|name| (name.0.as_str(), name.1.as_str())));
@@ -218,18 +219,6 @@ pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table
         }
     });
     doomed.collect()
-}
-
-/// The partitioned table that each partition of the snapshot is right below.
-pub(super) fn parents(recorded: &Fingerprint) -> BTreeMap<(String, String), (String, String)> {
-    let tables = recorded.lines().iter().filter(|line| line.kind == "table");
-    let parents = tables.filter_map(|line| {
-        let fields = serde_json::from_str::<Value>(&line.definition).ok()?;
-        fields.get("partition bound")?;
-        let parent = fields.get("inherits")?.as_array()?.first()?.as_str()?;
-        Some((names::qualified(&line.identity)?, names::qualified(parent)?))
-    });
-    parents.collect()
 }
 
 /// The tables by whose rows `on conflict` knows one that is there.
