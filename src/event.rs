@@ -228,6 +228,23 @@ pub enum Event {
         /// Files that do not.
         not_applied: Vec<String>,
     },
+    /// The transaction of a rollback is open, and has touched nothing yet.
+    RollbackBegun {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The transaction's id, by which a later run asks what became of it.
+        transaction: String,
+        /// Whether the database goes back, or Storage alone.
+        database: bool,
+        /// How much goes back, as the command line says it.
+        mode: &'static str,
+        /// Versions that go from the history.
+        versions: Vec<String>,
+        /// The machine, which has the files of the rollback.
+        host: String,
+        /// Where they are on it.
+        folder: String,
+    },
     /// A rollback is proved, and is about to be committed.
     RollingBack {
         /// The snapshot.

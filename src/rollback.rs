@@ -49,7 +49,7 @@ use crate::postgres::connect::NOTICE_SILENCE;
 use crate::postgres::{catalog, rows};
 use crate::proc;
 use crate::salvage;
-use crate::store::Snapshot;
+use crate::store::{self, Snapshot};
 use crate::target::Connection;
 use crate::tools::installs::Installation;
 use crate::tools::pg_restore::{self, Section};
@@ -118,6 +118,9 @@ pub enum Error {
     /// The rows of Storage could not be taken back.
     #[error(transparent)]
     Storage(#[from] salvage::Error),
+    /// The store could not be told of the transaction.
+    #[error(transparent)]
+    Store(#[from] store::Error),
     /// Something would not be as in the snapshot.
     #[error("the database would not be as in the snapshot: {}", .0.join("; "))]
     NotExact(Vec<String>),
@@ -240,7 +243,7 @@ impl Accounts {
 }
 
 /// A database that is as in the snapshot, in a transaction that is still open.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Proved {
     /// How much goes back.
     pub mode: Mode,
@@ -259,6 +262,22 @@ pub struct Proved {
     pub transaction: String,
     /// Seconds since the first lock.
     pub seconds: f64,
+}
+
+impl Proved {
+    /// One that says of no table that it went back.
+    pub fn nothing(mode: Mode) -> Self {
+        Self {
+            mode,
+            tables: Vec::new(),
+            saved: Vec::new(),
+            accounts: Accounts::default(),
+            sequences: Vec::new(),
+            references: Vec::new(),
+            transaction: String::new(),
+            seconds: 0.0,
+        }
+    }
 }
 
 /// The table of contents of a database as it is now, for a [`Translation`].
@@ -282,17 +301,28 @@ pub fn recorded_contents(snapshot: &Snapshot) -> Result<Contents, Error> {
 /// Takes the database back in a transaction that it begins and leaves open; whoever calls it
 /// commits, or does not.
 pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Error> {
+    bring_back_announced(client, task, async |_| Ok(())).await
+}
+
+/// The same, when somebody is to know the transaction's id before it takes its first lock.
+pub async fn bring_back_announced(
+    client: &Client,
+    task: &Task<'_>,
+    announce: impl AsyncFnOnce(&str) -> Result<(), Error>,
+) -> Result<Proved, Error> {
     let contents = recorded_contents(task.snapshot)?;
     let scratch = tempfile::tempdir()?;
     let mut work = Work::read(client, task, &contents, scratch.path()).await?;
     client.batch_execute(rows::PINNED).await?;
     let known = work.read_ahead().await?;
-    let started = Instant::now();
     // What is committed while it waits for a lock must be seen: a role may have another default.
     client.batch_execute("begin isolation level read committed").await?;
     let patience = task.patience.as_millis();
     let pinned = format!("{}; {NOTICE_SILENCE}; set lock_timeout = '{patience}ms'", rows::PINNED);
     client.batch_execute(&pinned).await?;
+    let transaction = transaction(client).await?;
+    announce(&transaction).await?;
+    let started = Instant::now();
     work.ago = work.transactions_since().await?;
     let live = work.look().await?;
     let closure = closure::find(&work, &live).await?;
@@ -342,7 +372,6 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
         proof::sequences(client, task, (&accounts, &sequences)).await?;
         proof::large_objects(client, task).await?;
     }
-    let transaction = transaction(client).await?;
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
     let mode = task.mode;

@@ -77,6 +77,8 @@ pub struct Summary {
 pub struct RolledBack {
     /// How much went back.
     pub mode: Mode,
+    /// Whether the database went back, or Storage alone.
+    pub database: bool,
     /// Versions that went from the history.
     pub versions: Vec<String>,
     /// Tables that were made again.
@@ -89,6 +91,9 @@ pub struct RolledBack {
     pub references: Vec<String>,
     /// Where they are.
     pub folder: String,
+    /// Where the rest of this stands, when the run that did it died and its machine did not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
     /// What was done about Storage, when it went back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<Objects>,

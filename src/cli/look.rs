@@ -9,6 +9,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{Component, ComponentName, ComponentState, SnapshotId, Strength};
 use crate::policy::{Facts, Finding, Policy, Rule, SnapshotFacts, in_words, judge};
+use crate::rollback::choice::Past;
 use crate::store::{Snapshot, Standing, Store};
 use crate::ui;
 use crate::verify;
@@ -68,6 +69,13 @@ struct List {
 
 /// What to do when the newest snapshot does not hold.
 const TAKES_ANOTHER: &str = "`supa-safe migrate` takes a fresh snapshot first; `supa-safe check` says what is wrong with the newest one";
+
+/// What to do when a rollback was cut off.
+const SETTLES: &str =
+    "`supa-safe rollback` asks the server what became of that rollback, and finishes it or begins again";
+
+/// Sorts after the name of every run.
+const AFTER_ALL: &str = "~";
 
 /// A snapshot's row, or why there is none.
 type Listed = Result<Row, (SnapshotId, verify::Error)>;
@@ -245,6 +253,9 @@ struct Status {
     age_seconds: Option<i64>,
     max_age_seconds: i64,
     required_strength: Strength,
+    /// The run whose rollback was cut off, and nobody has asked the server yet how it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsettled_rollback: Option<String>,
     next: String,
 }
 
@@ -259,7 +270,10 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
     };
     let now = (setting.clock)();
     let age = newest.as_ref().map(|row| now.duration_since(row.taken_at));
+    let past = Past::read(store.earlier_runs(AFTER_ALL).map_err(failed(Exit::Error))?);
+    let unsettled = past.unsettled.map(|unsettled| unsettled.run);
     let next = match &newest {
+        _ if unsettled.is_some() => SETTLES,
         None => {
             "`supa-safe migrate` takes a snapshot, rehearses, and pushes; `supa-safe snapshot` only takes one"
         }
@@ -273,6 +287,9 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
             None => writeln!(text, "snapshot  none")?,
             Some(row) => writeln!(text, "snapshot  {}", line(row, (setting.clock)()))?,
         }
+        if let Some(run) = &unsettled {
+            writeln!(text, "rollback  run {run} ended before it knew whether its rollback was committed")?;
+        }
         writeln!(text, "policy    at most {} old, at least {}", in_words(policy.max_age), policy.strength)?;
         writeln!(text, "next      {next}")
     };
@@ -284,6 +301,7 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
         age_seconds: age.map(|age| age.as_secs()),
         max_age_seconds: policy.max_age.as_secs(),
         required_strength: policy.strength,
+        unsettled_rollback: unsettled,
         next: next.to_owned(),
     };
     print(setting, &status, &text)

@@ -17,26 +17,33 @@ const NAMED: usize = 10;
 pub(super) struct About<'a> {
     pub(super) target: &'a str,
     pub(super) snapshot: &'a SnapshotId,
-    pub(super) taken_at: Timestamp,
-    pub(super) now: Timestamp,
-    pub(super) with_database: bool,
+    /// When the snapshot was taken, as long as it is there.
+    pub(super) taken_at: Option<Timestamp>,
+    pub(super) done_at: Timestamp,
 }
 
 /// The text, in Markdown.
 pub(super) fn of(about: &About<'_>, done: &RolledBack) -> String {
-    let About { target, snapshot, taken_at, now, with_database } = about;
-    let what = if *with_database { "was" } else { "had its Storage" };
+    let About { target, snapshot, taken_at, done_at } = about;
+    let what = if done.database { "was" } else { "had its Storage" };
+    let state =
+        taken_at.map_or_else(String::new, |at| format!(" to the state of {} by its own clock", minute(at)));
     let mut lines = vec![
-        format!("**{target} {what} taken back** to the state of {} by its own clock,", minute(*taken_at)),
-        format!("snapshot {snapshot}; done at {}.", minute(*now)),
+        format!("**{target} {what} taken back**{state},"),
+        format!("snapshot {snapshot}; done at {}.", minute(*done_at)),
         String::new(),
     ];
-    if *with_database {
+    if done.database {
         lines.extend(database(done));
     }
     lines.extend(done.storage.iter().flat_map(storage));
     lines.push(format!("- Not taken back: {}.", rollback::LIMITS.join("; ")));
-    lines.push(format!("- Files of it, on the machine that ran it: `{}`", done.folder));
+    match &done.elsewhere {
+        None => lines.push(format!("- Files of it, on the machine that wrote this: `{}`", done.folder)),
+        Some(place) => lines.push(format!(
+            "- Its run died. Which tables were made again, and the rows that it kept, stand in the files of it on {place}"
+        )),
+    }
     lines.join("\n") + "\n"
 }
 
@@ -50,17 +57,19 @@ fn database(done: &RolledBack) -> Vec<String> {
         let versions = done.versions.join(", ");
         lines.push(format!("- Undone, and pending again: {versions}. Correct before the next push."));
     }
-    lines.push(match done.mode {
-        Mode::Touched => format!(
-            "- Went back: what that changed. Made again: {}. What was written elsewhere stays.",
-            named(&done.tables)
-        ),
-        Mode::Whole => format!("- Went back: everything of ours. Made again: {}.", named(&done.tables)),
-    });
-    if !done.tables.is_empty() {
-        lines.push("- Rows that people deleted from these since are there again.".to_owned());
+    if done.elsewhere.is_none() {
+        lines.push(match done.mode {
+            Mode::Touched => format!(
+                "- Went back: what that changed. Made again: {}. What was written elsewhere stays.",
+                named(&done.tables)
+            ),
+            Mode::Whole => format!("- Went back: everything of ours. Made again: {}.", named(&done.tables)),
+        });
+        if !done.tables.is_empty() {
+            lines.push("- Rows that people deleted from these since are there again.".to_owned());
+        }
+        lines.push(format!("- Nobody could read or write these tables for {:.1} s.", done.seconds));
     }
-    lines.push(format!("- Nobody could read or write these tables for {:.1} s.", done.seconds));
     let rows: u64 = done.saved.iter().map(|saved| saved.rows).sum();
     if rows > 0 {
         lines.push(format!(
@@ -162,6 +171,7 @@ mod tests {
         let changed = |table: &str, rows| vec![Changed { table: table.to_owned(), rows }];
         let done = RolledBack {
             mode: Mode::Touched,
+            database: true,
             versions: vec!["20260101000000".to_owned()],
             tables: vec!["public.a".to_owned(), "public.b".to_owned()],
             saved: vec![Saved { table: "public.a".to_owned(), rows: 2, file: "0001.csv".to_owned() }],
@@ -178,6 +188,7 @@ mod tests {
             },
             references: vec!["x refers to y".to_owned()],
             folder: "/state/rollbacks/1".to_owned(),
+            elsewhere: None,
             storage: Some(Objects {
                 moved: 1,
                 uploaded: 2,
@@ -193,9 +204,8 @@ mod tests {
         let about = About {
             target: "abcdefghijklmnopqrst",
             snapshot: &snapshot,
-            taken_at: at("2026-01-01T00:00:00Z"),
-            now: at("2026-01-01T00:10:00Z"),
-            with_database: true,
+            taken_at: Some(at("2026-01-01T00:00:00Z")),
+            done_at: at("2026-01-01T00:10:00Z"),
         };
         let expected = [
             "**abcdefghijklmnopqrst was taken back** to the state of 2026-01-01 00:00:00 UTC by its own clock,",
@@ -221,7 +231,7 @@ mod tests {
              the push wrote; accounts that came between the snapshot and the push stay as it left them; \
              Functions and secrets stay as they are; passwords of roles that were dropped; \
              who granted a privilege, where that was not the owner.",
-            "- Files of it, on the machine that ran it: `/state/rollbacks/1`",
+            "- Files of it, on the machine that wrote this: `/state/rollbacks/1`",
         ];
         assert_eq!(of(&about, &done).lines().collect::<Vec<_>>(), expected);
     }

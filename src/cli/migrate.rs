@@ -106,6 +106,7 @@ async fn prepare_push(
     args: &MigrateArgs,
 ) -> Result<Option<Prepared>, Broken> {
     earlier::look(opened).await?;
+    earlier::look_for_a_rollback(opened)?;
     let prepared = prepare::prepare(setting, opened, args.push).await?;
     if prepared.pending.is_empty() {
         return Ok(None);

@@ -2,16 +2,15 @@
 
 mod plan;
 mod settle;
+mod undone;
 mod words;
 
 use super::done::{Broken, Done};
 use super::fail::{self, failed};
-use super::message::{self, About};
 use super::open::{self, Opened};
 use super::signals::Signals;
 use super::{RUN, Setting, TargetArgs, bucket, confirm, earlier, snapshot_id};
 use crate::delegate::TargetLock;
-use crate::disk;
 use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -19,16 +18,15 @@ use crate::left_out::LeftOut;
 use crate::manifest::SnapshotId;
 use crate::resolve;
 use crate::rollback::choice::Past;
-use crate::rollback::run::{self, NotDone, Ready};
+use crate::rollback::run::{self, Announcement, NotDone, Ready};
 use crate::rollback::storage::{self, Objects, Salvaged};
 use crate::rollback::{self, PATIENCE, Task, Translation};
 use crate::salvage;
 use crate::store::Snapshot;
 use crate::tools::installs;
-use crate::ui::{RolledBack, Summary};
 use clap::{Args, ValueEnum};
 use plan::{Plan, plan};
-use std::path::Path;
+use undone::Undone;
 use words::{lines, show};
 
 /// Arguments of `rollback`.
@@ -90,7 +88,8 @@ async fn roll_back(
     // A push of a run that died may still go on.
     signals.guard(earlier::look(opened)).await?;
     let past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
-    if let Some(standing) = signals.guard(Box::pin(settle::look(opened, &past))).await? {
+    let host = setting.host();
+    if let Some(standing) = signals.guard(Box::pin(settle::look(opened, &past, &host))).await? {
         return Box::pin(settle::finish(setting, opened, standing, (args, signals))).await;
     }
     let plan = signals.guard(Box::pin(plan(opened, &past, args))).await?;
@@ -98,7 +97,7 @@ async fn roll_back(
         return Ok(show(opened, &plan));
     }
     agreed(setting, opened, lines(opened, &plan), (args, &mut *signals)).await?;
-    execute(opened, &plan, signals).await
+    execute(opened, &plan, &host, signals).await
 }
 
 /// Shows what will be done, and goes on when somebody has confirmed the target.
@@ -120,7 +119,7 @@ async fn agreed(
     signals.guard(confirm::weigh(&question)).await.map(drop)
 }
 
-async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<Done, Broken> {
+async fn execute(opened: &Opened, plan: &Plan, host: &str, signals: &mut Signals) -> Result<Done, Broken> {
     let (context, target) = (&opened.context, &opened.target);
     let snapshot = plan.base.snapshot();
     let held = signals
@@ -141,7 +140,19 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
     // What is written over later is in the store before; no request is made while the transaction is open.
     let share = async { context.share_records().await.map_err(|error| bucket::store_failed(&error)) };
     drop(signals.guard(share).await?);
-    let ready = signals.guard(Box::pin(prove(opened, plan, storage.as_ref(), &folder))).await?;
+    let announcement = Announcement {
+        run: &opened.run,
+        host,
+        folder: &folder,
+        snapshot: snapshot.id(),
+        database: plan.with_database,
+        mode: plan.mode,
+        versions: plan.versions(),
+    };
+    let ready = signals.guard(Box::pin(prove(opened, plan, storage.as_ref(), &announcement))).await?;
+    let at = (context.clock)();
+    let undone = Undone::new(ready.proved.clone(), plan.versions(), plan.with_database, at);
+    undone.write(&folder).map_err(failed(Exit::Error))?;
     let proved =
         run::commit(target, snapshot.id(), ready, context).await.map_err(|error| not_done(&error))?;
     // The bytes may take long: what was kept is in the store before.
@@ -157,10 +168,11 @@ async fn execute(opened: &Opened, plan: &Plan, signals: &mut Signals) -> Result<
         Some(salvaged) => Some(bring_bytes(opened, snapshot, salvaged).await?),
         None => None,
     };
-    context.tell(&Event::RolledBack { snapshot: snapshot.id().clone(), database: plan.with_database });
     held.release().await;
     watch.done(format!("{} tables made again, and {}", proved.tables.len(), words::is_back(proved.mode)));
-    let mut done = finish(opened, plan, (&proved, objects), &folder);
+    let mut done = undone.finish(opened, snapshot.id(), objects, &folder);
+    // From here on no run asks what became of it.
+    context.tell(&Event::RolledBack { snapshot: snapshot.id().clone(), database: plan.with_database });
     if let Some(text) = unshared {
         done.summary.limits.push(text.clone());
         done.closing.push(format!("  {text}"));
@@ -173,7 +185,7 @@ async fn prove(
     opened: &Opened,
     plan: &Plan,
     storage: Option<&Salvaged>,
-    folder: &Path,
+    announcement: &Announcement<'_>,
 ) -> Result<Ready, Failure> {
     let (context, target, snapshot) = (&opened.context, &opened.target, plan.base.snapshot());
     if !plan.with_database {
@@ -183,7 +195,8 @@ async fn prove(
                 "the snapshot does not say what Storage held; nothing was changed",
             )
         })?;
-        return run::prove_storage(target, saved).await.map_err(|error| not_done(&error));
+        let proved = run::prove_storage(target, saved, context, announcement).await;
+        return proved.map_err(|error| not_done(&error));
     }
     let clients = installs::client_for(snapshot.manifest.client_major(), &context.machine.installations)
         .map_err(|error| fail::installs_failed(&error))?;
@@ -206,9 +219,9 @@ async fn prove(
         translation: &ids,
         storage: saved,
         patience: PATIENCE,
-        keep_in: Some(folder),
+        keep_in: Some(announcement.folder),
     };
-    run::prove(target, &task, context).await.map_err(|error| not_done(&error))
+    run::prove(target, &task, context, announcement).await.map_err(|error| not_done(&error))
 }
 
 /// The bytes of Storage, after the commit.
@@ -246,69 +259,6 @@ async fn ids(opened: &Opened, plan: &Plan, clients: &installs::Installation) -> 
     Ok(Translation::of_target(&recorded, &now))
 }
 
-fn finish(
-    opened: &Opened,
-    plan: &Plan,
-    (proved, objects): (&rollback::Proved, Option<Objects>),
-    folder: &Path,
-) -> Done {
-    let snapshot = plan.choice.snapshot.clone();
-    if let Some(why) = &proved.accounts.failed {
-        opened.context.warn(format!(
-            "the rows of accounts that signed up since do not fit and were not loaded again: {why}"
-        ));
-    }
-    for reference in &proved.references {
-        opened.context.warn(reference.clone());
-    }
-    let mut done = RolledBack {
-        mode: proved.mode,
-        versions: plan.choice.versions.clone(),
-        tables: proved.tables.clone(),
-        saved: proved.saved.clone(),
-        accounts: proved.accounts.clone(),
-        references: proved.references.clone(),
-        folder: folder.display().to_string(),
-        storage: objects,
-        seconds: proved.seconds,
-        message: String::new(),
-    };
-    let manifest = &plan.base.snapshot().manifest;
-    let about = About {
-        target: opened.target.name(),
-        snapshot: &snapshot,
-        taken_at: manifest.taken.target_clock,
-        now: (opened.context.clock)(),
-        with_database: plan.with_database,
-    };
-    done.message = message::of(&about, &done);
-    // What is done is done, and the text stands in the summary too.
-    let written = disk::make_private_dir(folder)
-        .and_then(|()| disk::write(&folder.join(message::FILE), done.message.as_bytes()));
-    if let Err(error) = written {
-        opened.context.warn(format!("the text for the team could not be kept in a file: {error}"));
-    }
-    let closing = vec![
-        format!(
-            "Rolled {} back to snapshot {snapshot} ({}, {:.1} s)",
-            opened.target.name(),
-            proved.mode.as_str(),
-            proved.seconds
-        ),
-        "For the team, ready to paste:".to_owned(),
-        String::new(),
-        done.message.trim_end().to_owned(),
-    ];
-    let summary = Summary {
-        snapshot: Some(snapshot),
-        target_touched: true,
-        limits: rollback::LIMITS.map(str::to_owned).to_vec(),
-        rolled_back: Some(done),
-        ..Summary::new()
-    };
-    Done { exit: Exit::Done, summary, closing }
-}
-
 /// A rollback that did not come to its end.
 fn not_done(error: &NotDone) -> Failure {
     match error {
@@ -332,7 +282,9 @@ fn not_done(error: &NotDone) -> Failure {
         NotDone::Storage(_) | NotDone::NoWay => Failure::new(Exit::Error, error)
             .detail("nothing was changed")
             .hint("To take the database back without Storage, pass `--only database`"),
-        NotDone::Store(error) => bucket::store_failed(error).detail("nothing was changed"),
+        NotDone::Store(error) | NotDone::Rollback(rollback::Error::Store(error)) => {
+            bucket::store_failed(error).detail("nothing was changed")
+        }
         NotDone::Rollback(_) => {
             Failure::new(Exit::Error, error).detail("nothing was changed")
         }

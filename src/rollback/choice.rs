@@ -1,6 +1,8 @@
 //! Which snapshot to go back to, and whose migrations go.
 
+use super::Mode;
 use crate::manifest::SnapshotId;
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// A push on record.
@@ -25,6 +27,43 @@ pub struct Unsettled {
     pub snapshot: SnapshotId,
     /// The transaction's id.
     pub transaction: String,
+    /// Whether the commit is known to have been asked for.
+    pub is_committing: bool,
+    /// Whether the database went back, or Storage alone.
+    pub database: bool,
+    /// How much went back.
+    pub mode: Mode,
+    /// Versions that went from the history.
+    pub versions: Vec<String>,
+    /// The machine that has its files, and where.
+    pub place: Option<(String, String)>,
+    /// When that was, by that machine's clock.
+    pub at: Option<Timestamp>,
+}
+
+impl Unsettled {
+    /// Reads the record of a run. One that ended by itself knew whether it had touched the target.
+    fn read(run: &str, events: &[Value]) -> Option<Self> {
+        let of_type = |name: &str| events.iter().rfind(|event| event["type"] == name);
+        if of_type("summary").is_some_and(|summary| summary["target_touched"] == Value::Bool(false)) {
+            return None;
+        }
+        let (begun, rolling_back) = (of_type("rollback-begun"), of_type("rolling-back"));
+        let event = begun.or(rolling_back)?;
+        let text = |name: &str| event[name].as_str().map(str::to_owned);
+        let transaction = text("transaction")?;
+        Some(Self {
+            run: run.to_owned(),
+            snapshot: text("snapshot")?.parse().ok()?,
+            is_committing: rolling_back.is_some_and(|event| event["transaction"] == transaction.as_str()),
+            transaction,
+            database: event["database"] != Value::Bool(false),
+            mode: serde_json::from_value(event["mode"].clone()).unwrap_or(Mode::Whole),
+            versions: texts(event, "versions"),
+            place: text("host").zip(text("folder")),
+            at: text("at").and_then(|at| at.parse().ok()),
+        })
+    }
 }
 
 /// What the records of the runs say, the newest first.
@@ -44,22 +83,20 @@ impl Past {
     /// Reads the records of runs, the newest first.
     pub fn read(runs: impl IntoIterator<Item = (String, Vec<Value>)>) -> Self {
         let mut past = Self::default();
+        // Every rollback settles first what an earlier one left open.
+        let mut is_settled = false;
         for (run, events) in runs {
             let of_type = |name: &str| events.iter().rfind(|event| event["type"] == name);
             let snapshot = |event: &Value| event["snapshot"].as_str()?.parse::<SnapshotId>().ok();
             if let Some(event) = of_type("rolled-back") {
+                is_settled = true;
                 if event["database"] != Value::Bool(false) && past.rolled_back.is_none() {
                     past.rolled_back = snapshot(event);
                 }
                 continue;
             }
-            if past.unsettled.is_none()
-                && past.rolled_back.is_none()
-                && let Some(event) = of_type("rolling-back")
-            {
-                let transaction = event["transaction"].as_str().unwrap_or_default().to_owned();
-                past.unsettled =
-                    snapshot(event).map(|snapshot| Unsettled { run: run.clone(), snapshot, transaction });
+            if past.unsettled.is_none() && !is_settled {
+                past.unsettled = Unsettled::read(&run, &events);
             }
             if let Some(event) = of_type("delegating") {
                 let pushed = snapshot(event).map(|snapshot| Pushed {
@@ -250,8 +287,51 @@ mod tests {
     fn a_rollback_that_was_cut_off_is_found() {
         let begun = json!({ "type": "rolling-back", "snapshot": id(2), "transaction": "77" });
         let past = Past::read([("c".to_owned(), vec![begun]), push("b", 2, "2_two.sql")]);
-        let unsettled = Unsettled { run: "c".to_owned(), snapshot: id(2), transaction: "77".to_owned() };
+        let unsettled = Unsettled {
+            run: "c".to_owned(),
+            snapshot: id(2),
+            transaction: "77".to_owned(),
+            is_committing: true,
+            database: true,
+            mode: Mode::Whole,
+            versions: Vec::new(),
+            place: None,
+            at: None,
+        };
         assert_eq!(past.unsettled, Some(unsettled));
         assert!(past.pushed.is_some());
+    }
+
+    #[test]
+    fn one_that_was_cut_off_before_its_commit_is_found_by_its_last_transaction() {
+        let begun = |transaction: &str| {
+            json!({
+                "type": "rollback-begun", "snapshot": id(2), "transaction": transaction, "database": false,
+                "mode": "touched", "versions": ["2"], "host": "h", "folder": "/f"
+            })
+        };
+        let proved = json!({ "type": "rolling-back", "snapshot": id(2), "transaction": "77" });
+        let read = |events: &[Value]| Past::read([("c".to_owned(), events.to_vec())]).unsettled;
+        let unsettled = Unsettled {
+            run: "c".to_owned(),
+            snapshot: id(2),
+            transaction: "78".to_owned(),
+            is_committing: false,
+            database: false,
+            mode: Mode::Touched,
+            versions: words("2"),
+            place: Some(("h".to_owned(), "/f".to_owned())),
+            at: None,
+        };
+        assert_eq!(read(&[begun("77"), begun("78")]), Some(unsettled.clone()));
+        let committing = Unsettled { is_committing: true, transaction: "77".to_owned(), ..unsettled };
+        assert_eq!(read(&[begun("77"), proved]), Some(committing.clone()));
+        let settled = json!({ "type": "rolled-back", "snapshot": id(2), "database": false });
+        let runs = [("d".to_owned(), vec![settled]), ("c".to_owned(), vec![begun("77")])];
+        assert_eq!(Past::read(runs), Past::default());
+        let end = |touched: bool| json!({ "type": "summary", "target_touched": touched });
+        assert_eq!(read(&[begun("77"), end(false)]), None);
+        let ended = read(&[begun("77"), end(true)]).unwrap();
+        assert_eq!(ended.transaction, committing.transaction);
     }
 }

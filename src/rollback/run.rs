@@ -1,6 +1,6 @@
 //! Runs a rollback on a target: tries again when a lock does not come, and settles its commit.
 
-use super::{Error, PATIENCE, Proved, Task, bring_back, storage};
+use super::{Error, Mode, PATIENCE, Proved, Task, bring_back_announced, storage};
 use crate::context::Context;
 use crate::event::Event;
 use crate::fingerprint::Class;
@@ -8,6 +8,7 @@ use crate::manifest::{SnapshotId, qualified};
 use crate::postgres::connect::{self, Session};
 use crate::salvage;
 use crate::target::Target;
+use std::path::Path;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
@@ -74,15 +75,58 @@ pub struct Ready {
     pub proved: Proved,
 }
 
+/// What others are told of a rollback when its transaction begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Announcement<'a> {
+    /// The run.
+    pub run: &'a str,
+    /// The machine.
+    pub host: &'a str,
+    /// The folder of the rollback.
+    pub folder: &'a Path,
+    /// The snapshot.
+    pub snapshot: &'a SnapshotId,
+    /// Whether the database goes back, or Storage alone.
+    pub database: bool,
+    /// How much goes back.
+    pub mode: Mode,
+    /// Versions that go from the history.
+    pub versions: &'a [String],
+}
+
+impl Announcement<'_> {
+    /// Records a transaction that has touched nothing yet, here and in the store: whatever becomes of
+    /// this machine, any other one can ask the server how it ended. Nobody waits for it meanwhile.
+    async fn tell(&self, transaction: &str, context: &Context) -> Result<(), Error> {
+        let begun = Event::RollbackBegun {
+            snapshot: self.snapshot.clone(),
+            transaction: transaction.to_owned(),
+            database: self.database,
+            mode: self.mode.as_str(),
+            versions: self.versions.to_vec(),
+            host: self.host.to_owned(),
+            folder: self.folder.display().to_string(),
+        };
+        context.keep(&begun)?;
+        Ok(context.store.share_run(self.run).await?)
+    }
+}
+
 /// Takes the target back, and leaves the transaction open.
-pub async fn prove(target: &Target, task: &Task<'_>, context: &Context) -> Result<Ready, NotDone> {
+pub async fn prove(
+    target: &Target,
+    task: &Task<'_>,
+    context: &Context,
+    announcement: &Announcement<'_>,
+) -> Result<Ready, NotDone> {
     let mut attempt = 0;
     let mut tables = task.tables.to_vec();
     loop {
         let patience = ATTEMPTS.get(attempt).copied().unwrap_or(PATIENCE);
         let session = connect::writable(&target.connection).await?;
         let task = Task { tables: &tables, patience, ..*task };
-        match bring_back(&session.client, &task).await {
+        let announce = async |transaction: &str| announcement.tell(transaction, context).await;
+        match bring_back_announced(&session.client, &task, announce).await {
             Ok(proved) => return Ok(Ready { session, proved }),
             Err(error) if in_the_way(&error).is_some_and(|table| !tables.contains(&table)) => {
                 session.close().await;
@@ -112,9 +156,15 @@ pub async fn prove(target: &Target, task: &Task<'_>, context: &Context) -> Resul
 }
 
 /// Takes the rows of Storage back and nothing else, and leaves the transaction open.
-pub async fn prove_storage(target: &Target, saved: &salvage::Saved) -> Result<Ready, NotDone> {
+pub async fn prove_storage(
+    target: &Target,
+    saved: &salvage::Saved,
+    context: &Context,
+    announcement: &Announcement<'_>,
+) -> Result<Ready, NotDone> {
     let session = connect::writable(&target.connection).await?;
-    let proved = storage::rows(&session.client, saved).await?;
+    let announce = async |transaction: &str| announcement.tell(transaction, context).await;
+    let proved = storage::rows(&session.client, saved, announce).await?;
     Ok(Ready { session, proved })
 }
 

@@ -1,7 +1,7 @@
 //! Storage around the transaction: saved before it, its rows within it, its bytes after it.
 
 use super::run::NotDone;
-use super::{Accounts, Error, Mode, Proved};
+use super::{Error, Mode, Proved};
 use crate::context::Context;
 use crate::postgres::connect;
 use crate::salvage::{self, Plan, Probing, Reach, Removal, Saved, Scope, Touched};
@@ -119,25 +119,19 @@ pub async fn resume(context: &Context, folder: &Path) -> Result<Option<Salvaged>
 }
 
 /// The rows alone, in a transaction that is left open.
-pub(super) async fn rows(client: &tokio_postgres::Client, saved: &Saved) -> Result<Proved, Error> {
-    let started = Instant::now();
+pub(super) async fn rows(
+    client: &tokio_postgres::Client,
+    saved: &Saved,
+    announce: impl AsyncFnOnce(&str) -> Result<(), Error>,
+) -> Result<Proved, Error> {
     client.batch_execute("begin isolation level read committed").await?;
     client.batch_execute(crate::postgres::rows::PINNED).await?;
-    salvage::rows(client, saved).await?;
     let transaction = super::transaction(client).await?;
+    announce(&transaction).await?;
+    let started = Instant::now();
+    salvage::rows(client, saved).await?;
     let seconds = started.elapsed().as_secs_f64();
-    let (tables, kept, accounts) = (Vec::new(), Vec::new(), Accounts::default());
-    let references = Vec::new();
-    Ok(Proved {
-        mode: Mode::Touched,
-        tables,
-        saved: kept,
-        accounts,
-        sequences: Vec::new(),
-        references,
-        transaction,
-        seconds,
-    })
+    Ok(Proved { transaction, seconds, ..Proved::nothing(Mode::Touched) })
 }
 
 /// Brings the bytes back after the commit, and compares. Without a way to them it fails, unless nothing is

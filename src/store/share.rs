@@ -76,6 +76,18 @@ impl Store {
         Ok(Kept { snapshots: Some(snapshots), uploaded })
     }
 
+    /// Uploads the record of one run, which is short, as far as it has come.
+    pub async fn share_run(&self, run: &str) -> Result<(), Error> {
+        let Some(shared) = self.shared.clone() else { return Ok(()) };
+        let path = format!("runs/{run}.jsonl");
+        let file = local(&self.root, &path)?;
+        let sha256 = disk::sha256_file(&file)?.0;
+        shared.send(&path, &file).await?;
+        shared.same(&path, sha256);
+        self.still_locked().await?;
+        self.save_known(&shared)
+    }
+
     /// A snapshot that is whole here and never was in the bucket. One that was and is not any more
     /// was lost there, and a later verification is to say so.
     fn is_to_share(&self, shared: &Shared, id: &SnapshotId) -> Result<Option<Snapshot>, Error> {

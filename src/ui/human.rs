@@ -138,6 +138,7 @@ impl Human {
             | Event::Delegating { .. }
             | Event::Delegated { .. }
             | Event::PushSettled { .. }
+            | Event::RollbackBegun { .. }
             | Event::RollingBack { .. }
             | Event::RolledBack { .. }
             | Event::DelegateBackend { .. }

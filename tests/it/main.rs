@@ -31,6 +31,7 @@ mod rollback_kill;
 mod rollback_live;
 mod rollback_platform;
 mod rollback_rights;
+mod rollback_settled;
 mod rollback_zoo;
 mod rules;
 mod runbook;

@@ -4,7 +4,7 @@
 use crate::kill::Going;
 use crate::rollback::{NOTES, WRONG, pushed};
 use crate::scratch::until;
-use crate::world::{ADMIN, OWNER, Session, World, told};
+use crate::world::{ADMIN, Major, OWNER, Session, World, told};
 use serde_json::Value;
 use snapbox::{assert_data_eq, str};
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Makes the commit of a rollback wait for whoever holds the advisory lock.
-const GATE: &str = "create function public.gate() returns trigger language plpgsql as
+pub(crate) const GATE: &str = "create function public.gate() returns trigger language plpgsql as
         'begin perform pg_advisory_xact_lock(77); return null; end';
     create constraint trigger gate after delete on supabase_migrations.schema_migrations deferrable initially deferred
         for each row execute function public.gate()";
@@ -39,27 +39,31 @@ fn gated(mut world: World, url: Option<String>) -> World {
 }
 
 fn first() -> World {
-    World::hosted(&[("20250101000000_first", "create table public.first (id int)")])
+    first_on(Major::Pg17)
+}
+
+fn first_on(major: Major) -> World {
+    World::hosted_of(major, &[("20250101000000_first", "create table public.first (id int)")])
 }
 
 /// The words that confirm the target that the environment names.
-fn confirmation(world: &World) -> String {
+pub(crate) fn confirmation(world: &World) -> String {
     let url = world.variable("SUPA_SAFE_DB_URL").display().to_string();
     url.rsplit_once('@').unwrap().1.to_owned()
 }
 
-fn rollback(world: &World) -> Going {
+pub(crate) fn rollback(world: &World) -> Going {
     Going::start(world, &["rollback", "--confirm", &confirmation(world)])
 }
 
 /// Keeps every commit of a rollback waiting.
-fn close_gate(world: &World) -> Session {
+pub(crate) fn close_gate(world: &World) -> Session {
     let session = world.session(OWNER);
     session.run("select pg_advisory_lock(77)");
     session
 }
 
-fn open_gate(session: &Session) {
+pub(crate) fn open_gate(session: &Session) {
     session.run("select pg_advisory_unlock(77)");
 }
 
@@ -67,13 +71,13 @@ fn open_gate(session: &Session) {
 const BACKENDS: &str = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
     and application_name <> 'test' and backend_type = 'client backend'";
 
-fn until_commit_waits(world: &World) {
+pub(crate) fn until_commit_waits(world: &World) {
     let session = world.session(ADMIN);
     let waits = format!("select 1 {BACKENDS} and wait_event = 'advisory' and query like '%commit%'");
     until("the commit waits", || !session.run(&waits).is_empty());
 }
 
-fn until_nobody_is_left(world: &World) {
+pub(crate) fn until_nobody_is_left(world: &World) {
     let session = world.session(ADMIN);
     let anybody = format!("select 1 {BACKENDS}");
     until("the server has ended its sessions", || session.run(&anybody).is_empty());
@@ -104,8 +108,17 @@ hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT] --mode whol
 }
 
 #[test]
-fn killed_around_each_record() {
-    let world = gated(first(), None);
+fn killed_around_each_record_on_15() {
+    killed_around_each_record(Major::Pg15);
+}
+
+#[test]
+fn killed_around_each_record_on_17() {
+    killed_around_each_record(Major::Pg17);
+}
+
+fn killed_around_each_record(major: Major) {
+    let world = gated(first_on(major), None);
     let damaged = world.state();
 
     // Before anything is on record: it waits for a table.
@@ -266,8 +279,8 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// A world whose runs reach the server through a relay.
-fn relayed() -> (World, Relay) {
-    let world = first();
+fn relayed(major: Major) -> (World, Relay) {
+    let world = first_on(major);
     let relay = Relay::to(world.address());
     let url = world.url().replace(&world.address(), &relay.address);
     (gated(world, Some(url)), relay)
@@ -286,8 +299,17 @@ fn cut_at_the_commit(world: &World, relay: &Relay, then: impl FnOnce()) -> (i32,
 }
 
 #[test]
-fn a_cut_connection_is_asked_about() {
-    let (world, relay) = relayed();
+fn a_cut_connection_is_asked_about_on_15() {
+    a_cut_connection_is_asked_about(Major::Pg15);
+}
+
+#[test]
+fn a_cut_connection_is_asked_about_on_17() {
+    a_cut_connection_is_asked_about(Major::Pg17);
+}
+
+fn a_cut_connection_is_asked_about(major: Major) {
+    let (world, relay) = relayed(major);
     let damaged = world.state();
     let gate = close_gate(&world);
 

@@ -237,12 +237,12 @@ impl World {
 
     /// A fresh hosted database and a project of these migrations, on Postgres 17 with CLI 3.
     pub(crate) fn hosted(migrations: &[(&str, &str)]) -> Self {
-        let world = Self::new(Major::Pg17, Cli::V3).with_database(Template::Hosted);
-        world.write("supabase/config.toml", "project_id = \"test\"\n\n[db]\nmajor_version = 17\n");
-        for (name, sql) in migrations {
-            world.migration(name, sql);
-        }
-        world
+        Self::hosted_of(Major::Pg17, migrations)
+    }
+
+    /// The same, on another major version.
+    pub(crate) fn hosted_of(major: Major, migrations: &[(&str, &str)]) -> Self {
+        Self::new(major, Cli::V3).with_database(Template::Hosted).with_project(migrations)
     }
 
     /// Like [`World::hosted`], on a server of its own: roles belong to a whole server.
@@ -257,12 +257,15 @@ impl World {
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711)).unwrap();
         world.own_server = Some(OwnServer::start(world.major, &dir, &told("SUPA_SAFE_TEST_PASSWORD")));
-        let world = world.with_database(Template::Hosted);
-        world.write("supabase/config.toml", "project_id = \"test\"\n\n[db]\nmajor_version = 17\n");
+        world.with_database(Template::Hosted).with_project(migrations)
+    }
+
+    fn with_project(self, migrations: &[(&str, &str)]) -> Self {
+        self.write("supabase/config.toml", "project_id = \"test\"\n\n[db]\nmajor_version = 17\n");
         for (name, sql) in migrations {
-            world.migration(name, sql);
+            self.migration(name, sql);
         }
-        world
+        self
     }
 
     /// Moves the clock of this world's own server, such as by `+1h`.

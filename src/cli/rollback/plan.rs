@@ -35,6 +35,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// The versions that go from the history, which stays when Storage goes back alone.
+    pub(super) fn versions(&self) -> &[String] {
+        if self.with_database { &self.choice.versions } else { &[] }
+    }
+
     pub(super) fn wanted(&self) -> Wanted<'_> {
         let touched = self.record.as_ref().and_then(|record| record.storage.as_ref());
         Wanted { mode: self.mode, touched, removal: self.removal }

@@ -1,23 +1,26 @@
-//! A rollback of an earlier run that was cut off at its commit: what became of it, and the rest of it.
+//! A rollback of an earlier run that was cut off, on this machine or on another one: what became of it, and
+//! the rest of it.
 
+use super::undone::Undone;
 use super::words::standing_lines;
-use super::{RollbackArgs, agreed, bring_bytes, not_done};
+use super::{Part, RollbackArgs, agreed, bring_bytes, not_done};
 use crate::cli::Setting;
 use crate::cli::bucket;
 use crate::cli::done::{Broken, Done};
-use crate::cli::fail;
+use crate::cli::fail::{self, failed};
 use crate::cli::open::Opened;
-use crate::cli::rollback::Part;
 use crate::cli::signals::Signals;
 use crate::delegate::TargetLock;
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::postgres::history;
+use crate::resolve;
 use crate::rollback::choice::{Past, Unsettled};
 use crate::rollback::run::{self, Fate};
-use crate::rollback::storage::{self, Salvaged};
+use crate::rollback::storage::{self, Objects, Salvaged};
 use crate::ui::Summary;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One whose transaction stands.
 pub(super) struct Standing {
@@ -28,25 +31,34 @@ pub(super) struct Standing {
 }
 
 /// Asks the server; nothing changes. `None` when nothing of it stands.
-pub(super) async fn look(opened: &Opened, past: &Past) -> Result<Option<Standing>, Broken> {
+pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Option<Standing>, Broken> {
     let Some(unsettled) = past.unsettled.clone() else { return Ok(None) };
     let context = &opened.context;
     context.warn(format!("run {} ended before it knew whether its rollback was committed", unsettled.run));
     let fate = run::fate(&opened.target, &unsettled.transaction).await.map_err(|error| not_done(&error))?;
+    let fate = match fate {
+        Fate::Unknown => by_history(opened, &unsettled).await?,
+        fate => fate,
+    };
     match fate {
         Fate::Committed => {}
         Fate::Aborted => {
             context.note("nothing of it stands: beginning again");
             return Ok(None);
         }
-        Fate::InProgress => {
-            return Err(Failure::message(Exit::Locked, "that rollback is still being committed")
-                .hint("Wait a little, then run `supa-safe rollback` again")
-                .into());
-        }
-        Fate::Unknown => {
-            context.warn("the server has forgotten that transaction; the history of migrations decides");
+        // Nobody is left to ask for its commit.
+        Fate::InProgress if is_abandoned(&unsettled, host) => {
+            context
+                .note("nothing of it will stand, as soon as the server misses its session: beginning again");
             return Ok(None);
+        }
+        Fate::InProgress | Fate::Unknown => {
+            return Err(Failure::message(
+                Exit::Locked,
+                "that rollback still goes on, or is still being committed",
+            )
+            .hint("Wait a little, then run `supa-safe rollback` again")
+            .into());
         }
     }
     let folder = context.store.rollback_dir(&unsettled.run);
@@ -56,7 +68,27 @@ pub(super) async fn look(opened: &Opened, past: &Past) -> Result<Option<Standing
     Ok(Some(Standing { unsettled, folder, objects }))
 }
 
-/// Brings the objects of Storage back that are left, once somebody has confirmed that, and says what stands.
+/// Whether its run died on this machine before it asked for the commit. The record that another machine
+/// shared may lack its last lines.
+fn is_abandoned(unsettled: &Unsettled, host: &str) -> bool {
+    let is_here =
+        unsettled.place.as_ref().is_some_and(|(at, folder)| at == host && Path::new(folder).exists());
+    is_here && !unsettled.is_committing
+}
+
+/// A server forgets old transactions. The versions go from the history with the rest, or not at all.
+async fn by_history(opened: &Opened, unsettled: &Unsettled) -> Result<Fate, Broken> {
+    opened.context.warn("the server has forgotten that transaction; the history of migrations decides");
+    let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
+    let live = history::read(&session.client).await.map_err(failed(Exit::Error))?;
+    session.close().await;
+    let is_there = |version: &String| live.iter().any(|applied| applied.version == *version);
+    let is_gone = !unsettled.versions.is_empty() && !unsettled.versions.iter().any(is_there);
+    Ok(if is_gone { Fate::Committed } else { Fate::Aborted })
+}
+
+/// Brings the objects of Storage back that are left, once somebody has confirmed that, and tells all that it
+/// did.
 pub(super) async fn finish(
     setting: &Setting,
     opened: &Opened,
@@ -65,50 +97,46 @@ pub(super) async fn finish(
 ) -> Result<Done, Broken> {
     let Standing { unsettled, folder, objects } = standing;
     let snapshot = unsettled.snapshot.clone();
-    let summary = Summary { snapshot: Some(snapshot.clone()), ..Summary::new() };
-    let first = format!("The rollback of run {} stands on {}", unsettled.run, opened.target.name());
-    let Some(objects) = objects.filter(|_| args.only != Some(Part::Database)) else {
-        let closing =
-            vec![format!("{first}: its rows are as in snapshot {snapshot}; nothing more was changed")];
-        let done = Done { exit: Exit::Done, summary, closing };
-        return Ok(if args.dry_run { done } else { told(opened, &unsettled, &folder, done) });
-    };
-    let lines = standing_lines(opened, &unsettled, objects.saved());
+    let objects = objects.filter(|_| args.only != Some(Part::Database));
+    let lines = objects.as_ref().map(|objects| standing_lines(opened, &unsettled, objects.saved()));
     if args.dry_run {
-        let closing = vec![format!("{first}; what would be done (nothing was touched):")];
-        let done = Done { exit: Exit::Done, summary, closing };
-        return Ok(lines
-            .into_iter()
-            .fold(done, |done, (title, text)| done.closing(format!("  {title:<10} {text}"))));
+        return Ok(foreseen(opened, &unsettled, lines.unwrap_or_default()));
     }
-    agreed(setting, opened, lines, (args, &mut *signals)).await?;
-    let held = signals
-        .guard(async {
-            TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error))
-        })
-        .await?;
-    let base = opened.snapshot(Some(&snapshot))?;
-    // From here on the target changes: no signal ends this halfway.
-    let objects = bring_bytes(opened, &base, objects).await?;
-    held.release().await;
-    let closing = vec![
-        format!("{first}, and its objects of Storage are back from snapshot {snapshot} too:"),
-        format!(
-            "  {} moved back, {} uploaded, {} were there",
-            objects.moved, objects.uploaded, objects.found
-        ),
-    ];
-    let summary = Summary { target_touched: true, ..summary };
-    Ok(told(opened, &unsettled, &folder, Done { exit: Exit::Done, summary, closing }))
+    let undone = Undone::of(&unsettled, &folder, (opened.context.clock)()).map_err(failed(Exit::Error))?;
+    let objects: Option<Objects> = match (objects, lines) {
+        (Some(objects), Some(lines)) => {
+            agreed(setting, opened, lines, (args, &mut *signals)).await?;
+            let held = async {
+                TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error))
+            };
+            let held = signals.guard(held).await?;
+            let base = opened.snapshot(Some(&snapshot))?;
+            // From here on the target changes: no signal ends this halfway.
+            let objects = bring_bytes(opened, &base, objects).await?;
+            held.release().await;
+            Some(objects)
+        }
+        _ => None,
+    };
+    let (has_written, database) = (objects.is_some(), undone.with_database);
+    let mut done = undone.finish(opened, &snapshot, objects, &folder);
+    done.summary.target_touched = has_written;
+    // From here on no run asks what became of it.
+    opened.context.tell(&Event::RolledBack { snapshot, database });
+    let first = format!("The rollback of run {} stands, and was not done again:", unsettled.run);
+    done.closing.insert(0, first);
+    Ok(done)
 }
 
-/// From here on no run asks what became of it.
-fn told(opened: &Opened, unsettled: &Unsettled, folder: &std::path::Path, done: Done) -> Done {
-    opened.context.tell(&Event::RolledBack { snapshot: unsettled.snapshot.clone(), database: true });
-    let kept = folder.join("load.sql");
-    if kept.exists() {
-        done.closing(format!("  rows written since are kept; {} loads them again", kept.display()))
-    } else {
-        done
-    }
+fn foreseen(opened: &Opened, unsettled: &Unsettled, lines: Vec<(&'static str, String)>) -> Done {
+    let closing = vec![format!(
+        "The rollback of run {} to snapshot {} stands on {}; `supa-safe rollback` tells what it did, and finishes \
+         it where something is left (nothing was touched)",
+        unsettled.run,
+        unsettled.snapshot,
+        opened.target.name()
+    )];
+    let summary = Summary { snapshot: Some(unsettled.snapshot.clone()), ..Summary::new() };
+    let done = Done { exit: Exit::Done, summary, closing };
+    lines.into_iter().fold(done, |done, (title, text)| done.closing(format!("  {title:<10} {text}")))
 }
