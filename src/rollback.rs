@@ -24,6 +24,7 @@ mod objects;
 mod partitions;
 pub mod preflight;
 mod proof;
+mod proved;
 mod references;
 mod reload;
 mod roles;
@@ -37,7 +38,9 @@ pub mod storage;
 mod unproved;
 
 pub use accounts::Changed;
+pub use large::SavedObject;
 pub use merged::Taken;
+pub use proved::{Accounts, Proved};
 pub use selection::Translation;
 pub use since::Saved;
 
@@ -208,78 +211,6 @@ pub struct Task<'a> {
     pub keep_in: Option<&'a Path>,
 }
 
-/// What accounts that came and went since the snapshot leave behind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accounts {
-    /// Rows of new accounts that were loaded again.
-    pub loaded: Vec<Changed>,
-    /// Rows that were taken away or lost their reference, since their account is gone.
-    pub removed: Vec<Changed>,
-    /// Rows of new accounts that were not loaded again, or lost their reference, since it is to what is gone.
-    pub unfit: Vec<Changed>,
-    /// Why the rows of new accounts could not be loaded again, if they could not.
-    pub failed: Option<String>,
-    /// Accounts that could not go back, since another one has their place by now.
-    pub taken: Vec<Taken>,
-}
-
-impl Accounts {
-    /// Whether every row is as in the snapshot.
-    pub fn is_empty(&self) -> bool {
-        self.loaded.is_empty() && self.removed.is_empty() && self.taken.is_empty()
-    }
-
-    /// What is not as in the snapshot, for people.
-    fn in_words(&self) -> Vec<String> {
-        let changed = |changes: &[Changed], what: &str| -> Vec<String> {
-            changes.iter().map(|one| format!("{} rows of {} {what}", one.rows, one.table)).collect()
-        };
-        let mut words = changed(&self.loaded, "are not in it");
-        words.extend(changed(&self.removed, "refer to what is gone"));
-        let taken = self.taken.iter();
-        words.extend(taken.map(|one| format!("{} rows of {} have no place", one.ids.len(), one.table)));
-        words
-    }
-}
-
-/// A database that is as in the snapshot, in a transaction that is still open.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Proved {
-    /// How much goes back.
-    pub mode: Mode,
-    /// Tables that were made again.
-    pub tables: Vec<String>,
-    /// Rows written since that were kept.
-    pub saved: Vec<Saved>,
-    /// Rows that are not as in the snapshot, since accounts came and went.
-    pub accounts: Accounts,
-    /// Sequences that went back by themselves, and are not below a row that stays.
-    pub sequences: Vec<String>,
-    /// What is not as it was although it went back, in words: what refers by id, and views that show
-    /// other rows.
-    pub references: Vec<String>,
-    /// The transaction's id, by which its end can be asked for.
-    pub transaction: String,
-    /// Seconds since the first lock.
-    pub seconds: f64,
-}
-
-impl Proved {
-    /// One that says of no table that it went back.
-    pub fn nothing(mode: Mode) -> Self {
-        Self {
-            mode,
-            tables: Vec::new(),
-            saved: Vec::new(),
-            accounts: Accounts::default(),
-            sequences: Vec::new(),
-            references: Vec::new(),
-            transaction: String::new(),
-            seconds: 0.0,
-        }
-    }
-}
-
 /// The table of contents of a database as it is now, for a [`Translation`].
 pub async fn contents(
     connection: &Connection,
@@ -331,6 +262,7 @@ pub async fn bring_back_announced(
     // From here on it costs more to begin again than to wait.
     work.pin().await?;
     let doomed = proof::doomed(&work, closure.users_tables());
+    let large_objects = large::save(&work, &closure).await?;
     let mut saved = work.save(&doomed, known).await?;
     let managed = merged::load(&work).await?;
     let along = if merged::mark_added(&work, &managed).await? {
@@ -357,7 +289,8 @@ pub async fn bring_back_announced(
     saved.extend(changed);
     if let Some(folder) = task.keep_in {
         // Every file that they name is synced.
-        reload::describe(&work, &doomed, (&saved, &taken), folder)?;
+        let beside = large::load_script(&large_objects);
+        reload::describe(&work, &doomed, (&saved, &taken), (folder, &beside))?;
     }
     let (restored, refreshed) = work.restore(&kept).await?;
     let accounts = Accounts { taken, ..restored };
@@ -375,7 +308,7 @@ pub async fn bring_back_announced(
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
     let mode = task.mode;
-    Ok(Proved { mode, tables, saved, accounts, sequences, references, transaction, seconds })
+    Ok(Proved { mode, tables, saved, large_objects, accounts, sequences, references, transaction, seconds })
 }
 
 /// Demands that sequences, large objects, and the rows of accounts and of every table are as in the

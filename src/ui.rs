@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::policy::Finding;
 use crate::rollback::storage::Objects;
-use crate::rollback::{Accounts, Mode, Saved};
+use crate::rollback::{Accounts, Mode, Saved, SavedObject};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -85,6 +85,8 @@ pub struct RolledBack {
     pub tables: Vec<String>,
     /// Rows written since that were kept.
     pub saved: Vec<Saved>,
+    /// Large objects written since that were kept.
+    pub large_objects: Vec<SavedObject>,
     /// What accounts that came and went since leave behind.
     pub accounts: Accounts,
     /// Rows that refer by id to what is not as it was, in words.

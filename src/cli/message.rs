@@ -1,5 +1,6 @@
 //! What the team has to know of a rollback, as one text that can be pasted.
 
+use crate::evidence::estimate::bytes_in_words;
 use crate::manifest::SnapshotId;
 use crate::proc::shell_word;
 use crate::rollback::storage::Objects;
@@ -83,6 +84,17 @@ fn database(done: &RolledBack) -> Vec<String> {
         if let Some(more) = done.saved.len().checked_sub(NAMED).filter(|more| *more > 0) {
             lines.push(format!("  - and those of {more} more tables, by `saved.json`"));
         }
+    }
+    let large = &done.large_objects;
+    if !large.is_empty() {
+        let bytes = large.iter().map(|object| object.bytes).sum();
+        lines.push(format!(
+            "- Large objects written since, and kept in files: {}, of {}.",
+            large.len(),
+            bytes_in_words(bytes)
+        ));
+    }
+    if rows > 0 || !large.is_empty() {
         lines.push("- To load them again where their keys are free:".to_owned());
         lines.push(format!("  `cd {} && psql <url> -f load.sql`", shell_word(&done.folder)));
     }
@@ -163,7 +175,7 @@ fn rows_in_words(rows: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollback::{Accounts, Saved, Taken};
+    use crate::rollback::{Accounts, Saved, SavedObject, Taken};
 
     #[test]
     fn a_team_reads_what_went_back_what_is_kept_and_what_stays() {
@@ -175,6 +187,13 @@ mod tests {
             versions: vec!["20260101000000".to_owned()],
             tables: vec!["public.a".to_owned(), "public.b".to_owned()],
             saved: vec![Saved { table: "public.a".to_owned(), rows: 2, file: "0001.csv".to_owned() }],
+            large_objects: vec![SavedObject {
+                oid: 7,
+                owner: "o".to_owned(),
+                bytes: 9,
+                file: "large-7.bin".to_owned(),
+                is_changed: false,
+            }],
             accounts: Accounts {
                 loaded: changed("public.p", 1),
                 removed: changed("public.q", 3),
@@ -217,6 +236,7 @@ mod tests {
             "- Nobody could read or write these tables for 1.5 s.",
             "- Written to these since, by the push or by people, and kept in files: 2 rows:",
             "  - 2 rows of public.a in `0001.csv`",
+            "- Large objects written since, and kept in files: 1, of 9 B.",
             "- To load them again where their keys are free:",
             "  `cd /state/rollbacks/1 && psql <url> -f load.sql`",
             "- Who signed up since stays; loaded again with the accounts: 1 row of public.p.",

@@ -1,12 +1,19 @@
 //! Large objects, which go and come back one by one: an entry of the archive holds many of them.
 
-use super::inverse::Unit;
+use super::closure::Closure;
+use super::inverse::{Unit, quote_literal};
 use super::selection::LARGE;
 use super::{Error, Mode, Work};
+use crate::disk;
 use crate::fingerprint::{Difference, Fingerprint};
+use crate::postgres::rows;
 use crate::tools::pg_restore::Section;
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use md5::{Digest as _, Md5};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::Path;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio_postgres::Client;
 
@@ -16,6 +23,8 @@ const KIND: &str = "large object";
 const PIECES: usize = 16;
 /// Bytes of statements that go to the server at once.
 const AT_ONCE: usize = 1 << 20;
+/// Bytes of one of them that are read at once.
+const READ_AT_ONCE: i32 = 1 << 22;
 
 /// Those that the transactions of these versions made, or granted to somebody.
 const MADE: &str = "
@@ -32,16 +41,17 @@ pub(super) fn of(difference: &Difference) -> Option<u32> {
     }
 }
 
+fn of_kind(lines: &Fingerprint) -> BTreeSet<u32> {
+    let lines = lines.lines().iter().filter(|line| line.kind == KIND);
+    lines.filter_map(|line| line.identity.parse().ok()).collect()
+}
+
 /// Those that stand and must go where only a part goes back: what the push changed comes again from the
 /// archive, and what it made does not.
 pub(super) async fn touched(work: &Work<'_>, live: &Fingerprint) -> Result<BTreeSet<Unit>, Error> {
     if work.task.mode == Mode::Whole {
         return Ok(BTreeSet::new());
     }
-    let of_kind = |lines: &Fingerprint| -> BTreeSet<u32> {
-        let lines = lines.lines().iter().filter(|line| line.kind == KIND);
-        lines.filter_map(|line| line.identity.parse().ok()).collect()
-    };
     let standing = of_kind(live);
     let mut going: BTreeSet<u32> = work.task.besides.large_objects.iter().copied().collect();
     if !standing.is_empty() && !work.task.versions.is_empty() && work.has_history().await? {
@@ -60,19 +70,172 @@ pub(super) async fn bring_back(work: &Work<'_>, differences: &[Difference]) -> R
     if wanted.is_empty() {
         return Ok(());
     }
-    let list = work.contents.list(|entry| LARGE.contains(&entry.kind.as_str()));
     // Versions of the program keep definitions in the one or the other.
     for section in [Section::PreData, Section::Data] {
-        let (sender, receiver) = channel::<Bytes>(PIECES);
-        let command = work.archive.command(&list, section)?.on_bytes(move |bytes| {
-            // A receiver that is gone has failed, and says so itself.
-            drop(sender.blocking_send(Bytes::copy_from_slice(bytes)));
-        });
-        let run = async { command.run().await.map_err(Error::Archive) };
-        let chosen = Chosen { wanted: &wanted, is_open: false, statements: String::new() };
-        let (_, ()) = tokio::try_join!(run, chosen.run(work.client, receiver))?;
+        let mut chosen = Chosen { wanted: &wanted, is_open: false, statements: String::new() };
+        let client = work.client;
+        read(work, section, async |line| {
+            chosen.line(line);
+            if chosen.statements.len() > AT_ONCE { chosen.flush(client).await } else { Ok(()) }
+        })
+        .await?;
+        chosen.flush(client).await?;
     }
     work.pin().await
+}
+
+/// Reads what the archive says of large objects, line by line.
+async fn read(
+    work: &Work<'_>,
+    section: Section,
+    mut take: impl AsyncFnMut(&str) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let list = work.contents.list(|entry| LARGE.contains(&entry.kind.as_str()));
+    let (sender, mut pieces): (_, Receiver<Bytes>) = channel(PIECES);
+    let command = work.archive.command(&list, section)?.on_bytes(move |bytes| {
+        // A receiver that is gone has failed, and says so itself.
+        drop(sender.blocking_send(Bytes::copy_from_slice(bytes)));
+    });
+    let run = async { command.run().await.map_err(Error::Archive) };
+    let lines = async {
+        let mut rest = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            for part in piece.split_inclusive(|byte| *byte == b'\n') {
+                rest.extend_from_slice(part);
+                if part.ends_with(b"\n") {
+                    let line = String::from_utf8(std::mem::take(&mut rest)).map_err(|_| Error::Encoding)?;
+                    take(&line).await?;
+                }
+            }
+        }
+        Ok(())
+    };
+    tokio::try_join!(run, lines).map(drop)
+}
+
+/// A large object that was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedObject {
+    /// Its number.
+    pub oid: u32,
+    /// Whose it was.
+    pub owner: String,
+    /// Its length.
+    pub bytes: u64,
+    /// The file, in the folder of the rollback.
+    pub file: String,
+    /// Whether the snapshot has one of this number, with other content.
+    pub is_changed: bool,
+}
+
+/// Keeps those that are about to go and that the archive does not have. Writing to one takes no lock that
+/// could be held against it (`inv_api.c`), so this stands right before the drop.
+pub(super) async fn save(work: &Work<'_>, closure: &Closure) -> Result<Vec<SavedObject>, Error> {
+    let going = closure.units.iter().filter(|unit| unit.kind == KIND);
+    let going: Vec<u32> = going.filter_map(|unit| unit.identity.parse().ok()).collect();
+    let Some(folder) = work.task.keep_in.filter(|_| !going.is_empty()) else { return Ok(Vec::new()) };
+    let recorded = &work.task.snapshot.manifest.database.large_objects;
+    if rows::large_objects(work.client).await? == *recorded {
+        return Ok(Vec::new());
+    }
+    let known = digests(work).await?;
+    disk::make_private_dir(folder)?;
+    let sql =
+        "select oid, pg_catalog.pg_get_userbyid(lomowner)::text, pg_catalog.md5(pg_catalog.lo_get(oid)),
+            pg_catalog.length(pg_catalog.lo_get(oid))::int8
+        from pg_catalog.pg_largeobject_metadata where oid = any($1) order by oid";
+    let mut saved = Vec::new();
+    for row in work.client.query(sql, &[&going]).await? {
+        let (oid, md5): (u32, String) = (row.get(0), row.get(2));
+        if known.get(&oid) == Some(&md5) {
+            continue;
+        }
+        let file = format!("large-{oid}.bin");
+        let bytes = row.get::<_, i64>(3).unsigned_abs();
+        write(work.client, oid, &folder.join(&file)).await?;
+        saved.push(SavedObject { oid, owner: row.get(1), bytes, file, is_changed: known.contains_key(&oid) });
+    }
+    Ok(saved)
+}
+
+async fn write(client: &Client, oid: u32, path: &Path) -> Result<(), Error> {
+    let mut file = disk::Temp::new_in(path.parent().unwrap_or(path))?;
+    let mut from = 0_i64;
+    loop {
+        let sql = "select pg_catalog.lo_get($1, $2, $3)";
+        let row = client.query_one(sql, &[&oid, &from, &READ_AT_ONCE]).await;
+        let piece: Vec<u8> = row.map_err(Error::at("keep a large object"))?.get(0);
+        if piece.is_empty() {
+            break;
+        }
+        file.write_all(&piece)?;
+        from += i64::try_from(piece.len()).unwrap_or(i64::MAX);
+    }
+    Ok(file.persist(path)?)
+}
+
+/// The MD5 of each large object of the archive.
+async fn digests(work: &Work<'_>) -> Result<BTreeMap<u32, String>, Error> {
+    let mut hashes: BTreeMap<u32, Md5> = BTreeMap::new();
+    let mut open = None;
+    for section in [Section::PreData, Section::Data] {
+        read(work, section, async |line| {
+            if let Some(rest) = line.strip_prefix("SELECT pg_catalog.lo_open('") {
+                open = oid_at(rest);
+                hashes.extend(open.map(|oid| (oid, Md5::new())));
+            } else if let Some(rest) = line.strip_prefix("SELECT pg_catalog.lowrite(")
+                && let Some(hash) = open.and_then(|oid| hashes.get_mut(&oid))
+            {
+                let digits = rest.rsplit_once("\\x").map(|(_, digits)| digits).unwrap_or_default();
+                let digits = digits.split('\'').next().unwrap_or_default();
+                hash.update(hex::decode(digits).map_err(|_| Error::Encoding)?);
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    let empty = of_kind(&work.recorded).into_iter().map(|oid| (oid, Md5::new()));
+    let mut all: BTreeMap<u32, Md5> = empty.collect();
+    all.extend(hashes);
+    Ok(all.into_iter().map(|(oid, hash)| (oid, hex::encode(hash.finalize()))).collect())
+}
+
+fn oid_at(text: &str) -> Option<u32> {
+    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// A script for `psql` that loads them again: under their own number where that is free, and beside it
+/// where the snapshot has another one.
+pub(super) fn load_script(saved: &[SavedObject]) -> String {
+    let load = |object: &SavedObject| {
+        let SavedObject { oid, owner, bytes, file, is_changed } = object;
+        let owner = |of: &str| {
+            format!(
+                "select format('alter large object %s owner to %I', {of}, rolname) from pg_roles\n\
+                 where rolname = {} and rolname <> current_user \\gexec\n",
+                quote_literal(owner)
+            )
+        };
+        if *is_changed {
+            return format!(
+                "\n-- Large object {oid} is as in the snapshot; what it was before goes into another one.\n\
+                 \\lo_import '{file}' 'large object {oid}, as it was before the rollback'\n{}\
+                 \\echo large object {oid}, as it was before the rollback, is :LASTOID\n",
+                owner(":LASTOID")
+            );
+        }
+        format!(
+            "\n-- Large object {oid}: {bytes} bytes\n\
+             select count(*) = 0 as is_free from pg_largeobject_metadata where oid = {oid} \\gset\n\
+             \\if :is_free\n\\lo_import '{file}'\nselect lo_create({oid});\n\
+             select count(lo_put({oid}, at, lo_get(:LASTOID, at, {READ_AT_ONCE})))\n\
+             from generate_series(0::bigint, {bytes} - 1, {READ_AT_ONCE}) at;\n\
+             select lo_unlink(:LASTOID);\n{}\\endif\n",
+            owner(&oid.to_string())
+        )
+    };
+    saved.iter().map(load).collect::<Vec<_>>().concat()
 }
 
 /// The statements of a script that are about the wanted ones.
@@ -84,29 +247,9 @@ struct Chosen<'a> {
 }
 
 impl Chosen<'_> {
-    async fn run(mut self, client: &Client, mut pieces: Receiver<Bytes>) -> Result<(), Error> {
-        let mut rest = Vec::new();
-        while let Some(piece) = pieces.recv().await {
-            for part in piece.split_inclusive(|byte| *byte == b'\n') {
-                rest.extend_from_slice(part);
-                if part.ends_with(b"\n") {
-                    let line = String::from_utf8(std::mem::take(&mut rest)).map_err(|_| Error::Encoding)?;
-                    self.line(&line);
-                }
-            }
-            if self.statements.len() > AT_ONCE {
-                self.flush(client).await?;
-            }
-        }
-        self.flush(client).await
-    }
-
     /// Keeps a line, as `pg_backup_archiver.c` and `dumpLOs` of `pg_dump.c` write it.
     fn line(&mut self, line: &str) {
-        let is_wanted = |rest: &str| {
-            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            digits.parse().is_ok_and(|oid| self.wanted.contains(&oid))
-        };
+        let is_wanted = |rest: &str| oid_at(rest).is_some_and(|oid| self.wanted.contains(&oid));
         let is_kept = if let Some(rest) = line.strip_prefix("SELECT pg_catalog.lo_create('") {
             is_wanted(rest)
         } else if let Some(rest) = line.strip_prefix("ALTER LARGE OBJECT ") {

@@ -9,15 +9,15 @@ use crate::manifest::{qualified, quote_identifier};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Writes both. The files that they name are there.
+/// Writes both. The files that they name are there. The script does what `beside` says too.
 pub(super) fn describe(
     work: &Work<'_>,
     doomed: &[Doomed],
     (saved, taken): (&[Saved], &[Taken]),
-    folder: &Path,
+    (folder, beside): (&Path, &str),
 ) -> Result<(), Error> {
     disk::make_private_dir(folder)?;
-    disk::write(&folder.join("load.sql"), load_script(doomed, saved, &work.keys).as_bytes())?;
+    disk::write(&folder.join("load.sql"), load_script(doomed, saved, &work.keys, beside).as_bytes())?;
     let old = taken.iter().filter_map(|taken| {
         let rows = u64::try_from(taken.ids.len()).unwrap_or(u64::MAX);
         Some(Saved { table: taken.table.clone(), rows, file: taken.file.clone()? })
@@ -94,7 +94,7 @@ fn without_dangling(table: &Doomed, pairs: &[(&str, &str)], keys: &[ForeignKey])
 }
 
 /// A script for `psql` that loads the kept rows where their keys are free.
-fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey]) -> String {
+fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey], beside: &str) -> String {
     let head = "-- Loads the rows that were written between the snapshot and the rollback, where their keys are free.\n\
         -- Run it in this folder: psql <url> -f load.sql\n\\set ON_ERROR_STOP on\nbegin;\n";
     let table_of =
@@ -167,7 +167,7 @@ fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey]) -> Strin
     let mut in_order: Vec<&Saved> = saved.iter().collect();
     in_order.sort_by_key(depth);
     let loads: Vec<String> = in_order.into_iter().filter_map(load).collect();
-    format!("{head}{}\ncommit;\n", loads.concat())
+    format!("{head}{}{beside}\ncommit;\n", loads.concat())
 }
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
         };
         let saved = [Saved { table: "public.log".to_owned(), rows: 1, file: "0001.csv".to_owned() }];
         let into = |has_key| {
-            let script = load_script(&[table(has_key)], &saved, &[]);
+            let script = load_script(&[table(has_key)], &saved, &[], "");
             let line = script.lines().find(|line| line.starts_with("insert into")).unwrap();
             line.split(" (").next().unwrap().to_owned()
         };

@@ -3,6 +3,7 @@
 mod accounts;
 mod again;
 mod foreseen;
+mod large;
 mod mappings;
 mod meanwhile;
 mod numbers;
@@ -240,7 +241,6 @@ fn each_damage_alone_on_17() {
     each_damage_alone(Major::Pg17, "select", [Mode::Touched, Mode::Whole]);
 }
 
-/// Two tables of old, of which the migration touches one.
 #[test]
 fn a_table_that_nobody_thought_of_is_seen_in_the_rehearsal() {
     let world = World::hosted(&[]);
@@ -270,6 +270,7 @@ fn a_table_that_nobody_thought_of_is_seen_in_the_rehearsal() {
     base.rehearse(&session, Mode::Whole, &[]).unwrap();
 }
 
+/// Two tables of old, of which the migration touches one.
 pub(crate) const NOTES: &str = "create table public.notes (id int primary key, body text);
     create table public.others (id int primary key, note int references public.notes);
     insert into public.notes select n, 'note ' || n from generate_series(1, 50) n;

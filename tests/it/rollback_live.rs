@@ -95,7 +95,7 @@ fn saved(done: &Value, folder: &Path) -> BTreeSet<(u64, i64)> {
 }
 
 /// Runs the command that the program prints, with the target's URL.
-fn run_as_printed(world: &World, printed: &str) {
+pub(crate) fn run_as_printed(world: &World, printed: &str) {
     let command = printed.trim().replace("<url>", &format!("'{}'", world.url()));
     let path = format!("{}:/usr/bin:/bin", told("SUPA_SAFE_TEST_PG17_BIN"));
     let ran = world.finish(world.program("/bin/sh").args(["-c", &command]).env("PATH", path));

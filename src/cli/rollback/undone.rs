@@ -89,6 +89,7 @@ impl Undone {
             versions,
             tables: proved.tables,
             saved: proved.saved,
+            large_objects: proved.large_objects,
             accounts: proved.accounts,
             references: proved.references,
             folder: folder.display().to_string(),

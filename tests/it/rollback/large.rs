@@ -1,0 +1,58 @@
+//! Large objects that users wrote since the snapshot: kept in files before they go, and loaded again.
+
+use super::{NOTES, WRONG};
+use crate::rollback_live::run_as_printed;
+use crate::world::{OWNER, World};
+use serde_json::json;
+
+/// More than is read at once.
+const LONG: usize = (4 << 20) + 5;
+
+#[test]
+fn large_objects_of_users_are_kept_and_loaded_again() {
+    let world = World::hosted(&[("20260101000000_wrong", WRONG)]);
+    world.sql(OWNER, NOTES);
+    world.sql(
+        OWNER,
+        "select lo_from_bytea(424242, 'one'), lo_from_bytea(424243, 'two'), lo_from_bytea(424244, '')",
+    );
+    drop(world.migrate(&[]).exits(0));
+    world.sql(
+        OWNER,
+        &format!(
+            "select lo_put(424242, 0, 'changed'), lo_from_bytea(424250, 'new'), lo_from_bytea(424251, ''),
+                lo_from_bytea(424252, convert_to(repeat('x', {LONG}), 'UTF8'));
+             alter large object 424250 owner to anon"
+        ),
+    );
+    let new = "select oid, lomowner::regrole, md5(lo_get(oid)) from pg_largeobject_metadata
+        where oid between 424250 and 424260 order by oid";
+    let since = world.sql(OWNER, new);
+    let ran = world.run(["rollback", "--mode", "whole", "--confirm", &world.target(), "--json"]).exits(0);
+    let done = ran.summary()["rolled_back"].clone();
+    let kept = |oid: u32, owner: &str, bytes: usize, is_changed: bool| json!({ "oid": oid, "owner": owner, "bytes": bytes, "file": format!("large-{oid}.bin"), "is_changed": is_changed });
+    assert_eq!(
+        done["large_objects"],
+        json!([
+            kept(424_242, "postgres", 7, true),
+            kept(424_250, "anon", 3, false),
+            kept(424_251, "postgres", 0, false),
+            kept(424_252, "postgres", LONG, false)
+        ])
+    );
+    let contents = "select oid, convert_from(lo_get(oid), 'UTF8') from pg_largeobject_metadata order by oid";
+    assert_eq!(world.sql(OWNER, contents), ["424242|one", "424243|two", "424244|"]);
+
+    run_as_printed(&world, &format!("cd '{}' && psql <url> -f load.sql", done["folder"].as_str().unwrap()));
+    assert_eq!(world.sql(OWNER, new), since);
+    let others = "select convert_from(lo_get(oid), 'UTF8'), obj_description(oid, 'pg_largeobject')
+        from pg_largeobject_metadata where oid not between 424250 and 424260 order by oid between 424242 and 424244, oid";
+    assert_eq!(
+        world.sql(OWNER, others),
+        ["changed|large object 424242, as it was before the rollback", "one|~", "two|~", "|~"]
+    );
+    // What is there already stays as it is.
+    world.sql(OWNER, "select lo_put(424250, 0, 'old')");
+    run_as_printed(&world, &format!("cd '{}' && psql <url> -f load.sql", done["folder"].as_str().unwrap()));
+    assert_eq!(world.sql(OWNER, "select convert_from(lo_get(424250), 'UTF8')"), ["old"]);
+}
