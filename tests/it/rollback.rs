@@ -4,6 +4,7 @@ mod accounts;
 mod again;
 mod foreseen;
 mod large;
+mod managed;
 mod mappings;
 mod meanwhile;
 mod numbers;
