@@ -1,4 +1,4 @@
-//! What became of an earlier run that was cut off while it pushed, or took the target back.
+//! What became of an earlier run that was cut off while it pushed.
 
 use super::fail::{failed, resolve_failed};
 use super::open::Opened;
@@ -8,7 +8,6 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::postgres::sessions::Backend;
 use crate::resolve;
-use crate::rollback::choice::Past;
 use serde_json::Value;
 
 /// Looks at the record of the last run; when that run died while it pushed, waits for the push
@@ -58,18 +57,5 @@ pub(super) async fn look(opened: &Opened) -> Result<(), Failure> {
         context.warn("that push was never compared with its rehearsal; run your own checks on the target");
     }
     context.tell(&Event::PushSettled { run, applied, not_applied });
-    Ok(())
-}
-
-/// Says so when nobody has asked yet what became of a rollback: after a push nobody will.
-pub(super) fn look_for_a_rollback(opened: &Opened) -> Result<(), Failure> {
-    let runs = opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?;
-    if let Some(unsettled) = Past::read(runs).unsettled {
-        opened.context.warn(format!(
-            "run {} ended before it knew whether its rollback was committed; `supa-safe rollback --dry-run` says \
-             what became of it, and `supa-safe rollback` finishes it",
-            unsettled.run
-        ));
-    }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::evidence::estimate::bytes_in_words;
 use crate::manifest::SnapshotId;
 use crate::proc::shell_word;
 use crate::rollback::storage::Objects;
-use crate::rollback::{self, Changed, Mode};
+use crate::rollback::{self, Accounts, Changed, Mode};
 use crate::ui::RolledBack;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -98,10 +98,16 @@ fn database(done: &RolledBack) -> Vec<String> {
         lines.push("- To load them again where their keys are free:".to_owned());
         lines.push(format!("  `cd {} && psql <url> -f load.sql`", shell_word(&done.folder)));
     }
+    lines.extend(accounts(&done.accounts));
+    lines.extend(done.references.iter().map(|reference| format!("- To be looked at: {reference}")));
+    lines
+}
+
+fn accounts(accounts: &Accounts) -> Vec<String> {
     let changed = |changed: &[Changed]| -> Vec<String> {
         changed.iter().map(|one| format!("{} of {}", rows_in_words(one.rows), one.table)).collect()
     };
-    let accounts = &done.accounts;
+    let mut lines = Vec::new();
     if !accounts.loaded.is_empty() {
         let loaded = named(&changed(&accounts.loaded));
         lines.push(format!("- Who signed up since stays; loaded again with the accounts: {loaded}."));
@@ -132,7 +138,6 @@ fn database(done: &RolledBack) -> Vec<String> {
             "- Who signed up since stays, but the rows with the accounts do not fit: they are in the files.";
         lines.push(text.to_owned());
     }
-    lines.extend(done.references.iter().map(|reference| format!("- To be looked at: {reference}")));
     lines
 }
 
@@ -175,7 +180,7 @@ fn rows_in_words(rows: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollback::{Accounts, Saved, SavedObject, Taken};
+    use crate::rollback::{Saved, SavedObject, Taken};
 
     #[test]
     fn a_team_reads_what_went_back_what_is_kept_and_what_stays() {

@@ -7,7 +7,9 @@ use super::fail::{self, failed, refused};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
-use super::{RUN, Setting, TargetArgs, bucket, confirm, duration, earlier, others, pushed, snapshot_id};
+use super::{
+    RUN, Setting, TargetArgs, bucket, confirm, duration, earlier, others, pushed, rollback, snapshot_id,
+};
 use crate::clearance::{self, Case, Clearance, Confirmation};
 use crate::delegate::{self, Interrupts, Outcome, TargetLock};
 use crate::effect::FileEffect;
@@ -106,7 +108,7 @@ async fn prepare_push(
     args: &MigrateArgs,
 ) -> Result<Option<Prepared>, Broken> {
     earlier::look(opened).await?;
-    earlier::look_for_a_rollback(opened)?;
+    Box::pin(rollback::demand_none(opened, &setting.host())).await?;
     let prepared = prepare::prepare(setting, opened, args.push).await?;
     if prepared.pending.is_empty() {
         return Ok(None);

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::left_out::LeftOut;
 use crate::manifest::SnapshotId;
 use crate::resolve;
-use crate::rollback::choice::Past;
+use crate::rollback::choice::{Past, Unsettled};
 use crate::rollback::run::{self, Announcement, NotDone, Ready};
 use crate::rollback::storage::{self, Objects, Salvaged};
 use crate::rollback::{self, PATIENCE, Task, Translation};
@@ -26,6 +26,8 @@ use crate::store::Snapshot;
 use crate::tools::installs;
 use clap::{Args, ValueEnum};
 use plan::{Plan, plan};
+use settle::Settled;
+pub(super) use settle::demand_none;
 use undone::Undone;
 use words::{lines, show};
 
@@ -87,10 +89,21 @@ async fn roll_back(
 ) -> Result<Done, Broken> {
     // A push of a run that died may still go on.
     signals.guard(earlier::look(opened)).await?;
-    let past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
+    let mut past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
     let host = setting.host();
-    if let Some(standing) = signals.guard(Box::pin(settle::look(opened, &past, &host))).await? {
-        return Box::pin(settle::finish(setting, opened, standing, (args, signals))).await;
+    match signals.guard(Box::pin(settle::look(opened, &past, &host))).await? {
+        Settled::Nothing => {}
+        Settled::PushedSince(unsettled) => {
+            past.settle(&unsettled);
+            if !args.dry_run {
+                let Unsettled { snapshot, database, .. } = unsettled;
+                opened.context.tell(&Event::RolledBack { snapshot, database });
+            }
+        }
+        Settled::Standing(standing) => {
+            standing.is_meant(args)?;
+            return Box::pin(settle::finish(setting, opened, *standing, (args, signals))).await;
+        }
     }
     let plan = signals.guard(Box::pin(plan(opened, &past, args))).await?;
     if args.dry_run {

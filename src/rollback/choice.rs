@@ -73,6 +73,8 @@ pub struct Past {
     pub pushed: Option<Pushed>,
     /// The push that the last rollback took back.
     pub undone: Option<Pushed>,
+    /// The pushes before these.
+    pub earlier: Vec<Pushed>,
     /// A rollback that was cut off.
     pub unsettled: Option<Unsettled>,
     /// The snapshot that the last rollback went back to, when no push came after it.
@@ -85,35 +87,52 @@ impl Past {
         let mut past = Self::default();
         // Every rollback settles first what an earlier one left open.
         let mut is_settled = false;
+        let mut is_before_a_push = false;
         for (run, events) in runs {
-            let of_type = |name: &str| events.iter().rfind(|event| event["type"] == name);
+            let last = |name: &str| events.iter().rposition(|event| event["type"] == name);
             let snapshot = |event: &Value| event["snapshot"].as_str()?.parse::<SnapshotId>().ok();
-            if let Some(event) = of_type("rolled-back") {
-                is_settled = true;
-                if event["database"] != Value::Bool(false) && past.rolled_back.is_none() {
-                    past.rolled_back = snapshot(event);
+            // What a run finished of another one comes before what it began itself.
+            let (done, pushed) = (last("rolled-back"), last("delegating"));
+            if !is_before_a_push {
+                let rest = events.get(done.map_or(0, |at| at + 1)..).unwrap_or_default();
+                if past.unsettled.is_none() && !is_settled {
+                    past.unsettled = Unsettled::read(&run, rest);
                 }
-                continue;
-            }
-            if past.unsettled.is_none() && !is_settled {
-                past.unsettled = Unsettled::read(&run, &events);
-            }
-            if let Some(event) = of_type("delegating") {
-                let pushed = snapshot(event).map(|snapshot| Pushed {
-                    run,
-                    snapshot,
-                    files: texts(event, "files"),
-                    history: texts(event, "history"),
-                });
-                if past.rolled_back.is_some() {
-                    past.undone = pushed;
-                } else {
-                    past.pushed = pushed;
+                if let Some(event) = done.and_then(|at| events.get(at)) {
+                    is_settled = true;
+                    if event["database"] != Value::Bool(false) && past.rolled_back.is_none() {
+                        past.rolled_back = snapshot(event);
+                    }
                 }
-                return past;
             }
+            let Some(event) = pushed.and_then(|at| events.get(at)) else { continue };
+            let pushed = snapshot(event).map(|snapshot| Pushed {
+                run,
+                snapshot,
+                files: texts(event, "files"),
+                history: texts(event, "history"),
+            });
+            if is_before_a_push {
+                past.earlier.extend(pushed);
+            } else if past.rolled_back.is_some() {
+                past.undone = pushed;
+            } else {
+                past.pushed = pushed;
+            }
+            is_before_a_push = true;
         }
         past
+    }
+}
+
+impl Past {
+    /// Takes one that stood as settled: what was pushed before it is taken back.
+    pub fn settle(&mut self, unsettled: &Unsettled) {
+        self.unsettled = None;
+        if unsettled.database {
+            self.rolled_back = Some(unsettled.snapshot.clone());
+            self.undone = self.pushed.take();
+        }
     }
 }
 
@@ -179,7 +198,7 @@ pub enum Refusal {
     )]
     NothingStands(SnapshotId),
     /// Somebody else pushed since.
-    #[error("the target's history holds {}, which neither the snapshot nor the push on record knows", .0.join(", "))]
+    #[error("the target's history holds {}, which neither the snapshot nor a push on record knows", .0.join(", "))]
     Foreign(Vec<String>),
     /// The history lacks what the snapshot has.
     #[error("the target's history lacks {}, which the snapshot has", .0.join(", "))]
@@ -212,15 +231,19 @@ pub fn choose(
         return Err(Refusal::Lost(lost));
     }
     let versions: Vec<String> = live.iter().filter(|version| !recorded.contains(version)).cloned().collect();
-    let foreign: Vec<String> = versions
-        .iter()
-        .filter(|version| !own.contains(version) && !also.contains(version))
-        .cloned()
-        .collect();
+    let on_record: Vec<&Pushed> =
+        pushed.into_iter().chain(past.undone.as_ref()).chain(&past.earlier).collect();
+    let is_known = |version: &String| {
+        on_record.iter().flat_map(|pushed| &pushed.files).any(|file| self::version(file) == *version)
+    };
+    let foreign: Vec<String> =
+        versions.iter().filter(|version| !is_known(version) && !also.contains(version)).cloned().collect();
     if !foreign.is_empty() {
         return Err(Refusal::Foreign(foreign));
     }
-    let files = pushed.or(past.undone.as_ref()).map(|pushed| pushed.files.clone()).unwrap_or_default();
+    let leaned_on = on_record.iter().find(|pushed| pushed.snapshot == snapshot);
+    let meant = pushed.or(leaned_on.copied()).or(past.undone.as_ref());
+    let files = meant.map(|pushed| pushed.files.clone()).unwrap_or_default();
     Ok(Some(Choice { snapshot, versions, files }))
 }
 
@@ -281,6 +304,31 @@ mod tests {
         assert_eq!(choose(&past, None, after.clone(), &words("1 2"), &[]), taken_after(None));
         // Neither is it when somebody asks for it.
         assert_eq!(choose(&past, after, None, &words("1 2"), &[]), taken_after(Some(id(2))));
+    }
+
+    #[test]
+    fn pushes_before_the_last_one_are_known() {
+        let done = json!({ "type": "rolled-back", "snapshot": id(2) });
+        let past =
+            Past::read([("c".to_owned(), vec![done]), push("b", 2, "2_two.sql"), push("a", 1, "1_one.sql")]);
+        assert_eq!((&past.pushed, past.undone.as_ref().unwrap().run.as_str()), (&None, "b"));
+        let to_first = Some((id(1), words("0")));
+        let choice = choose(&past, to_first, None, &words("0 1"), &[]).unwrap().unwrap();
+        assert_eq!((&choice.versions, &choice.files), (&words("1"), &words("1_one.sql")));
+        // Both at once: no rehearsal says anything of both.
+        let past = Past::read([push("b", 2, "2_two.sql"), push("a", 1, "1_one.sql")]);
+        let choice = choose(&past, Some((id(1), words("0"))), None, &words("0 1 2"), &[]).unwrap().unwrap();
+        assert_eq!(choice.versions, words("1 2"));
+        assert!(!choice.is_of_one_push());
+    }
+
+    #[test]
+    fn what_a_run_finished_comes_before_what_it_began() {
+        let done = json!({ "type": "rolled-back", "snapshot": id(1) });
+        let begun = json!({ "type": "rollback-begun", "snapshot": id(2), "transaction": "78" });
+        let past = Past::read([("c".to_owned(), vec![done, begun]), push("b", 2, "2_two.sql")]);
+        assert_eq!(past.unsettled.unwrap().transaction, "78");
+        assert_eq!(past.rolled_back, Some(id(1)));
     }
 
     #[test]

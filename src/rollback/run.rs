@@ -199,7 +199,16 @@ pub async fn fate(target: &Target, transaction: &str) -> Result<Fate, NotDone> {
     let sql = "select pg_catalog.pg_xact_status($1::text::pg_catalog.xid8)";
     let mut fate = Fate::InProgress;
     for _ in 0..QUESTIONS {
-        let row = session.client.query_one(sql, &[&transaction]).await.map_err(Error::Query)?;
+        let row = match session.client.query_one(sql, &[&transaction]).await {
+            Ok(row) => row,
+            // The number is yet to come: the server was restored to an earlier time, and knows no more of
+            // the transaction than one that has forgotten it.
+            Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {
+                fate = Fate::Unknown;
+                break;
+            }
+            Err(error) => return Err(Error::Query(error).into()),
+        };
         fate = match row.get::<_, Option<String>>(0).as_deref() {
             Some("committed") => Fate::Committed,
             Some("aborted") => Fate::Aborted,

@@ -106,11 +106,7 @@ impl Human {
                 self.line(&format!("  {word} {snapshot}  {age} old, {}", bytes_in_words(*bytes)));
             }
             Event::ObjectsRemoved { count, bytes, gone } => {
-                let word = if *gone { "removed" } else { "remove " };
-                self.line(&format!(
-                    "  {word} {count} Storage objects that no snapshot names, {}",
-                    bytes_in_words(*bytes)
-                ));
+                self.line(&objects_removed(*count, *bytes, *gone));
             }
             Event::TableCompared { table, recorded, restored, equal, refreshed } => {
                 let row = (table.clone(), *recorded, *restored, Content::of(*equal, *refreshed));
@@ -226,6 +222,11 @@ fn estimate(table_bytes: u64, disk_bytes: u64, free_bytes: u64, minutes: f64) ->
         bytes_in_words(free_bytes),
         if minutes < 1.0 { "less than a minute".to_owned() } else { format!("about {minutes:.0} min") },
     )
+}
+
+fn objects_removed(count: usize, bytes: u64, gone: bool) -> String {
+    let word = if gone { "removed" } else { "remove " };
+    format!("  {word} {count} Storage objects that no snapshot names, {}", bytes_in_words(bytes))
 }
 
 /// How far a stage is, and how long it takes yet at the pace so far.

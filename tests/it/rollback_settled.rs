@@ -5,7 +5,7 @@ use crate::rollback_kill::{
     GATE, close_gate, confirmation, open_gate, rollback, until_commit_waits, until_nobody_is_left,
 };
 use crate::scratch::until;
-use crate::world::{ADMIN, Bucket, Cli, Major, OWNER, World};
+use crate::world::{ADMIN, Bucket, Cli, Major, OWNER, Ran, World};
 use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
 use supa_safe::demo::storage::{Kind, Operation};
@@ -132,11 +132,8 @@ fn another_machine_begins_again_when_nothing_was_committed() {
     let run = other.run(["status", "--json"]).exits(0).document()["unsettled_rollback"].clone();
     other.write("supabase/config.toml", "project_id = \"test\"\n");
     let warned = other.run(["migrate", "--dry-run", "--json"]).events_of("warning");
-    let expected = format!(
-        "run {} ended before it knew whether its rollback was committed; `supa-safe rollback --dry-run` says what \
-         became of it, and `supa-safe rollback` finishes it",
-        run.as_str().unwrap()
-    );
+    let expected =
+        format!("run {} ended before it knew whether its rollback was committed", run.as_str().unwrap());
     assert!(warned.iter().any(|event| event["text"] == expected.as_str()), "{warned:#?}");
     let foreseen = other.run(["rollback", "--dry-run", "--json"]).exits(0);
     assert_eq!(foreseen.events_of("rolled-back"), [""; 0]);
@@ -213,6 +210,50 @@ snapshot [..]; done at [..].
 "#]]
     );
     assert_eq!(bucket.get("photos", "b"), b"bytes of b");
+}
+
+/// Nobody would finish it after a push, and who asks for another way back is told that one stands.
+#[test]
+fn nothing_else_is_done_while_one_that_stands_is_not_finished() {
+    let (world, bucket) = objects();
+    bucket.delete("photos", "b");
+    bucket.spoil(Operation::Write, Kind::Status(403), 1);
+    drop(world.run(["rollback", "--mode", "whole", "--confirm", &world.target()]).exits(22));
+    let told = |ran: Ran| -> String {
+        let text = ran.exits(3).failure();
+        text.lines().next().unwrap().to_owned()
+    };
+    let run = world.run(["status", "--json"]).exits(0).document()["unsettled_rollback"].clone();
+    let stands = format!(
+        "error: the rollback of run {} to snapshot [SNAPSHOT] stands, and was not told to its end",
+        run.as_str().unwrap()
+    );
+    assert_eq!(told(world.migrate(&[])), stands);
+    let target = world.target();
+    assert_eq!(told(world.run(["rollback", "--table", "public.notes", "--confirm", &target])), stands);
+    assert_eq!(world.history(), [""; 0]);
+    drop(world.run(["rollback", "--confirm", &target]).exits(0));
+    assert_eq!(bucket.get("photos", "b"), b"bytes of b");
+    drop(world.migrate(&[]).exits(0));
+}
+
+/// Somebody pushes with another tool after a rollback of which nobody knew that it stood.
+#[test]
+fn what_was_pushed_after_one_that_stood_is_seen() {
+    let mut world = World::hosted(&[]);
+    drop(world.weed());
+    gated(&world);
+    drop(world.migrate(&[]).exits(0));
+    let snapshot = world.snapshot().id().clone();
+    kill_at_the_commit(&world, &[]);
+    let before = world.state();
+    world.sql(OWNER, WRONG);
+    world.sql(OWNER, "insert into supabase_migrations.schema_migrations (version) values ('20260101000000')");
+    drop(world.run(["rollback", "--confirm", &world.target()]).exits(3));
+    let again = ["rollback", snapshot.as_str(), "--mode", "whole", "--confirm", &world.target(), "--json"];
+    let ran = world.run(again).exits(0);
+    assert_eq!(ran.summary()["rolled_back"]["versions"], json!(["20260101000000"]));
+    assert_eq!(world.state(), before);
 }
 
 #[test]

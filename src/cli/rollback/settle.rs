@@ -3,7 +3,7 @@
 
 use super::undone::Undone;
 use super::words::standing_lines;
-use super::{Part, RollbackArgs, agreed, bring_bytes, not_done};
+use super::{How, Part, RollbackArgs, agreed, bring_bytes, not_done};
 use crate::cli::Setting;
 use crate::cli::bucket;
 use crate::cli::done::{Broken, Done};
@@ -16,13 +16,14 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::postgres::history;
 use crate::resolve;
+use crate::rollback::Mode;
 use crate::rollback::choice::{Past, Unsettled};
 use crate::rollback::run::{self, Fate};
 use crate::rollback::storage::{self, Objects, Salvaged};
 use crate::ui::Summary;
 use std::path::{Path, PathBuf};
 
-/// One whose transaction stands.
+/// One whose transaction stands, and what it wrote.
 pub(super) struct Standing {
     unsettled: Unsettled,
     folder: PathBuf,
@@ -30,27 +31,50 @@ pub(super) struct Standing {
     objects: Option<Salvaged>,
 }
 
-/// Asks the server; nothing changes. `None` when nothing of it stands.
-pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Option<Standing>, Broken> {
-    let Some(unsettled) = past.unsettled.clone() else { return Ok(None) };
+/// What became of one that was cut off.
+pub(super) enum Settled {
+    /// Nothing of it stands, or there was none.
+    Nothing,
+    /// It stood, and a version that went with it is in the history again.
+    PushedSince(Unsettled),
+    /// It stands.
+    Standing(Box<Standing>),
+}
+
+/// Asks the server; nothing changes.
+pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Settled, Broken> {
+    let Some(unsettled) = past.unsettled.clone() else { return Ok(Settled::Nothing) };
     let context = &opened.context;
     context.warn(format!("run {} ended before it knew whether its rollback was committed", unsettled.run));
     let fate = run::fate(&opened.target, &unsettled.transaction).await.map_err(|error| not_done(&error))?;
+    let again = versions_again(opened, &unsettled).await?;
     let fate = match fate {
-        Fate::Unknown => by_history(opened, &unsettled).await?,
+        // A server forgets old transactions. The versions go from the history with the rest, or not at all.
+        Fate::Unknown => {
+            context.warn("the server has forgotten that transaction; the history of migrations decides");
+            let is_gone = !unsettled.versions.is_empty() && again.is_empty();
+            if is_gone { Fate::Committed } else { Fate::Aborted }
+        }
         fate => fate,
     };
     match fate {
+        Fate::Committed if !again.is_empty() => {
+            context.warn(format!(
+                "that rollback stood, and {} came into the history again since: somebody pushed; where Storage still \
+                 lacks objects, `--only storage` brings them",
+                again.join(", ")
+            ));
+            return Ok(Settled::PushedSince(unsettled));
+        }
         Fate::Committed => {}
         Fate::Aborted => {
-            context.note("nothing of it stands: beginning again");
-            return Ok(None);
+            context.note("nothing of it stands");
+            return Ok(Settled::Nothing);
         }
         // Nobody is left to ask for its commit.
         Fate::InProgress if is_abandoned(&unsettled, host) => {
-            context
-                .note("nothing of it will stand, as soon as the server misses its session: beginning again");
-            return Ok(None);
+            context.note("nothing of it will stand, as soon as the server misses its session");
+            return Ok(Settled::Nothing);
         }
         Fate::InProgress | Fate::Unknown => {
             return Err(Failure::message(
@@ -65,7 +89,44 @@ pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Opt
     context.store.fetch_rollback(&unsettled.run).await.map_err(|error| bucket::store_failed(&error))?;
     let objects = storage::resume(context, &folder).await.map_err(|error| not_done(&error))?;
     let objects = objects.filter(|objects| !objects.saved().is_nothing());
-    Ok(Some(Standing { unsettled, folder, objects }))
+    Ok(Settled::Standing(Box::new(Standing { unsettled, folder, objects })))
+}
+
+impl Standing {
+    /// Refuses to finish it for somebody who asks for another one.
+    pub(super) fn is_meant(&self, args: &RollbackArgs) -> Result<(), Failure> {
+        let Unsettled { run, snapshot, mode, .. } = &self.unsettled;
+        let asks_for_more = args.mode == Some(How::Whole) && *mode == Mode::Touched;
+        let is_other = args.id.as_ref().is_some_and(|id| id != snapshot);
+        if !is_other && !asks_for_more && args.table.is_empty() && args.also.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::message(
+            Exit::Refused,
+            format!("the rollback of run {run} to snapshot {snapshot} stands, and was not told to its end"),
+        )
+        .detail("this run did not touch the target")
+        .hint("Run `supa-safe rollback` first: it finishes that one, and changes nothing in the database")
+        .hint("Then run this command again"))
+    }
+}
+
+/// Refuses a push on top of one that stands and is not finished: after the push nobody would finish it.
+pub(in crate::cli) async fn demand_none(opened: &Opened, host: &str) -> Result<(), Broken> {
+    let past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
+    match look(opened, &past, host).await? {
+        Settled::Nothing | Settled::PushedSince(_) => Ok(()),
+        Settled::Standing(standing) => {
+            let Unsettled { run, snapshot, .. } = &standing.unsettled;
+            Err(Failure::message(
+                Exit::Refused,
+                format!("the rollback of run {run} to snapshot {snapshot} stands, and was not told to its end"),
+            )
+            .detail("this run did not touch the target")
+            .hint("Run `supa-safe rollback`: it brings the objects of Storage that are left, and tells what was done")
+            .into())
+        }
+    }
 }
 
 /// Whether its run died on this machine before it asked for the commit. The record that another machine
@@ -76,15 +137,13 @@ fn is_abandoned(unsettled: &Unsettled, host: &str) -> bool {
     is_here && !unsettled.is_committing
 }
 
-/// A server forgets old transactions. The versions go from the history with the rest, or not at all.
-async fn by_history(opened: &Opened, unsettled: &Unsettled) -> Result<Fate, Broken> {
-    opened.context.warn("the server has forgotten that transaction; the history of migrations decides");
+/// The versions that were to go and are in the history.
+async fn versions_again(opened: &Opened, unsettled: &Unsettled) -> Result<Vec<String>, Broken> {
     let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
     let live = history::read(&session.client).await.map_err(failed(Exit::Error))?;
     session.close().await;
-    let is_there = |version: &String| live.iter().any(|applied| applied.version == *version);
-    let is_gone = !unsettled.versions.is_empty() && !unsettled.versions.iter().any(is_there);
-    Ok(if is_gone { Fate::Committed } else { Fate::Aborted })
+    let is_there = |version: &&String| live.iter().any(|applied| applied.version == **version);
+    Ok(unsettled.versions.iter().filter(is_there).cloned().collect())
 }
 
 /// Brings the objects of Storage back that are left, once somebody has confirmed that, and tells all that it
