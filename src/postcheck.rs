@@ -4,10 +4,12 @@ pub mod rows;
 
 use crate::fingerprint::{self, Class, Fingerprint};
 use crate::postgres::{catalog, checks, history, rows as pinned};
+use crate::rehearse::record::Record;
 use crate::rehearse::{Rehearsed, Subject};
 use crate::resolve;
 use crate::store::Snapshot;
 use crate::target::Target;
+use tokio_postgres::Client;
 
 /// Why the comparison could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,13 @@ pub async fn since(target: &Target, snapshot: &Snapshot) -> Result<Vec<String>, 
     Ok(recorded.differences(&found, Class::Owned).iter().map(ToString::to_string).collect())
 }
 
+/// What differs in what the user owns from what the push left on the copy, in words.
+pub async fn schema(client: &Client, record: &Record) -> Result<Vec<String>, Error> {
+    let found = record.left_out.comparable(&catalog::fingerprint(client).await?);
+    let expected = Fingerprint::from_text(&record.fingerprint)?;
+    Ok(expected.differences(&found, Class::Owned).iter().map(ToString::to_string).collect())
+}
+
 /// What differs, in words; empty when all is as rehearsed.
 pub async fn compare(subject: &Subject<'_>, rehearsed: Option<&Rehearsed>) -> Result<Vec<String>, Error> {
     let session = resolve::reopen(subject.target).await?;
@@ -60,9 +69,7 @@ pub async fn compare(subject: &Subject<'_>, rehearsed: Option<&Rehearsed>) -> Re
                 record.history.join(", ")
             ));
         }
-        let found = record.left_out.comparable(&catalog::fingerprint(client).await?);
-        let expected = Fingerprint::from_text(&record.fingerprint)?;
-        differences.extend(expected.differences(&found, Class::Owned).iter().map(ToString::to_string));
+        differences.extend(schema(client, record).await?);
         client.batch_execute("rollback").await?;
     }
     let found = checks::run(client, subject.target.connection.role(), subject.frozen.checks()).await?;

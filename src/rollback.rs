@@ -25,6 +25,7 @@ mod partitions;
 pub mod preflight;
 mod proof;
 mod proved;
+pub mod pushed;
 mod references;
 mod reload;
 mod roles;
@@ -265,11 +266,9 @@ pub async fn bring_back_announced(
     let large_objects = large::save(&work, &closure).await?;
     let mut saved = work.save(&doomed, known).await?;
     let managed = merged::load(&work).await?;
-    let along = if merged::mark_added(&work, &managed).await? {
-        cascade::keep(&work, &closure.tables, saved.len()).await?
-    } else {
-        Vec::new()
-    };
+    let marked = merged::mark_added(&work, &managed).await?;
+    let along =
+        if marked.are_any { cascade::keep(&work, &closure.tables, saved.len()).await? } else { Vec::new() };
     merged::remove_added(&work, &managed).await?;
     if !managed.is_empty() {
         // No table goes while a key of it is still to be checked.
@@ -299,7 +298,7 @@ pub async fn bring_back_announced(
     work.prove_history().await?;
     let sequences = sequences::turn_back(&work, &sequences).await?;
     let mut references = references::follow(&work).await?;
-    references.extend(refreshed);
+    references.extend(refreshed.into_iter().chain(marked.missed));
     proof::platform(&work, &live, &work.look().await?)?;
     if task.mode == Mode::Whole {
         proof::sequences(client, task, (&accounts, &sequences)).await?;

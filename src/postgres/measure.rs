@@ -6,8 +6,8 @@ use crate::effect::{
 use crate::fingerprint::Class;
 use tokio_postgres::{Client, Error, Row};
 
-/// What the history itself and the CLI's own tables are called; they change in every push.
-const BOOKKEEPING: &str = "supabase_migrations.";
+/// The history itself, which changes in every push.
+const HISTORY: &str = "supabase_migrations.schema_migrations";
 
 /// Rows that changed alike in a managed table, of which the ids are noted: a record of a rehearsal is read
 /// as a whole.
@@ -84,7 +84,7 @@ fn effects(rows: &[Row]) -> Vec<FileEffect> {
         }
         let Some(effect) = effects.last_mut() else { continue };
         let table: String = row.get(3);
-        if table.starts_with(BOOKKEEPING) {
+        if table == HISTORY {
             continue;
         }
         let count = |index: usize| u64::try_from(row.get::<_, i64>(index)).unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::fingerprint::Class;
 use crate::left_out::LeftOut;
 use crate::manifest::{Content, Manifest, SnapshotId};
 use crate::migration::{Pending, data_dependence};
-use crate::rehearse::rollback::{Rehearsed, writes_storage};
+use crate::rehearse::rollback::{Rehearsed, writes_accounts, writes_storage};
 use crate::salvage::Touched;
 use crate::store::{self, Store};
 use jiff::Timestamp;
@@ -127,7 +127,8 @@ impl Record {
     }
 
     /// What it says of those files alone that satisfy the condition. What the push did besides the rows of
-    /// tables is only known of all of them together, and so is how it went back.
+    /// tables is only known of all of them together, and so is how it went back; of accounts it is known where
+    /// the others left them alone.
     #[must_use]
     pub fn of_files(mut self, stands: impl Fn(&str) -> bool) -> Self {
         let effects = std::mem::take(&mut self.effects);
@@ -138,7 +139,11 @@ impl Record {
             .partition(|effect| if effect.is_of_seeds() { all_stand } else { stands(&effect.file) });
         self.effects = standing;
         if !others.is_empty() {
+            let managed = std::mem::take(&mut self.besides.managed);
             self.besides = Besides::default();
+            if !writes_accounts(&others) {
+                self.besides.managed = managed;
+            }
             self.rollbacks.clear();
             self.storage = self.storage.filter(|_| !writes_storage(&others));
         }

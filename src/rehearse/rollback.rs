@@ -122,12 +122,19 @@ pub fn written_tables(effects: &[FileEffect]) -> Vec<String> {
     names
 }
 
-/// The history of migrations is not dropped for the few rows that go.
+/// The history of migrations is not dropped for the few rows that go; what the CLI keeps of seeds beside it is
+/// a table like others.
 fn is_owned(table: &str) -> bool {
     let (schema, name) = table.split_once('.').unwrap_or(("", table));
     // In schema `extensions` the closure knows whose a table is.
     (Class::of_rows(schema, name) == Class::Owned || schema == "extensions")
-        && schema != "supabase_migrations"
+        && table != "supabase_migrations.schema_migrations"
+}
+
+/// Whether rows of accounts were written.
+pub fn writes_accounts(effects: &[FileEffect]) -> bool {
+    let mut tables = effects.iter().flat_map(|effect| &effect.tables);
+    tables.any(|table| table.is_changed() && table.table.starts_with("auth."))
 }
 
 /// Whether rows of Storage were written.

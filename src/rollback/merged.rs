@@ -5,7 +5,7 @@
 //! can tell it from one that still has the push's in it, as JSON that was merged does.
 
 use super::since::{self, Doomed, Saved};
-use super::{Error, Work, names};
+use super::{Error, Work, names, pushed};
 use crate::disk;
 use crate::effect::{ManagedChange, ManagedRows, Which};
 use crate::postgres::storage::back;
@@ -53,6 +53,15 @@ pub(super) struct Back {
     pub(super) kept: Vec<Saved>,
     /// What could not go back.
     pub(super) taken: Vec<Taken>,
+}
+
+/// Accounts that the push added.
+#[derive(Debug, Default)]
+pub(super) struct Marked {
+    /// Whether some were found.
+    pub(super) are_any: bool,
+    /// Where fewer were found than there are, in words.
+    pub(super) missed: Vec<String>,
 }
 
 /// A table of accounts, and the archive's rows of it in a temporary table.
@@ -153,9 +162,8 @@ pub(super) async fn load<'a>(work: &Work<'a>) -> Result<Vec<Managed<'a>>, Error>
 async fn note_pushed(work: &Work<'_>) -> Result<(), Error> {
     work.client.batch_execute("create temp table supa_safe_pushed (xid text) on commit drop").await?;
     if work.has_history().await? {
-        let sql = "insert into pg_temp.supa_safe_pushed select h.xmin::text
-            from supabase_migrations.schema_migrations h where h.version = any($1)";
-        work.client.execute(sql, &[&work.task.versions]).await?;
+        let sql = format!("insert into pg_temp.supa_safe_pushed {}", pushed::TRANSACTIONS);
+        work.client.execute(&sql, &[&work.task.versions]).await?;
     }
     Ok(())
 }
@@ -224,9 +232,10 @@ async fn fill(client: &Client, place: &str, mut pieces: Receiver<Bytes>) -> Resu
 
 /// Lists the accounts that the push added in a temporary table: those that the rehearsal knows, and, where
 /// the push changed no account, those that its transactions wrote last. Where it did, a sign-up between the
-/// snapshot and the push looks the same. Nobody can refer to one any more. Returns whether there are any.
-pub(super) async fn mark_added(work: &Work<'_>, managed: &[Managed<'_>]) -> Result<bool, Error> {
-    let mut marked = 0;
+/// snapshot and the push looks the same. Nobody can refer to one any more. Says of which table fewer were
+/// found than the rehearsal saw come.
+pub(super) async fn mark_added(work: &Work<'_>, managed: &[Managed<'_>]) -> Result<Marked, Error> {
+    let mut found = Marked::default();
     let sql = "create temp table supa_safe_added (name text, id text) on commit drop";
     work.client.batch_execute(sql).await?;
     for Managed { rows, was, .. } in managed.iter().filter(|one| !one.rows.added.is_empty()) {
@@ -237,9 +246,18 @@ pub(super) async fn mark_added(work: &Work<'_>, managed: &[Managed<'_>]) -> Resu
              for update of t",
             rows.table
         );
-        marked += work.client.execute(&sql, &[&rows.added, &rows.table]).await?;
+        let marked = work.client.execute(&sql, &[&rows.added, &rows.table]).await?;
+        found.are_any |= marked > 0;
+        if usize::try_from(marked).is_ok_and(|marked| marked < rows.added.len()) {
+            found.missed.push(format!(
+                "{}: of {} rows that the push added on the copy, {marked} were found and taken away; the others \
+                 stand under ids that nobody knows, or went before",
+                rows.table,
+                rows.added.len()
+            ));
+        }
     }
-    Ok(marked > 0)
+    Ok(found)
 }
 
 /// Takes these accounts away, with all that refers to them.

@@ -11,6 +11,7 @@ mod numbers;
 mod objects;
 mod rules;
 mod together;
+mod unseen;
 mod views;
 
 use crate::rollback_rights::EXPLICIT;

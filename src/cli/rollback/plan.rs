@@ -8,15 +8,16 @@ use crate::cli::prepare;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
+use crate::postcheck;
 use crate::postgres::connect::Session;
-use crate::postgres::history;
+use crate::postgres::{history, rows};
 use crate::rehearse::record::Record;
-use crate::rehearse::rollback::{writes_storage, written_tables};
+use crate::rehearse::rollback::{writes_accounts, writes_storage, written_tables};
 use crate::resolve;
 use crate::rollback::choice::{self, Choice, Past, Refusal};
 use crate::rollback::run::NotDone;
 use crate::rollback::storage::{self, Wanted};
-use crate::rollback::{Mode, named};
+use crate::rollback::{Mode, named, pushed};
 use crate::salvage::{self, Removal};
 use crate::verify::{self, Verified};
 
@@ -27,6 +28,10 @@ pub(super) struct Plan {
     pub(super) record: Option<Record>,
     pub(super) mode: Mode,
     pub(super) tables: Vec<String>,
+    /// Those of the tables in which the push wrote here, and not on the copy.
+    pub(super) only_here: Vec<String>,
+    /// What others made or changed since the push, and what goes back with the rest, in words.
+    pub(super) by_others: Vec<String>,
     pub(super) with_database: bool,
     pub(super) with_storage: bool,
     pub(super) removal: Removal,
@@ -43,6 +48,13 @@ impl Plan {
     pub(super) fn wanted(&self) -> Wanted<'_> {
         let touched = self.record.as_ref().and_then(|record| record.storage.as_ref());
         Wanted { mode: self.mode, touched, removal: self.removal }
+    }
+
+    /// Whether the push is known to have left accounts alone, or what it did to them.
+    pub(super) fn knows_accounts(&self) -> bool {
+        self.record
+            .as_ref()
+            .is_some_and(|record| !writes_accounts(&record.effects) || !record.besides.managed.is_empty())
     }
 
     /// Whether the push is known to have left the rows of Storage alone.
@@ -97,6 +109,8 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
         record,
         mode,
         tables,
+        only_here: Vec::new(),
+        by_others: Vec::new(),
         with_database,
         with_storage: false,
         removal,
@@ -127,6 +141,21 @@ async fn look(session: &Session, plan: &mut Plan, args: &RollbackArgs) -> Result
     if plan.with_storage {
         let objects = storage::foresee(client, snapshot, plan.wanted()).await;
         plan.objects = Some(objects.map_err(|error| not_done(&NotDone::Storage(error)))?);
+    }
+    if plan.with_database { look_at_others(session, plan).await } else { Ok(()) }
+}
+
+/// Looks for what the rehearsal could not see: where else the push wrote, and what others did since.
+async fn look_at_others(session: &Session, plan: &mut Plan) -> Result<(), Failure> {
+    let client = &session.client;
+    client.batch_execute(rows::PINNED).await.map_err(failed(Exit::Error))?;
+    if plan.mode == Mode::Touched {
+        let found = pushed::tables(client, &plan.choice.versions, &plan.tables).await;
+        plan.only_here = found.map_err(failed(Exit::Error))?;
+        plan.tables.extend(plan.only_here.iter().cloned());
+    }
+    if let Some(record) = plan.record.as_ref().filter(|_| !plan.choice.is_partial()) {
+        plan.by_others = postcheck::schema(client, record).await.map_err(failed(Exit::Error))?;
     }
     Ok(())
 }

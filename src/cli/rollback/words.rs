@@ -18,6 +18,13 @@ use jiff::SignedDuration;
 const HALF: &str = "no keys lead to the objects of Storage: their rows go back, their bytes wait for a run that has \
     keys, and this one ends with code 22";
 
+/// What nobody knows without a rehearsal of just these files.
+const ACCOUNTS: &str = "nobody knows what the push did to accounts: their rows in auth stay as they are, and rows of \
+    yours that belong to accounts that are gone do not come back";
+
+/// How many changes of others are named.
+const SHOWN: usize = 10;
+
 /// What is true afterwards.
 pub(super) fn is_back(mode: Mode) -> &'static str {
     match mode {
@@ -42,7 +49,7 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
         "mode",
         match plan.mode {
             Mode::Touched => {
-                "touched: what the migration touched goes back; what was written elsewhere stays"
+                "touched: what the migration touched goes back; rows that were written elsewhere stay"
             }
             Mode::Whole => "whole: everything of yours goes back to the snapshot",
         }
@@ -72,6 +79,18 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
                 ),
             )
         }));
+    }
+    if plan.with_database && !plan.knows_accounts() {
+        lines.push(("WARNING", ACCOUNTS.to_owned()));
+    }
+    if !plan.only_here.is_empty() {
+        let text = format!("the push wrote to these here, and not on the copy: {}", named(&plan.only_here));
+        lines.push(("also", text));
+    }
+    let others = plan.by_others.iter().take(SHOWN).cloned();
+    lines.extend(others.map(|what| ("WARNING", format!("not by the push, and goes back as well: {what}"))));
+    if let Some(more) = plan.by_others.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        lines.push(("WARNING", format!("and {more} more changes that others made since the push")));
     }
     match &plan.objects {
         Some(objects) => {
