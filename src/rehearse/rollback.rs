@@ -13,7 +13,7 @@ use crate::fingerprint::Class;
 use crate::postgres::connect;
 use crate::rollback::storage::{self, Wanted};
 use crate::rollback::{self, Mode, Task, Translation};
-use crate::salvage::{self, Removal, Saved, Touched};
+use crate::salvage::{self, Probing, Removal, Saved, Touched};
 use crate::store::Snapshot;
 use crate::tools::installs::{self, Installation};
 use serde::{Deserialize, Serialize};
@@ -181,7 +181,8 @@ async fn objects(
     mode: Mode,
 ) -> Result<Option<(Saved, Objects)>, salvage::Error> {
     let Some(touched) = pushed.touched else { return Ok(None) };
-    let wanted = Wanted { mode, touched: Some(touched), removal: Removal::Keep };
+    let (removal, probing) = (Removal::Keep, Probing::Changed);
+    let wanted = Wanted { mode, touched: Some(touched), removal, probing };
     let plan = storage::foresee(client, pushed.snapshot, wanted).await?;
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let objects = Objects {

@@ -4,14 +4,24 @@
 use super::{Error, Work};
 use crate::postgres::history;
 use std::collections::BTreeSet;
+use tokio_postgres::Client;
 
 /// The table.
 const TABLE: &str = "supabase_migrations.schema_migrations";
 
+/// The numbers of the transactions that versions came with.
+pub(super) const TRANSACTIONS: &str =
+    "select distinct h.xmin::text from supabase_migrations.schema_migrations h where h.version = any($1)";
+
+/// Whether a database has one.
+pub(super) async fn is_there(client: &Client) -> Result<bool, Error> {
+    let sql = format!("select pg_catalog.to_regclass('{TABLE}') is not null");
+    Ok(client.query_one(&sql, &[]).await?.get(0))
+}
+
 impl Work<'_> {
     pub(super) async fn has_history(&self) -> Result<bool, Error> {
-        let sql = format!("select pg_catalog.to_regclass('{TABLE}') is not null");
-        Ok(self.client.query_one(&sql, &[]).await?.get(0))
+        is_there(self.client).await
     }
 
     /// Keeps every push out, and demands that the history is the one that the choice was made by: that of the

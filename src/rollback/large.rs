@@ -3,7 +3,7 @@
 use super::closure::Closure;
 use super::inverse::{Unit, quote_literal};
 use super::selection::LARGE;
-use super::{Error, Mode, Work};
+use super::{Error, Mode, Work, history};
 use crate::disk;
 use crate::fingerprint::{Difference, Fingerprint};
 use crate::postgres::rows;
@@ -25,12 +25,6 @@ const PIECES: usize = 16;
 const AT_ONCE: usize = 1 << 20;
 /// Bytes of one of them that are read at once.
 const READ_AT_ONCE: i32 = 1 << 22;
-
-/// Those that the transactions of these versions made, or granted to somebody.
-const MADE: &str = "
-    select l.oid from pg_catalog.pg_largeobject_metadata l
-    where l.xmin::text in (
-        select h.xmin::text from supabase_migrations.schema_migrations h where h.version = any($1))";
 
 /// The large object that a difference is about, or a comment on it.
 pub(super) fn of(difference: &Difference) -> Option<u32> {
@@ -56,7 +50,11 @@ pub(super) async fn touched(work: &Work<'_>, live: &Fingerprint) -> Result<BTree
     let mut going: BTreeSet<u32> = work.task.besides.large_objects.iter().copied().collect();
     if !standing.is_empty() && !work.task.versions.is_empty() && work.has_history().await? {
         let recorded = of_kind(&work.recorded);
-        let made = work.client.query(MADE, &[&work.task.versions]).await?;
+        let sql = format!(
+            "select l.oid from pg_catalog.pg_largeobject_metadata l where l.xmin::text in ({})",
+            history::TRANSACTIONS
+        );
+        let made = work.client.query(&sql, &[&work.task.versions]).await?;
         going.extend(made.iter().map(|row| row.get::<_, u32>(0)).filter(|oid| !recorded.contains(oid)));
     }
     let units = going.intersection(&standing);

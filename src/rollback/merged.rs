@@ -5,7 +5,7 @@
 //! can tell it from one that still has the push's in it, as JSON that was merged does.
 
 use super::since::{self, Doomed, Saved};
-use super::{Error, Work, names, pushed};
+use super::{Error, Work, history, names};
 use crate::disk;
 use crate::effect::{ManagedChange, ManagedRows, Which};
 use crate::postgres::storage::back;
@@ -162,7 +162,7 @@ pub(super) async fn load<'a>(work: &Work<'a>) -> Result<Vec<Managed<'a>>, Error>
 async fn note_pushed(work: &Work<'_>) -> Result<(), Error> {
     work.client.batch_execute("create temp table supa_safe_pushed (xid text) on commit drop").await?;
     if work.has_history().await? {
-        let sql = format!("insert into pg_temp.supa_safe_pushed {}", pushed::TRANSACTIONS);
+        let sql = format!("insert into pg_temp.supa_safe_pushed {}", history::TRANSACTIONS);
         work.client.execute(&sql, &[&work.task.versions]).await?;
     }
     Ok(())

@@ -52,8 +52,8 @@ pub struct Proved {
     pub accounts: Accounts,
     /// Sequences that went back by themselves, and are not below a row that stays.
     pub sequences: Vec<String>,
-    /// What is not as it was although it went back, in words: what refers by id, and views that show
-    /// other rows.
+    /// What is not as it was although it went back, in words: what refers by id, views that show other
+    /// rows, and accounts that the push added and that were not found.
     pub references: Vec<String>,
     /// The transaction's id, by which its end can be asked for.
     pub transaction: String,

@@ -1,49 +1,81 @@
 //! What the transactions of a push left behind in the database at hand, whatever the rehearsal saw.
 
-use super::{Error, closure, live};
+use super::{Error, closure, history, live};
 use crate::postgres::rows;
-use tokio_postgres::Client;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use std::collections::BTreeMap;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-/// Tables that are asked at once.
-const AT_ONCE: usize = 100;
-/// The numbers of the transactions that these versions came with.
-pub(super) const TRANSACTIONS: &str =
-    "select distinct h.xmin::text from supabase_migrations.schema_migrations h where h.version = any($1)";
+/// Tables that are asked for at once, each by a statement of its own, so that no table is held for another.
+const AT_ONCE: usize = 50;
+/// Blocks that are read in all, the smallest tables first: 8 GiB where a block has 8 KiB.
+const BLOCKS: i64 = 1 << 20;
+/// How long one table may take: somebody waits for the rollback.
+const BRIEF: &str = "set statement_timeout = '10s'; set lock_timeout = '1s'";
+/// Blocks of tables that the session may read, as of the last `ANALYZE`.
+const SIZES: &str = "
+    select c.oid, c.relpages::int8 from pg_catalog.pg_class c
+    where c.oid = any($1) and pg_catalog.has_table_privilege(c.oid, 'SELECT')";
+
+/// Where rows of a push stand.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// The tables.
+    pub tables: Vec<String>,
+    /// Those that were not read: nobody may, somebody has them locked, or there is too much to read.
+    pub unread: Vec<String>,
+}
 
 /// The user's tables, but those that are named already, that hold a row as these versions wrote it. A trigger,
-/// or a branch of a block, may write where the copy had no row for it. Rows that went there, and files that
-/// are not all-or-nothing, leave no such trace (`htup_details.h`: a row has the number of who made it).
-///
-/// It reads these tables, and keeps nobody waiting.
-pub async fn tables(client: &Client, versions: &[String], named: &[String]) -> Result<Vec<String>, Error> {
-    let history = "select pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null";
-    if versions.is_empty() || !client.query_one(history, &[]).await?.get::<_, bool>(0) {
-        return Ok(Vec::new());
+/// or a branch of a block, may write where the copy had no row for it. Rows that went there, those that a block
+/// with an exception handler wrote, and files that are not all-or-nothing leave no such trace: a row has the
+/// number of the transaction, or subtransaction, that made it (`htup_details.h`).
+pub async fn tables(client: &Client, versions: &[String], named: &[String]) -> Result<Written, Error> {
+    if versions.is_empty() || !history::is_there(client).await? {
+        return Ok(Written::default());
     }
-    client.batch_execute(rows::PINNED).await?;
-    let numbers = client.query(TRANSACTIONS, &[&versions]).await?;
+    let numbers = client.query(history::TRANSACTIONS, &[&versions]).await?;
     let numbers: Vec<String> = numbers.iter().map(|row| row.get(0)).collect();
     let numbers = numbers.join(",");
     let tables = live::tables(client).await?;
-    let asked: Vec<&live::Table> = tables
+    let mut asked: Vec<&live::Table> = tables
         .iter()
         .filter(|table| table.has_rows && !table.is_history() && !closure::is_named(named, table))
         .collect();
-    let mut found = Vec::new();
-    for some in asked.chunks(AT_ONCE) {
-        let selects = some.iter().enumerate().map(|(rank, table)| {
-            let name = table.sql();
-            format!(
-                "select {rank} where exists (select from only {name} t where t.xmin = any('{{{numbers}}}'::xid[]))"
-            )
-        });
-        let sql = selects.collect::<Vec<_>>().join(" union all ");
-        for row in client.query(&sql, &[]).await? {
-            let rank: i32 = row.get(0);
-            let table = usize::try_from(rank).ok().and_then(|rank| some.get(rank));
-            found.extend(table.map(|table| table.qualified()));
-        }
+    let oids: Vec<u32> = asked.iter().map(|table| table.oid).collect();
+    let sizes: BTreeMap<u32, i64> =
+        client.query(SIZES, &[&oids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    asked.sort_by_key(|table| sizes.get(&table.oid));
+    let mut left = BLOCKS;
+    let is_small = |table: &&live::Table| {
+        left -= sizes.get(&table.oid).copied().unwrap_or(BLOCKS).max(1);
+        left >= 0
+    };
+    let (small, large): (Vec<_>, Vec<_>) = asked.into_iter().partition(is_small);
+    client.batch_execute(BRIEF).await?;
+    let looks = small.iter().map(|table| holds(client, table, &numbers));
+    let found: Vec<Option<bool>> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
+    client.batch_execute(rows::PINNED).await?;
+    let of = |wanted: Option<bool>| {
+        let named = small.iter().zip(&found).filter(move |(_, found)| **found == wanted);
+        named.map(|(table, _)| table.qualified())
+    };
+    let mut written = Written { tables: of(Some(true)).collect(), unread: of(None).collect() };
+    written.unread.extend(large.into_iter().map(live::Table::qualified));
+    written.tables.sort_unstable();
+    written.unread.sort_unstable();
+    Ok(written)
+}
+
+/// Whether a table holds a row of these transactions; nothing when the server does not say.
+async fn holds(client: &Client, table: &live::Table, numbers: &str) -> Result<Option<bool>, Error> {
+    let sql = format!(
+        "select 1 where exists (select from only {} t where t.xmin = any('{{{numbers}}}'::xid[]))",
+        table.sql()
+    );
+    match client.simple_query(&sql).await {
+        Ok(said) => Ok(Some(said.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))))),
+        Err(error) if error.as_db_error().is_some() => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    found.sort_unstable();
-    Ok(found)
 }

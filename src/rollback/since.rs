@@ -8,7 +8,7 @@
 
 use super::live::sql_name;
 use super::script::Archive;
-use super::{Error, names};
+use super::{Error, history, names};
 use crate::archive::RowReader;
 use crate::disk;
 use crate::manifest::{Manifest, qualified, quote_identifier};
@@ -257,8 +257,7 @@ pub(super) async fn save(
 async fn pushed(client: &Client, versions: &[String]) -> Result<Option<i32>, Error> {
     let since =
         "select max(pg_catalog.age(xmin)) from supabase_migrations.schema_migrations where version = any($1)";
-    let has_history = "select pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null";
-    if client.query_one(has_history, &[]).await?.get(0) {
+    if history::is_there(client).await? {
         return Ok(client.query_one(since, &[&versions]).await?.get(0));
     }
     Ok(None)

@@ -43,6 +43,8 @@ pub struct Wanted<'a> {
     pub touched: Option<&'a Touched>,
     /// Whether what was added goes.
     pub removal: Removal,
+    /// Whose bytes are looked at.
+    pub probing: Probing,
 }
 
 /// Looks at every object, and says what would be done. Nothing changes. The session must not be in a
@@ -57,7 +59,7 @@ pub async fn foresee(
         Mode::Touched => Scope::Only(touched.clone()),
         Mode::Whole => Scope::Everything,
     };
-    let mut plan = salvage::classify(client, &snapshot.storage_index(), &scope, Probing::Changed).await?;
+    let mut plan = salvage::classify(client, &snapshot.storage_index(), &scope, wanted.probing).await?;
     if wanted.mode == Mode::Whole {
         plan.withdraw(&touched);
     }

@@ -5,6 +5,7 @@ use crate::cli::done::Broken;
 use crate::cli::fail::{self, failed};
 use crate::cli::open::{Opened, pick};
 use crate::cli::prepare;
+use crate::event::Stage;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
@@ -15,10 +16,11 @@ use crate::rehearse::record::Record;
 use crate::rehearse::rollback::{writes_accounts, writes_storage, written_tables};
 use crate::resolve;
 use crate::rollback::choice::{self, Choice, Past, Refusal};
+use crate::rollback::pushed::{self, Written};
 use crate::rollback::run::NotDone;
 use crate::rollback::storage::{self, Wanted};
-use crate::rollback::{Mode, named, pushed};
-use crate::salvage::{self, Removal};
+use crate::rollback::{Mode, named};
+use crate::salvage::{self, Probing, Removal};
 use crate::verify::{self, Verified};
 
 /// What is to be done, as far as it is known before the target is locked.
@@ -28,13 +30,14 @@ pub(super) struct Plan {
     pub(super) record: Option<Record>,
     pub(super) mode: Mode,
     pub(super) tables: Vec<String>,
-    /// Those of the tables in which the push wrote here, and not on the copy.
-    pub(super) only_here: Vec<String>,
+    /// In which of the tables the push wrote here, and not on the copy.
+    pub(super) only_here: Written,
     /// What others made or changed since the push, and what goes back with the rest, in words.
     pub(super) by_others: Vec<String>,
     pub(super) with_database: bool,
     pub(super) with_storage: bool,
     pub(super) removal: Removal,
+    pub(super) probing: Probing,
     /// What would be done to Storage, when something may be.
     pub(super) objects: Option<salvage::Plan>,
 }
@@ -47,7 +50,7 @@ impl Plan {
 
     pub(super) fn wanted(&self) -> Wanted<'_> {
         let touched = self.record.as_ref().and_then(|record| record.storage.as_ref());
-        Wanted { mode: self.mode, touched, removal: self.removal }
+        Wanted { mode: self.mode, touched, removal: self.removal, probing: self.probing }
     }
 
     /// Whether the push is known to have left accounts alone, or what it did to them.
@@ -103,29 +106,37 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
     let (mode, tables) = scope(&choice, record.as_ref(), args)?;
     let with_database = args.only != Some(Part::Storage);
     let removal = if args.remove_added { Removal::RemoveAdded } else { Removal::Keep };
+    // Rows that are equal prove nothing of the bytes, and who asks for Storage alone means these.
+    let probing = if args.only == Some(Part::Storage) { Probing::All } else { Probing::Changed };
     let mut plan = Plan {
         choice,
         base,
         record,
         mode,
         tables,
-        only_here: Vec::new(),
+        only_here: Written::default(),
         by_others: Vec::new(),
         with_database,
         with_storage: false,
         removal,
+        probing,
         objects: None,
     };
     plan.with_storage = with_storage(&plan, args)?;
     let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
-    let looked = look(&session, &mut plan, args).await;
+    let looked = look(opened, &session, &mut plan, args).await;
     session.close().await;
     looked?;
     Ok(plan)
 }
 
 /// Looks at the target with what is planned.
-async fn look(session: &Session, plan: &mut Plan, args: &RollbackArgs) -> Result<(), Failure> {
+async fn look(
+    opened: &Opened,
+    session: &Session,
+    plan: &mut Plan,
+    args: &RollbackArgs,
+) -> Result<(), Failure> {
     let (snapshot, client) = (plan.base.snapshot(), &session.client);
     let unknown = named::unknown(client, snapshot, &args.table).await.map_err(failed(Exit::Error))?;
     if !unknown.is_empty() {
@@ -142,20 +153,26 @@ async fn look(session: &Session, plan: &mut Plan, args: &RollbackArgs) -> Result
         let objects = storage::foresee(client, snapshot, plan.wanted()).await;
         plan.objects = Some(objects.map_err(|error| not_done(&NotDone::Storage(error)))?);
     }
-    if plan.with_database { look_at_others(session, plan).await } else { Ok(()) }
+    if plan.with_database { look_at_others(opened, session, plan).await } else { Ok(()) }
 }
 
 /// Looks for what the rehearsal could not see: where else the push wrote, and what others did since.
-async fn look_at_others(session: &Session, plan: &mut Plan) -> Result<(), Failure> {
+async fn look_at_others(opened: &Opened, session: &Session, plan: &mut Plan) -> Result<(), Failure> {
     let client = &session.client;
     client.batch_execute(rows::PINNED).await.map_err(failed(Exit::Error))?;
     if plan.mode == Mode::Touched {
+        let watch = opened.context.stage(Stage::Rollback, "look where else the push wrote");
         let found = pushed::tables(client, &plan.choice.versions, &plan.tables).await;
         plan.only_here = found.map_err(failed(Exit::Error))?;
-        plan.tables.extend(plan.only_here.iter().cloned());
+        plan.tables.extend(plan.only_here.tables.iter().cloned());
+        watch.done(format!("the push wrote to {} tables more than on the copy", plan.only_here.tables.len()));
     }
     if let Some(record) = plan.record.as_ref().filter(|_| !plan.choice.is_partial()) {
         plan.by_others = postcheck::schema(client, record).await.map_err(failed(Exit::Error))?;
+        if plan.mode == Mode::Touched {
+            // Those that the push did not touch stay.
+            plan.by_others.retain(|what| !what.starts_with("large object "));
+        }
     }
     Ok(())
 }

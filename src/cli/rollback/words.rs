@@ -9,6 +9,7 @@ use crate::exit::Exit;
 use crate::policy::in_words;
 use crate::rehearse::record::Record;
 use crate::rollback::choice::Unsettled;
+use crate::rollback::pushed::Written;
 use crate::rollback::{self, Mode, storage};
 use crate::salvage;
 use crate::ui::Summary;
@@ -80,18 +81,7 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
             )
         }));
     }
-    if plan.with_database && !plan.knows_accounts() {
-        lines.push(("WARNING", ACCOUNTS.to_owned()));
-    }
-    if !plan.only_here.is_empty() {
-        let text = format!("the push wrote to these here, and not on the copy: {}", named(&plan.only_here));
-        lines.push(("also", text));
-    }
-    let others = plan.by_others.iter().take(SHOWN).cloned();
-    lines.extend(others.map(|what| ("WARNING", format!("not by the push, and goes back as well: {what}"))));
-    if let Some(more) = plan.by_others.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        lines.push(("WARNING", format!("and {more} more changes that others made since the push")));
-    }
+    lines.extend(unrehearsed(plan));
     match &plan.objects {
         Some(objects) => {
             lines.extend(storage_lines(objects));
@@ -107,6 +97,35 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
     lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
     lines.push(("blocks", "nobody reads or writes these tables until it is over".to_owned()));
     lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
+    lines
+}
+
+/// What no rehearsal told.
+fn unrehearsed(plan: &Plan) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if plan.with_database && !plan.knows_accounts() {
+        lines.push(("WARNING", ACCOUNTS.to_owned()));
+    }
+    let Written { tables, unread } = &plan.only_here;
+    if !tables.is_empty() {
+        let text = format!("not rehearsed, since the push wrote to these here alone: {}", named(tables));
+        lines.push(("also", text));
+    }
+    if !unread.is_empty() {
+        let text = format!(
+            "not read for rows of the push, being locked, large, or closed to this role: {}; `--table` takes one \
+             back, `--mode whole` all",
+            named(unread)
+        );
+        lines.push(("WARNING", text));
+    }
+    let others = plan.by_others.iter().take(SHOWN).cloned();
+    lines.extend(
+        others.map(|what| ("WARNING", format!("not as in the rehearsal, and goes back as well: {what}"))),
+    );
+    if let Some(more) = plan.by_others.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        lines.push(("WARNING", format!("and {more} more that are not as in the rehearsal")));
+    }
     lines
 }
 

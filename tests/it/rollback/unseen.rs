@@ -45,7 +45,7 @@ fn where_the_push_wrote_only_in_production_goes_back_too() {
     assert_eq!(ran.summary()["rolled_back"]["mode"], json!("touched"));
     assert_eq!(
         confirmed(&ran, "also"),
-        ["the push wrote to these here, and not on the copy: public.branch, public.log"]
+        ["not rehearsed, since the push wrote to these here alone: public.branch, public.log"]
     );
     assert_eq!(world.sql(OWNER, log), ["mine"]);
     assert_eq!(world.sql(OWNER, "select id from public.branch"), ["1"]);
@@ -64,7 +64,7 @@ fn what_others_made_since_the_push_is_named_before_it_goes() {
     let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
     let named = confirmed(&ran, "WARNING");
     let is_named =
-        |what: &str| named.contains(&format!("not by the push, and goes back as well: {what} added"));
+        |what: &str| named.contains(&format!("not as in the rehearsal, and goes back as well: {what} added"));
     assert!(is_named("table public.waitlist") && is_named("function public.hotfix()"), "{named:#?}");
     // What the push made is none of theirs.
     assert!(!is_named("table public.extra"), "{named:#?}");
