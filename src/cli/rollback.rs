@@ -54,6 +54,9 @@ pub(super) struct RollbackArgs {
     /// Remove what was added to Storage as well; it is saved first
     #[arg(long, help_heading = RUN)]
     remove_added: bool,
+    /// Leave the objects of Storage that an earlier rollback, which stands, still had to bring back
+    #[arg(long, help_heading = RUN)]
+    leave_objects: bool,
     /// Print what would be done, and change nothing
     #[arg(long, help_heading = RUN)]
     dry_run: bool,
@@ -150,7 +153,7 @@ async fn execute(opened: &Opened, plan: &Plan, host: &str, signals: &mut Signals
     } else {
         None
     };
-    // What is written over later is in the store before; no request is made while the transaction is open.
+    // What is written over later is in the store before; no request is made while anybody waits for us.
     let share = async { context.share_records().await.map_err(|error| bucket::store_failed(&error)) };
     drop(signals.guard(share).await?);
     let announcement = Announcement {

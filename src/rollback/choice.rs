@@ -73,7 +73,7 @@ pub struct Past {
     pub pushed: Option<Pushed>,
     /// The push that the last rollback took back.
     pub undone: Option<Pushed>,
-    /// The pushes before these.
+    /// The pushes before these that no rollback took back.
     pub earlier: Vec<Pushed>,
     /// A rollback that was cut off.
     pub unsettled: Option<Unsettled>,
@@ -88,6 +88,8 @@ impl Past {
         // Every rollback settles first what an earlier one left open.
         let mut is_settled = false;
         let mut is_before_a_push = false;
+        // A rollback takes back every push down to the one that leaned on its snapshot.
+        let mut undoing: Option<SnapshotId> = None;
         for (run, events) in runs {
             let last = |name: &str| events.iter().rposition(|event| event["type"] == name);
             let snapshot = |event: &Value| event["snapshot"].as_str()?.parse::<SnapshotId>().ok();
@@ -98,12 +100,16 @@ impl Past {
                 if past.unsettled.is_none() && !is_settled {
                     past.unsettled = Unsettled::read(&run, rest);
                 }
-                if let Some(event) = done.and_then(|at| events.get(at)) {
-                    is_settled = true;
-                    if event["database"] != Value::Bool(false) && past.rolled_back.is_none() {
-                        past.rolled_back = snapshot(event);
-                    }
+                is_settled |= done.is_some();
+            }
+            let done = done.and_then(|at| events.get(at));
+            if let Some(snapshot) =
+                done.filter(|event| event["database"] != Value::Bool(false)).and_then(snapshot)
+            {
+                if !is_before_a_push && past.rolled_back.is_none() {
+                    past.rolled_back = Some(snapshot.clone());
                 }
+                undoing = Some(snapshot);
             }
             let Some(event) = pushed.and_then(|at| events.get(at)) else { continue };
             let pushed = snapshot(event).map(|snapshot| Pushed {
@@ -112,8 +118,10 @@ impl Past {
                 files: texts(event, "files"),
                 history: texts(event, "history"),
             });
+            let is_undone = undoing.is_some();
+            undoing = undoing.filter(|to| pushed.as_ref().is_none_or(|pushed| pushed.snapshot != *to));
             if is_before_a_push {
-                past.earlier.extend(pushed);
+                past.earlier.extend(pushed.filter(|_| !is_undone));
             } else if past.rolled_back.is_some() {
                 past.undone = pushed;
             } else {
@@ -231,8 +239,9 @@ pub fn choose(
         return Err(Refusal::Lost(lost));
     }
     let versions: Vec<String> = live.iter().filter(|version| !recorded.contains(version)).cloned().collect();
-    let on_record: Vec<&Pushed> =
-        pushed.into_iter().chain(past.undone.as_ref()).chain(&past.earlier).collect();
+    // Who names a snapshot takes back every push since.
+    let earlier = past.earlier.iter().filter(|_| !is_default);
+    let on_record: Vec<&Pushed> = pushed.into_iter().chain(earlier).collect();
     let is_known = |version: &String| {
         on_record.iter().flat_map(|pushed| &pushed.files).any(|file| self::version(file) == *version)
     };
@@ -304,6 +313,28 @@ mod tests {
         assert_eq!(choose(&past, None, after.clone(), &words("1 2"), &[]), taken_after(None));
         // Neither is it when somebody asks for it.
         assert_eq!(choose(&past, after, None, &words("1 2"), &[]), taken_after(Some(id(2))));
+    }
+
+    #[test]
+    fn a_push_that_was_taken_back_is_known_no_more() {
+        let done = json!({ "type": "rolled-back", "snapshot": id(2) });
+        let past = Past::read([
+            push("d", 4, "3_three.sql"),
+            ("c".to_owned(), vec![done]),
+            push("b", 2, "2_two.sql"),
+            push("a", 1, "1_one.sql"),
+        ]);
+        assert_eq!(past.earlier.iter().map(|pushed| pushed.run.as_str()).collect::<Vec<_>>(), ["a"]);
+        // Somebody else pushed its corrected file.
+        let bound = Some((id(4), words("0 1")));
+        let choice = choose(&past, None, bound, &words("0 1 2 3"), &[]);
+        assert_eq!(choice, Err(Refusal::Foreign(words("2"))));
+        let choice = choose(&past, Some((id(1), words("0"))), None, &words("0 1 2 3"), &[]);
+        assert_eq!(choice, Err(Refusal::Foreign(words("2"))));
+        // Without a name it is the last push alone.
+        let bound = Some((id(4), words("0")));
+        let choice = choose(&past, None, bound, &words("0 1 3"), &[]);
+        assert_eq!(choice, Err(Refusal::Foreign(words("1"))));
     }
 
     #[test]

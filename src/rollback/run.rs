@@ -36,6 +36,8 @@ pub enum Fate {
     Committed,
     /// Nothing of it stands.
     Aborted,
+    /// Its number is yet to come: the server was restored to an earlier time.
+    Never,
     /// The server is still at it.
     InProgress,
     /// The server has forgotten it.
@@ -188,7 +190,7 @@ pub async fn commit(
     // Even an error that a server sends may be a pooler's, which lost the real one.
     match fate(target, &proved.transaction).await {
         Ok(Fate::Committed) => Ok(proved),
-        Ok(Fate::Aborted) => Err(Error::Statement { stage: "commit", source: lost }.into()),
+        Ok(Fate::Aborted | Fate::Never) => Err(Error::Statement { stage: "commit", source: lost }.into()),
         Ok(Fate::InProgress | Fate::Unknown) | Err(_) => Err(NotDone::Unsettled(lost)),
     }
 }
@@ -201,10 +203,8 @@ pub async fn fate(target: &Target, transaction: &str) -> Result<Fate, NotDone> {
     for _ in 0..QUESTIONS {
         let row = match session.client.query_one(sql, &[&transaction]).await {
             Ok(row) => row,
-            // The number is yet to come: the server was restored to an earlier time, and knows no more of
-            // the transaction than one that has forgotten it.
             Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {
-                fate = Fate::Unknown;
+                fate = Fate::Never;
                 break;
             }
             Err(error) => return Err(Error::Query(error).into()),

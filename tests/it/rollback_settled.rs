@@ -132,8 +132,10 @@ fn another_machine_begins_again_when_nothing_was_committed() {
     let run = other.run(["status", "--json"]).exits(0).document()["unsettled_rollback"].clone();
     other.write("supabase/config.toml", "project_id = \"test\"\n");
     let warned = other.run(["migrate", "--dry-run", "--json"]).events_of("warning");
-    let expected =
-        format!("run {} ended before it knew whether its rollback was committed", run.as_str().unwrap());
+    let expected = format!(
+        "run {} did not tell its rollback to the end; asking what became of it",
+        run.as_str().unwrap()
+    );
     assert!(warned.iter().any(|event| event["text"] == expected.as_str()), "{warned:#?}");
     let foreseen = other.run(["rollback", "--dry-run", "--json"]).exits(0);
     assert_eq!(foreseen.events_of("rolled-back"), [""; 0]);
@@ -230,9 +232,18 @@ fn nothing_else_is_done_while_one_that_stands_is_not_finished() {
     );
     assert_eq!(told(world.migrate(&[])), stands);
     let target = world.target();
-    assert_eq!(told(world.run(["rollback", "--table", "public.notes", "--confirm", &target])), stands);
+    for other in [&["--table", "public.notes"][..], &["--only", "database"], &["--remove-added"]] {
+        assert_eq!(told(world.run([&["rollback", "--confirm", &target], other].concat())), stands);
+    }
     assert_eq!(world.history(), [""; 0]);
-    drop(world.run(["rollback", "--confirm", &target]).exits(0));
+    // An object that nobody can write any more keeps nobody from the next push.
+    let snapshot = world.snapshot().id().clone();
+    let ran = world.run(["rollback", "--leave-objects", "--confirm", &target, "--json"]).exits(0);
+    let left = format!(
+        "2 objects of Storage were not looked at again; `supa-safe rollback {snapshot} --only storage` does that"
+    );
+    assert_eq!(ran.summary()["limits"].as_array().unwrap().last().unwrap(), &json!(left));
+    drop(world.run(["rollback", snapshot.as_str(), "--only", "storage", "--confirm", &target]).exits(0));
     assert_eq!(bucket.get("photos", "b"), b"bytes of b");
     drop(world.migrate(&[]).exits(0));
 }
@@ -249,9 +260,14 @@ fn what_was_pushed_after_one_that_stood_is_seen() {
     let before = world.state();
     world.sql(OWNER, WRONG);
     world.sql(OWNER, "insert into supabase_migrations.schema_migrations (version) values ('20260101000000')");
-    drop(world.run(["rollback", "--confirm", &world.target()]).exits(3));
-    let again = ["rollback", snapshot.as_str(), "--mode", "whole", "--confirm", &world.target(), "--json"];
-    let ran = world.run(again).exits(0);
+    let ran = world.run(["rollback", "--confirm", &world.target()]).exits(3);
+    let first = "error: the last push was taken back already, to snapshot [SNAPSHOT]";
+    assert_eq!(ran.failure().lines().next().unwrap(), first);
+    let target = world.target();
+    let again = ["rollback", snapshot.as_str(), "--mode", "whole", "--confirm", &target, "--json"];
+    // Nobody knows who pushed it.
+    drop(world.run(again).exits(3));
+    let ran = world.run([&again[..], &["--also", "20260101000000"]].concat()).exits(0);
     assert_eq!(ran.summary()["rolled_back"]["versions"], json!(["20260101000000"]));
     assert_eq!(world.state(), before);
 }

@@ -45,7 +45,21 @@ pub(super) enum Settled {
 pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Settled, Broken> {
     let Some(unsettled) = past.unsettled.clone() else { return Ok(Settled::Nothing) };
     let context = &opened.context;
-    context.warn(format!("run {} ended before it knew whether its rollback was committed", unsettled.run));
+    context.warn(format!(
+        "run {} did not tell its rollback to the end; asking what became of it",
+        unsettled.run
+    ));
+    // The numbers of transactions say nothing on another server.
+    let snapshot = context.store.load(&unsettled.snapshot).ok();
+    let differences =
+        snapshot.map(|snapshot| snapshot.manifest.identity.differences(&opened.target.identity));
+    if let Some(differences) = differences.filter(|differences| !differences.is_empty()) {
+        context.warn(format!(
+            "that was another database, of which nobody asks here: {}",
+            differences.join("; ")
+        ));
+        return Ok(Settled::Nothing);
+    }
     let fate = run::fate(&opened.target, &unsettled.transaction).await.map_err(|error| not_done(&error))?;
     let again = versions_again(opened, &unsettled).await?;
     let fate = match fate {
@@ -61,12 +75,17 @@ pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Set
         Fate::Committed if !again.is_empty() => {
             context.warn(format!(
                 "that rollback stood, and {} came into the history again since: somebody pushed; where Storage still \
-                 lacks objects, `--only storage` brings them",
-                again.join(", ")
+                 lacks objects, `supa-safe rollback {} --only storage` brings them",
+                again.join(", "),
+                unsettled.snapshot
             ));
             return Ok(Settled::PushedSince(unsettled));
         }
         Fate::Committed => {}
+        Fate::Never => {
+            context.note("the server was restored to an earlier time: nothing of it stands");
+            return Ok(Settled::Nothing);
+        }
         Fate::Aborted => {
             context.note("nothing of it stands");
             return Ok(Settled::Nothing);
@@ -95,19 +114,36 @@ pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Set
 impl Standing {
     /// Refuses to finish it for somebody who asks for another one.
     pub(super) fn is_meant(&self, args: &RollbackArgs) -> Result<(), Failure> {
-        let Unsettled { run, snapshot, mode, .. } = &self.unsettled;
-        let asks_for_more = args.mode == Some(How::Whole) && *mode == Mode::Touched;
+        let Unsettled { snapshot, mode, database, .. } = &self.unsettled;
         let is_other = args.id.as_ref().is_some_and(|id| id != snapshot);
-        if !is_other && !asks_for_more && args.table.is_empty() && args.also.is_empty() {
-            return Ok(());
+        let asks_for_more = (args.mode == Some(How::Whole) && *mode == Mode::Touched)
+            || !args.table.is_empty()
+            || !args.also.is_empty()
+            || args.remove_added;
+        let asks_for_database = args.only == Some(Part::Database) && (self.objects.is_some() || !database);
+        if is_other || asks_for_more || asks_for_database {
+            return Err(self.refused().hint("Then run this command again"));
         }
-        Err(Failure::message(
+        Ok(())
+    }
+
+    /// That something else cannot be done before this one is finished.
+    fn refused(&self) -> Failure {
+        let Unsettled { run, snapshot, .. } = &self.unsettled;
+        let failure = Failure::message(
             Exit::Refused,
             format!("the rollback of run {run} to snapshot {snapshot} stands, and was not told to its end"),
-        )
-        .detail("this run did not touch the target")
-        .hint("Run `supa-safe rollback` first: it finishes that one, and changes nothing in the database")
-        .hint("Then run this command again"))
+        );
+        let failure = failure.detail("this run did not touch the target").hint(
+            "Run `supa-safe rollback`: it brings the objects of Storage that are left, and tells what was done; the \
+             rows stay as they are",
+        );
+        match self.objects {
+            Some(_) => failure.hint(
+                "Where these objects cannot come back, `supa-safe rollback --leave-objects` ends it without them",
+            ),
+            None => failure,
+        }
     }
 }
 
@@ -116,16 +152,7 @@ pub(in crate::cli) async fn demand_none(opened: &Opened, host: &str) -> Result<(
     let past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
     match look(opened, &past, host).await? {
         Settled::Nothing | Settled::PushedSince(_) => Ok(()),
-        Settled::Standing(standing) => {
-            let Unsettled { run, snapshot, .. } = &standing.unsettled;
-            Err(Failure::message(
-                Exit::Refused,
-                format!("the rollback of run {run} to snapshot {snapshot} stands, and was not told to its end"),
-            )
-            .detail("this run did not touch the target")
-            .hint("Run `supa-safe rollback`: it brings the objects of Storage that are left, and tells what was done")
-            .into())
-        }
+        Settled::Standing(standing) => Err(standing.refused().into()),
     }
 }
 
@@ -156,7 +183,8 @@ pub(super) async fn finish(
 ) -> Result<Done, Broken> {
     let Standing { unsettled, folder, objects } = standing;
     let snapshot = unsettled.snapshot.clone();
-    let objects = objects.filter(|_| args.only != Some(Part::Database));
+    let left = objects.as_ref().filter(|_| args.leave_objects).map(|objects| objects.saved().items().count());
+    let objects = objects.filter(|_| !args.leave_objects);
     let lines = objects.as_ref().map(|objects| standing_lines(opened, &unsettled, objects.saved()));
     if args.dry_run {
         return Ok(foreseen(opened, &unsettled, lines.unwrap_or_default()));
@@ -181,9 +209,17 @@ pub(super) async fn finish(
     let mut done = undone.finish(opened, &snapshot, objects, &folder);
     done.summary.target_touched = has_written;
     // From here on no run asks what became of it.
-    opened.context.tell(&Event::RolledBack { snapshot, database });
+    opened.context.tell(&Event::RolledBack { snapshot: snapshot.clone(), database });
     let first = format!("The rollback of run {} stands, and was not done again:", unsettled.run);
     done.closing.insert(0, first);
+    if let Some(count) = left {
+        let text = format!(
+            "{count} objects of Storage were not looked at again; `supa-safe rollback {snapshot} --only storage` \
+             does that"
+        );
+        done.summary.limits.push(text.clone());
+        done.closing.push(format!("  {text}"));
+    }
     Ok(done)
 }
 

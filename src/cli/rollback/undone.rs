@@ -49,7 +49,14 @@ impl Undone {
     /// the machine lived long enough.
     pub(super) fn of(unsettled: &Unsettled, folder: &Path, now: Timestamp) -> io::Result<Self> {
         match fs::read(folder.join(FILE)) {
-            Ok(bytes) => return Ok(serde_json::from_slice(&bytes)?),
+            // One that is cut short, or of another version, tells no more than one that is not there.
+            Ok(bytes) => {
+                if let Ok(undone) = serde_json::from_slice::<Self>(&bytes)
+                    && undone.format == FORMAT
+                {
+                    return Ok(undone);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
