@@ -153,19 +153,17 @@ fn default_privileges(identity: &str, found: Option<&Value>, wanted: Option<&Val
     Some(change.statements(objects, str::to_owned).into_iter().map(|text| head.clone() + &text).collect())
 }
 
-/// What Postgres gives on a new object (PostgreSQL documentation, section 5.8, table 5.2).
+/// What Postgres gives on a new object (PostgreSQL documentation, section 5.8, table 5.2): to the owner all
+/// that there is, which is more from version to version (`MAINTAIN` since 17).
 fn built_in(role: &str, objects: &str) -> Granted {
-    let (own, public): (&[&str], Option<&str>) = match objects {
-        "tables" => (&["DELETE", "INSERT", "REFERENCES", "SELECT", "TRIGGER", "TRUNCATE", "UPDATE"], None),
-        "sequences" => (&["SELECT", "UPDATE", "USAGE"], None),
-        "functions" => (&["EXECUTE"], Some("EXECUTE")),
-        "types" => (&["USAGE"], Some("USAGE")),
-        "schemas" => (&["CREATE", "USAGE"], None),
-        _ => (&[], None),
+    let public = match objects {
+        "functions" => Some("EXECUTE"),
+        "types" => Some("USAGE"),
+        _ => None,
     };
-    let own = own.iter().map(|privilege| ((role.to_owned(), (*privilege).to_owned()), false));
+    let own = ((role.to_owned(), "ALL".to_owned()), false);
     let public = public.map(|privilege| (("PUBLIC".to_owned(), privilege.to_owned()), false));
-    own.chain(public).collect()
+    std::iter::once(own).chain(public).collect()
 }
 
 /// Reads `["anon=SELECT*,INSERT", …]`.
@@ -309,7 +307,18 @@ mod tests {
                 r#"{"acl": ["postgres=EXECUTE"]}"#,
                 "{}"
             ),
-            ["alter default privileges for role postgres grant EXECUTE on functions to PUBLIC"]
+            [
+                "alter default privileges for role postgres revoke EXECUTE on functions from postgres",
+                "alter default privileges for role postgres grant EXECUTE on functions to PUBLIC",
+                "alter default privileges for role postgres grant ALL on functions to postgres",
+            ]
+        );
+        assert_eq!(
+            between("default privileges", "of app on tables", "{}", r#"{"acl": ["anon=SELECT"]}"#),
+            [
+                "alter default privileges for role app revoke ALL on tables from app",
+                "alter default privileges for role app grant SELECT on tables to anon",
+            ]
         );
         assert_eq!(
             between(
