@@ -156,7 +156,9 @@ impl Fingerprint {
                     after: is.map(|found| found.join("\n")),
                 })
             })
-            .filter(|difference| !difference.follows_from_columns() && !difference.is_hidden())
+            .filter(|difference| {
+                !difference.follows_from_columns() && !difference.is_hidden() && !difference.is_unhashed()
+            })
             .collect()
     }
 

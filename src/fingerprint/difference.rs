@@ -8,6 +8,8 @@ use std::fmt;
 const LONGEST_VALUES: usize = 80;
 /// The same for lists, of which only the entries that came and went are shown.
 const LONGEST_LIST: usize = 240;
+/// Kinds whose options have their names told, and their values hashed.
+const HASHED: [&str; 4] = ["foreign data wrapper", "foreign server", "foreign table", "column"];
 
 /// One object that is not the same on both sides.
 ///
@@ -44,6 +46,21 @@ impl Difference {
     pub(super) fn is_hidden(&self) -> bool {
         let (Some(before), Some(after)) = (&self.before, &self.after) else { return false };
         [before, after].into_iter().any(|definition| super::is_hidden(&self.kind, definition))
+    }
+
+    /// Whether all that differs is that one side was taken before options of this kind were hashed: where
+    /// the names of all options are the same, a hash stands on both sides or on none.
+    pub(super) fn is_unhashed(&self) -> bool {
+        if !HASHED.contains(&self.kind.as_str()) {
+            return false;
+        }
+        let side = |text: &Option<String>| {
+            let mut fields = fields(text.as_deref()?)?;
+            let hash = fields.remove("sha256");
+            Some((fields, hash.is_some()))
+        };
+        let (Some(before), Some(after)) = (side(&self.before), side(&self.after)) else { return false };
+        before.0 == after.0 && before.1 != after.1
     }
 
     /// Whether nothing but privileges differs.
@@ -196,6 +213,21 @@ mod tests {
         let long = format!(r#"{{"default": "{}"}}"#, "x".repeat(200));
         let text = difference("column", Some("{}"), Some(&long)).to_string();
         assert_eq!(text, "column public.x changed: default");
+    }
+
+    #[test]
+    fn a_hash_that_an_older_snapshot_lacks_is_no_difference() {
+        let is_unhashed = |kind: &str, before: &str, after: &str| {
+            [(before, after), (after, before)]
+                .map(|(before, after)| difference(kind, Some(before), Some(after)).is_unhashed())
+        };
+        let [none, one, other] = ["", r#", "sha256": "1""#, r#", "sha256": "2""#]
+            .map(|hash| format!(r#"{{"fdw options": ["uri"]{hash}}}"#));
+        assert_eq!(is_unhashed("foreign table", &none, &one), [true, true]);
+        assert_eq!(is_unhashed("foreign table", &one, &other), [false, false]);
+        assert_eq!(is_unhashed("foreign table", "{}", &one), [false, false], "an option that came");
+        assert_eq!(is_unhashed("user mapping", "{}", r#"{"sha256": "1"}"#), [false, false]);
+        assert!(!difference("column", None, Some(&one)).is_unhashed());
     }
 
     #[test]

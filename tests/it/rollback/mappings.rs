@@ -62,6 +62,41 @@ fn changed_options_come_back_and_are_never_shown() {
 }
 
 #[test]
+fn options_of_foreign_tables_come_back_and_are_never_shown() {
+    let world = World::hosted(&[]);
+    world.sql(
+        ADMIN,
+        "create foreign data wrapper files; grant usage on foreign data wrapper files to postgres",
+    );
+    world.sql(
+        OWNER,
+        "create server lake foreign data wrapper files;
+        create foreign table public.invoices (id int options (path '/id-s3cret'), n int)
+            server lake options (format 'csv', uri 's3://key:s3cret@mine/x.csv')",
+    );
+    let base = Base::of(world);
+    let text = fs_err::read_to_string(base.snapshot.dir.join("database/fingerprint.tsv")).unwrap();
+    assert!(!text.contains("s3cret"), "{text}");
+    let options = "select ftoptions from pg_foreign_table; select attfdwoptions from pg_attribute
+        where attrelid = 'public.invoices'::regclass and attnum = 1";
+    let before = base.world.sql(OWNER, options);
+    for damage in [
+        "alter foreign table public.invoices options (set uri 's3://other/x.csv')",
+        "alter foreign table public.invoices alter id options (set path '/n')",
+        "alter foreign table public.invoices options (drop uri)",
+    ] {
+        for mode in [Mode::Touched, Mode::Whole] {
+            let session = base.world.session(OWNER);
+            session.run(&format!("begin; {damage}"));
+            let proved = base.bring_back(&session, mode, &[], &base.ids());
+            assert!(proved.is_ok(), "{damage}, {mode:?}: {proved:?}");
+            assert_eq!(session.run(options), before, "{damage}, {mode:?}");
+            session.run("rollback");
+        }
+    }
+}
+
+#[test]
 fn options_that_nobody_may_read_stay_or_nothing_does() {
     let base = server(HIDDEN);
     let limit = "the options of user mapping anon on elsewhere are not in the archive, and a change of them is not \

@@ -38,7 +38,12 @@ relation_lines as (
                 from plain_option p
                 cross join lateral (
                     select x.option_name as name, x.option_value as value
-                    from pg_options_to_table(f.ftoptions) x) o)
+                    from pg_options_to_table(f.ftoptions) x) o),
+            'sha256', (
+                select encode(sha256(convert_to(r.identity || chr(10) || string_agg(
+                    o.option_name || '=' || o.option_value, chr(10) order by o.option_name collate "C"), 'UTF8')), 'hex')
+                from plain_option p cross join lateral pg_options_to_table(f.ftoptions) o
+                where o.option_name <> all (p.names))
         ) || coalesce(q.fields, '{}') as fields,
         null::text as subject, r.schema_name, c.relowner as owner, null::text as partner,
         coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner)) as acl
@@ -87,7 +92,12 @@ column_lines as (
                     case when o.option_name = any (p.names) then o.option_name || '=' || o.option_value
                         else o.option_name end
                     order by o.option_name collate "C")
-                from plain_option p cross join lateral pg_options_to_table(a.attfdwoptions) o)
+                from plain_option p cross join lateral pg_options_to_table(a.attfdwoptions) o),
+            'sha256', (
+                select encode(sha256(convert_to(r.identity || '.' || quote_ident(a.attname) || chr(10) || string_agg(
+                    o.option_name || '=' || o.option_value, chr(10) order by o.option_name collate "C"), 'UTF8')), 'hex')
+                from plain_option p cross join lateral pg_options_to_table(a.attfdwoptions) o
+                where o.option_name <> all (p.names))
         ) as fields,
         null::text as subject, r.schema_name, r.owner, null::text as partner, a.attacl as acl
     from relation r
