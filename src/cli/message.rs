@@ -95,7 +95,7 @@ fn database(done: &RolledBack) -> Vec<String> {
         ));
     }
     if rows > 0 || !large.is_empty() {
-        lines.push("- To load them again where their keys are free:".to_owned());
+        lines.push("- To load them again where they fit:".to_owned());
         lines.push(format!("  `cd {} && psql <url> -f load.sql`", shell_word(&done.folder)));
     }
     lines.extend(accounts(&done.accounts));
@@ -242,7 +242,7 @@ mod tests {
             "- Written to these since, by the push or by people, and kept in files: 2 rows:",
             "  - 2 rows of public.a in `0001.csv`",
             "- Large objects written since, and kept in files: 1, of 9 B.",
-            "- To load them again where their keys are free:",
+            "- To load them again where they fit:",
             "  `cd /state/rollbacks/1 && psql <url> -f load.sql`",
             "- Who signed up since stays; loaded again with the accounts: 1 row of public.p.",
             "- Of these, some refer to what is gone: without that, or only in the files: 2 rows of public.p.",

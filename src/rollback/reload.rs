@@ -1,13 +1,17 @@
 //! What is told beside the files with kept rows: the script that loads them again, and their list.
 
+use super::inverse::quote_literal;
 use super::keys::ForeignKey;
 use super::live::sql_name;
-use super::since::{Doomed, Saved, pairs};
+use super::since::{Doomed, Recorded, Saved, pairs};
 use super::{Error, Taken, Work, names};
 use crate::disk;
 use crate::manifest::{qualified, quote_identifier};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// How the script begins: what it says of itself, and what loads the rows of a file.
+const LOAD: &str = include_str!("load.sql");
 
 /// Writes both. The files that they name are there. The script does what `beside` says too.
 pub(super) fn describe(
@@ -61,103 +65,76 @@ fn move_sequences(table: &str) -> String {
         "select format('select setval(%L, greatest((select last_value from %s), (select max(%I) from %s)))', \
          s.sequence, s.sequence, s.attname, '{literal}')\n\
          from (select attname, pg_get_serial_sequence('{literal}', attname) as sequence from pg_attribute\n\
-         where attrelid = '{literal}'::regclass and attnum > 0 and not attisdropped) s\n\
+         where attrelid = to_regclass('{literal}') and attnum > 0 and not attisdropped) s\n\
          where s.sequence is not null \\gexec\n"
     )
 }
 
-/// Statements that let go the rows whose account, or other row, is not there: they stay in the file.
-fn without_dangling(table: &Doomed, pairs: &[(&str, &str)], keys: &[ForeignKey]) -> String {
-    let live = |columns: &[String]| -> Option<Vec<String>> {
-        let of = |column: &String| {
-            let bare = names::plain(column);
-            let found = pairs.iter().find(|(_, recorded)| *recorded == bare)?;
-            Some(quote_identifier(found.0))
-        };
-        columns.iter().map(of).collect()
-    };
-    let own = keys.iter().filter(|key| table.has_key && table.is_under(&key.table));
-    let named = own.filter_map(|key| Some((key, ForeignKey { columns: live(&key.columns)?, ..key.clone() })));
-    let (within, others): (Vec<_>, Vec<_>) = named.partition(|(key, _)| table.is_under(&key.refers_to));
-    let mut statements: Vec<String> =
-        others.iter().map(|(_, key)| format!("delete from saved t where {};\n", key.dangles())).collect();
-    // A row may refer to another one of the same file, which may not stand itself.
-    statements.extend(within.into_iter().filter_map(|(key, renamed)| {
-        let dangles = renamed.dangles();
-        let equal = ForeignKey { key: live(&key.key)?, ..renamed }.equal();
-        Some(format!(
-            "do $$begin loop delete from saved t where {dangles} and not exists (select from saved r where {equal}); \
-             exit when not found; end loop; end$$;\n"
-        ))
-    }));
-    statements.concat()
+/// Names as an array of texts.
+fn array<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    format!("array[{}]::text[]", names.map(quote_literal).collect::<Vec<_>>().join(", "))
 }
 
-/// A script for `psql` that loads the kept rows where their keys are free.
+/// The part of the script that loads the rows of one file into the table that came back.
+fn load_rows(saved: &Saved, table: &Doomed, (schema, bare, recorded): &Recorded) -> String {
+    // The rows have the columns of the table that went, and go into the one that came back.
+    let pairs = pairs(&table.columns, recorded);
+    let name = sql_name(schema, bare);
+    // Without a key a row of a user's cannot be told from one that the push wrote over. Nobody but
+    // the owner reads the other table.
+    let (target, head, end) = if table.has_key {
+        (name.clone(), String::new(), "")
+    } else {
+        let aside = sql_name(schema, &format!("since_{bare}"));
+        let head = format!(
+            "-- The table has no key: rows of users and rows that the push wrote over go into {aside}, once.\n\
+             select to_regclass({}) is null and to_regclass({}) is not null as is_to_come \\gset\n\
+             \\if :is_to_come\ncreate table {aside} (like {name});\n\
+             alter table {aside} enable row level security;\n",
+            quote_literal(&aside),
+            quote_literal(&name)
+        );
+        (aside, head, "\\endif\n")
+    };
+    let texts: Vec<String> =
+        table.columns.iter().map(|column| format!("{} text", quote_identifier(column))).collect();
+    format!(
+        "\n-- {}: {} rows\n{head}create temp table saved (\n    \
+         supa_safe_row bigint generated always as identity primary key, {});\n\
+         \\copy saved ({}) from '{}' with (format csv, header)\nanalyze saved;\n\
+         call pg_temp.load_saved({}, '{}', {}, {});\ndrop table saved;\n{}{end}",
+        saved.table,
+        saved.rows,
+        texts.join(", "),
+        column_list(&table.columns),
+        saved.file,
+        quote_literal(&target),
+        saved.file,
+        array(pairs.iter().map(|(live, _)| *live)),
+        array(pairs.iter().map(|(_, recorded)| *recorded)),
+        match table.home().filter(|_| table.has_key) {
+            Some((schema, bare, _)) => move_sequences(&sql_name(schema, bare)),
+            None => String::new(),
+        }
+    )
+}
+
+/// A script for `psql` that loads the kept rows where they fit.
 fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey], beside: &str) -> String {
-    let head = "-- Loads the rows that were written between the snapshot and the rollback, where their keys are free.\n\
-        -- Run it in this folder: psql <url> -f load.sql\n\\set ON_ERROR_STOP on\nbegin;\n";
     let table_of =
         |saved: &Saved| doomed.iter().find(|table| qualified(&table.schema, &table.name) == saved.table);
     let load = |saved: &Saved| {
         let Some(table) = table_of(saved) else {
-            return Some(format!(
+            return format!(
                 "\n-- {}: {} rows in {}, as they stood before some of their columns went back. Which of the\n\
                  -- values are a user's, and which the push wrote, only people can tell: by hand.\n",
                 saved.table, saved.rows, saved.file
-            ));
-        };
-        let Some((schema, bare, recorded)) = &table.recorded else {
-            return Some(format!(
-                "\n-- {}: {} rows in {}, and no table\n",
-                saved.table, saved.rows, saved.file
-            ));
-        };
-        // The rows have the columns of the table that went, and go into the one that came back.
-        let pairs = pairs(&table.columns, recorded);
-        let name = sql_name(schema, bare);
-        let quoted = |columns: &mut dyn Iterator<Item = &str>| -> Vec<String> {
-            columns.map(quote_identifier).collect()
-        };
-        let here = quoted(&mut pairs.iter().map(|(live, _)| *live));
-        let there = quoted(&mut pairs.iter().map(|(_, recorded)| *recorded));
-        let shape: Vec<String> =
-            here.iter().zip(&there).map(|(here, there)| format!("{there} as {here}")).collect();
-        let more = table.columns.iter().filter(|column| !pairs.iter().any(|(live, _)| live == column));
-        let more: Vec<String> = more
-            .map(|column| format!("alter table saved add column {} text;\n", quote_identifier(column)))
-            .collect();
-        let more = more.concat();
-        // Without a key a row of a user's cannot be told from one that the push wrote over. Nobody but
-        // the owner reads the other table.
-        let (target, note) = if table.has_key {
-            (name.clone(), String::new())
-        } else {
-            let aside = sql_name(schema, &format!("since_{bare}"));
-            let note = format!(
-                "-- The table has no key: rows of users and rows that the push wrote over go into {aside}.\n\
-                 create table {aside} (like {name});\nalter table {aside} enable row level security;\n"
             );
-            (aside, note)
         };
-        Some(format!(
-            "\n-- {}: {} rows\n{note}create temp table saved as select {} from {name} with no data;\n{more}\
-             \\copy saved ({}) from '{}' with (format csv, header)\n{}\
-             insert into {target} ({}) overriding system value select {} from saved on conflict do nothing;\n\
-             drop table saved;\n{}",
-            saved.table,
-            saved.rows,
-            shape.join(", "),
-            column_list(&table.columns),
-            saved.file,
-            without_dangling(table, &pairs, keys),
-            there.join(", "),
-            here.join(", "),
-            match table.home().filter(|_| table.has_key) {
-                Some((schema, bare, _)) => move_sequences(&sql_name(schema, bare)),
-                None => String::new(),
-            }
-        ))
+        match &table.recorded {
+            Some(recorded) => load_rows(saved, table, recorded),
+            None => format!("\n-- {}: {} rows in {}, and no table\n", saved.table, saved.rows, saved.file),
+        }
     };
     let depths = depths(keys);
     let depth = |saved: &&Saved| {
@@ -166,8 +143,9 @@ fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey], beside: 
     };
     let mut in_order: Vec<&Saved> = saved.iter().collect();
     in_order.sort_by_key(depth);
-    let loads: Vec<String> = in_order.into_iter().filter_map(load).collect();
-    format!("{head}{}{beside}\ncommit;\n", loads.concat())
+    let loads: Vec<String> = in_order.into_iter().map(load).collect();
+    let told = if loads.is_empty() { "" } else { "\nselect * from loaded;\n" };
+    format!("{LOAD}{}{beside}{told}\ncommit;\n", loads.concat())
 }
 
 #[cfg(test)]
@@ -188,12 +166,15 @@ mod tests {
         let saved = [Saved { table: "public.log".to_owned(), rows: 1, file: "0001.csv".to_owned() }];
         let into = |has_key| {
             let script = load_script(&[table(has_key)], &saved, &[], "");
-            let line = script.lines().find(|line| line.starts_with("insert into")).unwrap();
-            line.split(" (").next().unwrap().to_owned()
+            let line = script.lines().find(|line| line.starts_with("call ")).unwrap();
+            line.split("', '").next().unwrap().to_owned()
         };
         assert_eq!(
             [into(true), into(false)],
-            ["insert into \"public\".\"log\"", "insert into \"public\".\"since_log\""]
+            [
+                "call pg_temp.load_saved('\"public\".\"log\"",
+                "call pg_temp.load_saved('\"public\".\"since_log\""
+            ]
         );
     }
 

@@ -4,6 +4,7 @@ mod accounts;
 mod again;
 mod foreseen;
 mod large;
+mod loaded;
 mod managed;
 mod mappings;
 mod meanwhile;
@@ -57,8 +58,8 @@ const DAMAGES: &[(&str, &str, &[&str])] = &[
     ("grant widened", "grant all on public.audit to anon; grant execute on function public.secret_count() to public; grant update (price) on public.products to anon", &[]),
     ("grant narrowed", "revoke all on public.products from authenticated, service_role; revoke usage on schema app from authenticated", &[]),
     ("default privileges changed", "alter default privileges in schema public grant all on tables to pg_monitor; alter default privileges revoke execute on functions from public; alter default privileges in schema app revoke select on tables from authenticated", &[]),
-    ("function replaced", "create or replace function public.total(o bigint) returns bigint language sql security definer as 'select 1::bigint'", &[]),
     ("default privileges of the database changed", "alter default privileges grant select on tables to pg_monitor; alter default privileges revoke all on sequences from postgres; alter default privileges grant usage on schemas to anon", &[]),
+    ("function replaced", "create or replace function public.total(o bigint) returns bigint language sql security definer as 'select 1::bigint'", &[]),
     ("function with another result", "drop function public.total(bigint); create function public.total(o bigint) returns text language sql as 'select null::text'", &[]),
     ("function dropped", "drop function public.log_order() cascade", &[]),
     ("trigger on auth.users added", "create function public.spy() returns trigger language plpgsql security definer as 'begin return new; end'; create trigger spy after insert on auth.users for each row execute function public.spy()", &[]),

@@ -1,0 +1,83 @@
+-- Loads the rows that were written between the snapshot and the rollback, where they fit: what has a key that is
+-- taken, refers to what is gone, or breaks a rule or a type of the table stays in its file, and the end says so.
+-- Run it in this folder: psql <url> -f load.sql
+\set ON_ERROR_STOP on
+\encoding UTF8
+begin;
+set constraints all immediate;
+create temp table loaded (
+    "table" text, "rows" bigint, "loaded" bigint, "the rest stays in" text, "since, for one" text
+) on commit drop;
+
+-- Brings the rows of a file, as texts in the table saved, into a table: all at once, and where some do not fit, by
+-- halves, until those stand alone.
+create or replace procedure pg_temp.load_saved(target text, file text, here text[], there text[])
+language plpgsql as $load$
+declare
+    load text;
+    total bigint := (select count(*) from pg_temp.saved);
+    -- First and last numbers of the rows that are still to be loaded, those of the next ones at the end.
+    todo bigint[] := array[1, total];
+    alone bigint[];
+    done bigint := 0;
+    before bigint;
+    low bigint;
+    high bigint;
+    came bigint;
+    why text;
+begin
+    -- Types without their lengths: a cast would cut what is too long.
+    select format(
+        'insert into %s (%s) overriding system value select %s from pg_temp.saved s
+            where s.supa_safe_row between $1 and $2 order by s.supa_safe_row on conflict do nothing',
+        target,
+        string_agg(format('%I', p.there), ', ' order by p.place),
+        string_agg(format('s.%I::%s', p.here, coalesce(b.name, 'text')), ', ' order by p.place))
+    into load
+    from unnest(here, there) with ordinality p (here, there, place)
+    left join pg_attribute a
+        on a.attrelid = to_regclass(target) and a.attname = p.there and a.attnum > 0 and not a.attisdropped
+    left join lateral (
+        with recursive base (oid) as (
+            select a.atttypid
+            union all
+            select t.typbasetype from base join pg_type t on t.oid = base.oid where t.typtype = 'd')
+        select format_type(t.oid, -1) as name from base join pg_type t on t.oid = base.oid where t.typtype <> 'd'
+    ) b on true;
+    begin
+        -- No row of this number: whether it can be done at all.
+        execute load using 0, 0;
+    exception when others then
+        why := sqlerrm;
+        todo := '{}';
+    end;
+    loop
+        before := done;
+        alone := '{}';
+        while cardinality(todo) > 0 loop
+            low := todo[cardinality(todo) - 1];
+            high := todo[cardinality(todo)];
+            todo := trim_array(todo, 2);
+            begin
+                execute load using low, high;
+                get diagnostics came = row_count;
+                done := done + came;
+            exception when others then
+                if low < high then
+                    todo := todo || array[(low + high) / 2 + 1, high, low, (low + high) / 2];
+                else
+                    alone := alone || low;
+                    why := coalesce(why, sqlerrm);
+                end if;
+            end;
+        end loop;
+        -- A row may refer to another one of the same file that came after it.
+        exit when done = before or alone = '{}';
+        why := null;
+        todo := (select array_agg(n order by n desc) from unnest(alone || alone) n);
+    end loop;
+    insert into pg_temp.loaded
+    values (target, total, done, case when done < total then file end,
+        case when done < total then coalesce(why, 'their keys are taken') end);
+end
+$load$;
