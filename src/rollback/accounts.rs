@@ -136,21 +136,30 @@ pub(super) async fn remove(
 async fn take_away(work: &Work<'_>, keys: &[&ForeignKey], changed: &mut Vec<Changed>) -> Result<u64, Error> {
     let mut rows = 0;
     for key in keys {
-        let done = work.client.execute(&statement(key), &[]).await;
-        let found = done.map_err(Error::at("follow accounts that are gone"))?;
+        let mut found = 0;
+        for statement in statements(key) {
+            let done = work.client.execute(&statement, &[]).await;
+            // What the second one takes away, the first one changed.
+            found = found.max(done.map_err(Error::at("follow accounts that are gone"))?);
+        }
         rows += found;
         add(changed, &key.table, found);
     }
     Ok(rows)
 }
 
-fn statement(key: &ForeignKey) -> String {
-    match key.on_delete {
-        OnDelete::Remove => format!("delete from {} t where {}", key.table, key.dangles()),
-        OnDelete::Forget => {
-            let nulls: Vec<String> = key.columns.iter().map(|column| format!("{column} = null")).collect();
-            format!("update {} t set {} where {}", key.table, nulls.join(", "), key.dangles())
-        }
+/// Statements that do what the key's action does.
+fn statements(key: &ForeignKey) -> Vec<String> {
+    let set = |columns: &[String], value: &str| {
+        let sets: Vec<String> = columns.iter().map(|column| format!("{column} = {value}")).collect();
+        format!("update {} t set {} where {}", key.table, sets.join(", "), key.dangles())
+    };
+    let remove = format!("delete from {} t where {}", key.table, key.dangles());
+    match &key.on_delete {
+        OnDelete::Remove => vec![remove],
+        OnDelete::Forget(columns) => vec![set(columns, "null")],
+        // The default may refer to what is gone too.
+        OnDelete::Reset(columns) => vec![set(columns, "default"), remove],
     }
 }
 

@@ -5,12 +5,31 @@ use crate::fingerprint::Fingerprint;
 use serde_json::Value;
 
 /// What happens to a row when the one that it refers to goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum OnDelete {
     /// It goes too. It cannot stand without the other in any case, so every other action counts as this.
     Remove,
-    /// Its reference becomes null.
-    Forget,
+    /// These columns become null.
+    Forget(Vec<String>),
+    /// These columns get their default.
+    Reset(Vec<String>),
+}
+
+impl OnDelete {
+    /// Reads what stands behind the names of a key; of these columns all change, or those that are listed
+    /// (since 15).
+    fn parse(text: &str, columns: &[String]) -> Self {
+        let action = text.split_once(" ON DELETE SET ").map_or("", |(_, action)| action);
+        let of = |rest: &str| {
+            let listed = rest.strip_prefix(" (").and_then(list);
+            listed.map_or_else(|| columns.to_vec(), |(columns, _)| columns)
+        };
+        match (action.strip_prefix("NULL"), action.strip_prefix("DEFAULT")) {
+            (Some(rest), _) => Self::Forget(of(rest)),
+            (_, Some(rest)) => Self::Reset(of(rest)),
+            _ => Self::Remove,
+        }
+    }
 }
 
 /// A foreign key; names are as SQL wants them.
@@ -43,7 +62,7 @@ impl ForeignKey {
         let rest = rest.strip_prefix(" REFERENCES ")?;
         let (refers_to, rest) = rest.split_once('(')?;
         let (key, rest) = list(rest)?;
-        let on_delete = if rest.contains("ON DELETE SET NULL") { OnDelete::Forget } else { OnDelete::Remove };
+        let on_delete = OnDelete::parse(rest, &columns);
         let is_valid = !rest.contains("NOT VALID");
         let (table, refers_to) = (table.to_owned(), refers_to.to_owned());
         Some(Self { table, columns, refers_to, key, on_delete, is_valid })
@@ -98,7 +117,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(key.columns, ["\"user, id\"", "kind"]);
-        assert_eq!((key.refers_to.as_str(), key.on_delete), ("auth.users", OnDelete::Forget));
+        let both = ["\"user, id\"", "kind"].map(str::to_owned).to_vec();
+        assert_eq!((key.refers_to.as_str(), &key.on_delete), ("auth.users", &OnDelete::Forget(both.clone())));
         assert_eq!(
             key.dangles(),
             "t.\"user, id\" is not null and t.kind is not null and not exists \
@@ -108,5 +128,19 @@ mod tests {
         let later = ForeignKey::parse("t", "FOREIGN KEY (a) REFERENCES u(id) NOT VALID").unwrap();
         assert!(!later.is_valid);
         assert_eq!(ForeignKey::parse("t", "CHECK ((a > 0))"), None);
+        let on_delete = |action: &str| {
+            let text = format!("FOREIGN KEY (\"user, id\", kind) REFERENCES u(a, b) {action}");
+            ForeignKey::parse("t", &text).unwrap().on_delete
+        };
+        let kind = vec!["kind".to_owned()];
+        for (action, expected) in [
+            ("ON DELETE SET NULL (kind) DEFERRABLE", OnDelete::Forget(kind.clone())),
+            ("ON UPDATE SET NULL ON DELETE SET DEFAULT (kind)", OnDelete::Reset(kind)),
+            ("MATCH FULL ON DELETE SET DEFAULT NOT VALID", OnDelete::Reset(both)),
+            ("ON UPDATE SET NULL ON DELETE CASCADE", OnDelete::Remove),
+            ("ON UPDATE SET DEFAULT", OnDelete::Remove),
+        ] {
+            assert_eq!(on_delete(action), expected, "{action}");
+        }
     }
 }

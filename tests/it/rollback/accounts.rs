@@ -347,6 +347,31 @@ fn one_row_of_a_new_account_that_does_not_fit_keeps_no_other_away() {
 }
 
 #[test]
+fn what_referred_to_an_account_that_is_gone_follows_the_action_of_its_key() {
+    let (gone, other) = (id(1), id(2));
+    let base = base(&format!(
+        "create table public.members (tenant int, id uuid references auth.users on delete cascade, primary key (tenant, id));
+        create table public.posts (id int primary key, tenant int, author uuid,
+            foreign key (tenant, author) references public.members on delete set null (author));
+        create table public.tags (id int primary key, owner uuid default '{other}' references auth.users on delete set default);
+        create table public.marks (id int primary key, owner uuid default '{gone}' references auth.users on delete set default);
+        insert into public.members values (7, '{gone}'), (7, '{other}');
+        insert into public.posts values (1, 7, '{gone}'), (2, 7, '{other}');
+        insert into public.tags values (1, '{gone}'); insert into public.marks values (1, '{gone}')",
+    ));
+    let tables = ["public.members", "public.posts", "public.tags", "public.marks"];
+    base.world.sql(ADMIN, "delete from public.marks; delete from auth.users where email = '1@x.y'");
+    let rows =
+        "select tenant, id from public.members; select id, tenant, author from public.posts order by 1;
+        select id, owner from public.tags; select id from public.marks";
+    let (proved, found) = base.back(&tables, &Besides::default(), rows);
+    let mut removed = names(&proved.unwrap().accounts.removed);
+    removed.sort_unstable();
+    assert_eq!(removed, ["1 public.marks", "1 public.members", "1 public.posts", "1 public.tags"]);
+    assert_eq!(found, [&format!("7|{other}"), "1|7|~", &format!("2|7|{other}"), &format!("1|{other}")]);
+}
+
+#[test]
 fn a_view_of_what_users_wrote_since_is_filled_as_it_is_now() {
     let base = base(
         "create table public.notes (id int primary key);
