@@ -50,6 +50,7 @@ use crate::effect::Besides;
 use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
 use crate::postgres::connect::NOTICE_SILENCE;
+use crate::manifest::qualified;
 use crate::postgres::{catalog, rows};
 use crate::proc;
 use crate::salvage;
@@ -268,6 +269,8 @@ pub async fn bring_back_announced(
     let managed = merged::load(&work).await?;
     let marked = merged::mark_added(&work, &managed).await?;
     let along =
+    let removed_tables = doomed.iter().filter(|table| table.recorded.is_none());
+    let removed_tables = removed_tables.map(|table| qualified(&table.schema, &table.name)).collect();
         if marked.are_any { cascade::keep(&work, &closure.tables, saved.len()).await? } else { Vec::new() };
     merged::remove_added(&work, &managed).await?;
     if !managed.is_empty() {
@@ -306,8 +309,18 @@ pub async fn bring_back_announced(
     }
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
-    let mode = task.mode;
-    Ok(Proved { mode, tables, saved, large_objects, accounts, sequences, references, transaction, seconds })
+    Ok(Proved {
+        tables,
+        removed_tables,
+        saved,
+        large_objects,
+        accounts,
+        sequences,
+        references,
+        transaction,
+        seconds,
+        ..Proved::nothing(task.mode)
+    })
 }
 
 /// Demands that sequences, large objects, and the rows of accounts and of every table are as in the

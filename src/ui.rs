@@ -81,8 +81,10 @@ pub struct RolledBack {
     pub database: bool,
     /// Versions that went from the history.
     pub versions: Vec<String>,
-    /// Tables that were made again.
+    /// Tables that went.
     pub tables: Vec<String>,
+    /// Those of them that the snapshot does not have; all others were made again.
+    pub removed_tables: Vec<String>,
     /// Rows written since that were kept.
     pub saved: Vec<Saved>,
     /// Large objects written since that were kept.

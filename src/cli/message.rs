@@ -59,16 +59,7 @@ fn database(done: &RolledBack) -> Vec<String> {
         lines.push(format!("- Undone, and pending again: {versions}. Correct before the next push."));
     }
     if done.elsewhere.is_none() {
-        lines.push(match done.mode {
-            Mode::Touched => format!(
-                "- Went back: what that changed. Made again: {}. What was written elsewhere stays.",
-                named(&done.tables)
-            ),
-            Mode::Whole => format!("- Went back: everything of ours. Made again: {}.", named(&done.tables)),
-        });
-        if !done.tables.is_empty() {
-            lines.push("- Rows that people deleted from these since are there again.".to_owned());
-        }
+        lines.extend(tables(done));
         lines.push(format!("- Nobody could read or write these tables for {:.1} s.", done.seconds));
     }
     let rows: u64 = done.saved.iter().map(|saved| saved.rows).sum();
@@ -100,6 +91,26 @@ fn database(done: &RolledBack) -> Vec<String> {
     }
     lines.extend(accounts(&done.accounts));
     lines.extend(done.references.iter().map(|reference| format!("- To be looked at: {reference}")));
+    lines
+}
+
+fn tables(done: &RolledBack) -> Vec<String> {
+    let is_removed = |table: &&String| done.removed_tables.contains(table);
+    let (removed, again): (Vec<&String>, Vec<&String>) = done.tables.iter().partition(is_removed);
+    let [removed, again] = [removed, again].map(|tables| tables.into_iter().cloned().collect::<Vec<_>>());
+    let made = named(&again);
+    let mut lines = vec![match done.mode {
+        Mode::Touched => {
+            format!("- Went back: what that changed. Made again: {made}. What was written elsewhere stays.")
+        }
+        Mode::Whole => format!("- Went back: everything of ours. Made again: {made}."),
+    }];
+    if !again.is_empty() {
+        lines.push("- Rows that people deleted from these since are there again.".to_owned());
+    }
+    if !removed.is_empty() {
+        lines.push(format!("- Removed, since they came after the snapshot: {}.", named(&removed)));
+    }
     lines
 }
 
@@ -190,7 +201,8 @@ mod tests {
             mode: Mode::Touched,
             database: true,
             versions: vec!["20260101000000".to_owned()],
-            tables: vec!["public.a".to_owned(), "public.b".to_owned()],
+            tables: ["public.a", "public.b", "public.new"].map(str::to_owned).to_vec(),
+            removed_tables: vec!["public.new".to_owned()],
             saved: vec![Saved { table: "public.a".to_owned(), rows: 2, file: "0001.csv".to_owned() }],
             large_objects: vec![SavedObject {
                 oid: 7,
@@ -238,6 +250,7 @@ mod tests {
             "- Undone, and pending again: 20260101000000. Correct before the next push.",
             "- Went back: what that changed. Made again: public.a, public.b. What was written elsewhere stays.",
             "- Rows that people deleted from these since are there again.",
+            "- Removed, since they came after the snapshot: public.new.",
             "- Nobody could read or write these tables for 1.5 s.",
             "- Written to these since, by the push or by people, and kept in files: 2 rows:",
             "  - 2 rows of public.a in `0001.csv`",

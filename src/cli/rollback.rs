@@ -185,7 +185,8 @@ async fn execute(opened: &Opened, plan: &Plan, host: &str, signals: &mut Signals
         None => None,
     };
     held.release().await;
-    watch.done(format!("{} tables made again, and {}", proved.tables.len(), words::is_back(proved.mode)));
+    let made_again = proved.tables.len() - proved.removed_tables.len();
+    watch.done(format!("{made_again} tables made again, and {}", words::is_back(proved.mode)));
     let mut done = undone.finish(opened, snapshot.id(), objects, &folder);
     // From here on no run asks what became of it.
     context.tell(&Event::RolledBack { snapshot: snapshot.id().clone(), database: plan.with_database });

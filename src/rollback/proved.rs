@@ -42,8 +42,11 @@ impl Accounts {
 pub struct Proved {
     /// How much goes back.
     pub mode: Mode,
-    /// Tables that were made again.
+    /// Tables that went.
     pub tables: Vec<String>,
+    /// Those of them that the snapshot does not have; all others were made again.
+    #[serde(default)]
+    pub removed_tables: Vec<String>,
     /// Rows written since that were kept.
     pub saved: Vec<Saved>,
     /// Large objects written since that were kept.
@@ -67,6 +70,7 @@ impl Proved {
         Self {
             mode,
             tables: Vec::new(),
+            removed_tables: Vec::new(),
             saved: Vec::new(),
             large_objects: Vec::new(),
             accounts: Accounts::default(),

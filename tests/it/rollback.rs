@@ -305,6 +305,7 @@ fn the_last_push_is_taken_back_and_what_came_since_is_kept() {
     assert_eq!((&done["mode"], &done["versions"]), (&json!("touched"), &json!(["20260101000000"])));
     assert_eq!(done["tables"], json!(["public.extra", "public.notes"]));
     assert_eq!(world.history(), [""; 0]);
+    assert_eq!(done["removed_tables"], json!(["public.extra"]));
     assert_eq!(
         world.sql(OWNER, "select count(*), min(body), max(body) from public.notes"),
         ["50|note 1|note 9"]

@@ -95,6 +95,7 @@ impl Undone {
             database: with_database,
             versions,
             tables: proved.tables,
+            removed_tables: proved.removed_tables,
             saved: proved.saved,
             large_objects: proved.large_objects,
             accounts: proved.accounts,
