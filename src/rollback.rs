@@ -78,6 +78,8 @@ pub const LIMITS: [&str; 5] = [
 ];
 /// How long a lock is waited for where nobody minds: as long as `pg_dump` is told to.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The definitions of a database, as `pg_restore` reads them.
+pub const DEFINITIONS: &str = "definitions.dump";
 /// Looks at what is left and changes it in place, at most so often: a privilege can depend on another.
 const PASSES: usize = 3;
 
@@ -213,13 +215,14 @@ pub struct Task<'a> {
     pub keep_in: Option<&'a Path>,
 }
 
-/// The table of contents of a database as it is now, for a [`Translation`].
+/// The table of contents of a database as it is now, for a [`Translation`]. Its definitions stay in the
+/// folder, in a file named [`DEFINITIONS`].
 pub async fn contents(
     connection: &Connection,
     clients: &Installation,
-    scratch: &Path,
+    folder: &Path,
 ) -> Result<Contents, Error> {
-    let file = scratch.join("definitions.dump");
+    let file = folder.join(DEFINITIONS);
     let dump = pg_dump::definitions(clients, &Login { connection }, &file);
     dump.run().await.map_err(Error::Definitions)?;
     let listed = pg_restore::list(clients, &file).run().await.map_err(Error::Definitions)?;

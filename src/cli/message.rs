@@ -4,7 +4,7 @@ use crate::evidence::estimate::bytes_in_words;
 use crate::manifest::SnapshotId;
 use crate::proc::shell_word;
 use crate::rollback::storage::Objects;
-use crate::rollback::{self, Accounts, Changed, Mode};
+use crate::rollback::{self, Accounts, Changed, DEFINITIONS, Mode};
 use crate::ui::RolledBack;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -111,6 +111,9 @@ fn tables(done: &RolledBack) -> Vec<String> {
     if !removed.is_empty() {
         lines.push(format!("- Removed, since they came after the snapshot: {}.", named(&removed)));
     }
+    lines.push(format!(
+        "- Definitions as they stood before: `{DEFINITIONS}`, read with `pg_restore -f - {DEFINITIONS}`."
+    ));
     lines
 }
 
@@ -251,6 +254,7 @@ mod tests {
             "- Went back: what that changed. Made again: public.a, public.b. What was written elsewhere stays.",
             "- Rows that people deleted from these since are there again.",
             "- Removed, since they came after the snapshot: public.new.",
+            "- Definitions as they stood before: `definitions.dump`, read with `pg_restore -f - definitions.dump`.",
             "- Nobody could read or write these tables for 1.5 s.",
             "- Written to these since, by the push or by people, and kept in files: 2 rows:",
             "  - 2 rows of public.a in `0001.csv`",

@@ -11,6 +11,7 @@ use super::open::{self, Opened};
 use super::signals::Signals;
 use super::{RUN, Setting, TargetArgs, bucket, confirm, earlier, snapshot_id};
 use crate::delegate::TargetLock;
+use crate::disk;
 use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -28,6 +29,7 @@ use clap::{Args, ValueEnum};
 use plan::{Plan, plan};
 use settle::Settled;
 pub(super) use settle::demand_none;
+use std::path::Path;
 use undone::Undone;
 use words::{lines, show};
 
@@ -217,7 +219,7 @@ async fn prove(
     }
     let clients = installs::client_for(snapshot.manifest.client_major(), &context.machine.installations)
         .map_err(|error| fail::installs_failed(&error))?;
-    let ids = ids(opened, plan, clients).await?;
+    let ids = ids(opened, plan, (clients, announcement.folder)).await?;
     let left_out = LeftOut::unread(&snapshot.manifest.database.gaps);
     let untouched = salvage::nothing();
     let saved = match storage {
@@ -266,12 +268,18 @@ async fn bring_bytes(
     Err(incomplete(objects.left.iter().take(20).fold(failure, |failure, left| failure.detail(left.clone()))))
 }
 
-async fn ids(opened: &Opened, plan: &Plan, clients: &installs::Installation) -> Result<Translation, Failure> {
-    let scratch = tempfile::tempdir().map_err(failed(Exit::Error))?;
+/// The ids that the snapshot's objects have now. The definitions as they stand, of what others made since too,
+/// stay in the folder of the rollback.
+async fn ids(
+    opened: &Opened,
+    plan: &Plan,
+    (clients, folder): (&installs::Installation, &Path),
+) -> Result<Translation, Failure> {
+    disk::make_private_dir(folder).map_err(failed(Exit::Error))?;
     let not_read = |error: rollback::Error| not_done(&NotDone::Rollback(error));
     resolve::refresh(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
-    let now =
-        rollback::contents(&opened.target.connection, clients, scratch.path()).await.map_err(not_read)?;
+    let now = rollback::contents(&opened.target.connection, clients, folder).await.map_err(not_read)?;
+    disk::sync_tree(folder).map_err(failed(Exit::Error))?;
     let recorded = rollback::recorded_contents(plan.base.snapshot()).map_err(not_read)?;
     Ok(Translation::of_target(&recorded, &now))
 }

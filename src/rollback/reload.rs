@@ -4,7 +4,7 @@ use super::inverse::quote_literal;
 use super::keys::ForeignKey;
 use super::live::sql_name;
 use super::since::{Doomed, Recorded, Saved, pairs};
-use super::{Error, Taken, Work, names};
+use super::{DEFINITIONS, Error, Taken, Work, names};
 use crate::disk;
 use crate::manifest::{qualified, quote_identifier};
 use std::collections::BTreeMap;
@@ -133,7 +133,10 @@ fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey], beside: 
         };
         match &table.recorded {
             Some(recorded) => load_rows(saved, table, recorded),
-            None => format!("\n-- {}: {} rows in {}, and no table\n", saved.table, saved.rows, saved.file),
+            None => format!(
+                "\n-- {}: {} rows in {}, and no table: how it was defined, `pg_restore -f - {DEFINITIONS}` says\n",
+                saved.table, saved.rows, saved.file
+            ),
         }
     };
     let depths = depths(keys);

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod again;
+mod definitions;
 mod foreseen;
 mod large;
 mod loaded;
@@ -304,8 +305,8 @@ fn the_last_push_is_taken_back_and_what_came_since_is_kept() {
     let done = &summary["rolled_back"];
     assert_eq!((&done["mode"], &done["versions"]), (&json!("touched"), &json!(["20260101000000"])));
     assert_eq!(done["tables"], json!(["public.extra", "public.notes"]));
-    assert_eq!(world.history(), [""; 0]);
     assert_eq!(done["removed_tables"], json!(["public.extra"]));
+    assert_eq!(world.history(), [""; 0]);
     assert_eq!(
         world.sql(OWNER, "select count(*), min(body), max(body) from public.notes"),
         ["50|note 1|note 9"]
