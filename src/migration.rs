@@ -5,10 +5,12 @@
 
 mod atomicity;
 mod dependence;
+mod dropped;
 mod statements;
 
 pub use atomicity::{NotAtomic, Reason, atomicity};
 pub use dependence::{Cause, Dependence, data_dependence};
+pub use dropped::dropped_extensions;
 pub use statements::{Statement, holds, masked, same_statements, statements};
 
 use serde::{Deserialize, Serialize};

@@ -11,6 +11,7 @@ mod canary;
 mod cascade;
 pub mod choice;
 mod closure;
+mod extensions;
 mod grants;
 mod history;
 mod inverse;
@@ -49,8 +50,8 @@ use crate::archive::{self, Contents, Names};
 use crate::effect::Besides;
 use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
-use crate::postgres::connect::NOTICE_SILENCE;
 use crate::manifest::qualified;
+use crate::postgres::connect::NOTICE_SILENCE;
 use crate::postgres::{catalog, rows};
 use crate::proc;
 use crate::salvage;
@@ -69,17 +70,18 @@ use std::{io, iter};
 use tokio_postgres::Client;
 
 /// What no rollback brings back, for people.
-pub const LIMITS: [&str; 5] = [
+pub const LIMITS: [&str; 6] = [
     "rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that the push wrote",
+    "rows of an extension's own tables (cron.job, pgmq.meta) are not brought back where the push dropped it",
     "accounts that came between the snapshot and the push stay as it left them",
     "Functions and secrets stay as they are",
     "passwords of roles that were dropped",
     "who granted a privilege, where that was not the owner",
 ];
-/// How long a lock is waited for where nobody minds: as long as `pg_dump` is told to.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The definitions of a database, as `pg_restore` reads them.
 pub const DEFINITIONS: &str = "definitions.dump";
+/// How long a lock is waited for where nobody minds: as long as `pg_dump` is told to.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Looks at what is left and changes it in place, at most so often: a privilege can depend on another.
 const PASSES: usize = 3;
 
@@ -267,13 +269,13 @@ pub async fn bring_back_announced(
     // From here on it costs more to begin again than to wait.
     work.pin().await?;
     let doomed = proof::doomed(&work, closure.users_tables());
+    let removed_tables = doomed.iter().filter(|table| table.recorded.is_none());
+    let removed_tables = removed_tables.map(|table| qualified(&table.schema, &table.name)).collect();
     let large_objects = large::save(&work, &closure).await?;
     let mut saved = work.save(&doomed, known).await?;
     let managed = merged::load(&work).await?;
     let marked = merged::mark_added(&work, &managed).await?;
     let along =
-    let removed_tables = doomed.iter().filter(|table| table.recorded.is_none());
-    let removed_tables = removed_tables.map(|table| qualified(&table.schema, &table.name)).collect();
         if marked.are_any { cascade::keep(&work, &closure.tables, saved.len()).await? } else { Vec::new() };
     merged::remove_added(&work, &managed).await?;
     if !managed.is_empty() {
@@ -446,7 +448,8 @@ impl<'a> Work<'a> {
         since::save(self.client, doomed, known, &self.compared(), folder).await
     }
 
-    /// Brings back from the archive whatever is gone; also tells which views show other rows.
+    /// Brings back from the archive whatever is gone; also tells which views show other rows, and which
+    /// extensions have lost theirs.
     async fn restore(&self, kept: &[accounts::Kept]) -> Result<(Accounts, Vec<String>), Error> {
         let differences = self.differences(&self.look().await?);
         self.make_roles(&differences).await?;
@@ -476,8 +479,9 @@ impl<'a> Work<'a> {
         let accounts = self.bind(&definitions, kept).await?;
         self.pin().await?;
         let accounts = Accounts { removed, ..accounts };
-        let refreshed = proof::refreshed(self, &selection).await?;
-        Ok((accounts, refreshed))
+        let mut told = proof::refreshed(self, &selection).await?;
+        told.extend(extensions::emptied(&self.task.snapshot.manifest.database.tables, &differences));
+        Ok((accounts, told))
     }
 
     /// Brings back keys, indexes, and rules over the rows of new accounts; when these do not fit, without

@@ -270,7 +270,8 @@ mod tests {
             "- Storage: 1 objects moved back, 2 uploaded, 3 were there; 2 were written over and kept.",
             "- Of Storage, by others since, and as they left it: 1 overwritten, 2 removed.",
             "- Not taken back: rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that \
-             the push wrote; accounts that came between the snapshot and the push stay as it left them; \
+             the push wrote; rows of an extension's own tables (cron.job, pgmq.meta) are not brought back where \
+             the push dropped it; accounts that came between the snapshot and the push stay as it left them; \
              Functions and secrets stay as they are; passwords of roles that were dropped; \
              who granted a privilege, where that was not the owner.",
             "- Files of it, on the machine that wrote this: `/state/rollbacks/1`",

@@ -17,6 +17,7 @@ use crate::event::{Event, Stage};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{SnapshotId, Strength};
+use crate::migration;
 use crate::policy::{Facts, Finding, Keeping, PushFacts, Rehearsal, Rule, WayBack, judge};
 use crate::postcheck::{self, rows::Traffic};
 use crate::postgres::{identity, sessions};
@@ -206,7 +207,10 @@ async fn way_back(
     rehearsed: &Rehearsed,
 ) -> Result<WayBack, Broken> {
     let record = rehearsed.record();
+    let files = prepared.pending.migrations.iter();
+    let dropped: Vec<String> = files.flat_map(|file| migration::dropped_extensions(&file.sql)).collect();
     let pushed = preflight::Pushed {
+        dropped: &dropped,
         after: &record.fingerprint,
         tables: record.way_back().map(|way| way.tables.as_slice()).unwrap_or_default(),
         left_out: &record.left_out,

@@ -94,7 +94,7 @@ impl Made {
 }
 
 /// Passes `IF [NOT] EXISTS` and `ONLY`.
-fn past_options<'t, 'a>(tokens: &'t [Token<'a>]) -> &'t [Token<'a>] {
+pub(super) fn past_options<'t, 'a>(tokens: &'t [Token<'a>]) -> &'t [Token<'a>] {
     let skip = tokens
         .iter()
         .take_while(|token| ["if", "not", "exists", "only"].iter().any(|word| token.is(word)))
@@ -111,7 +111,8 @@ fn table_name(tokens: &[Token<'_>]) -> Option<String> {
     Some(name.strip_prefix("public.").map_or(name.clone(), str::to_owned))
 }
 
-fn fold(token: &Token<'_>) -> Option<String> {
+/// A name as the server folds it.
+pub(super) fn fold(token: &Token<'_>) -> Option<String> {
     match token.kind {
         Kind::Word => Some(token.text.to_ascii_lowercase()),
         Kind::Quoted => Some(token.text.trim_matches('"').to_owned()),

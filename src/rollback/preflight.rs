@@ -1,11 +1,10 @@
 //! Whether a rollback would be possible on the target, before anything is pushed.
 
 use super::run::NotDone;
-use super::{Error, canary, names, room};
+use super::{Error, canary, extensions, names, room};
 use crate::effect::{Besides, FileEffect};
 use crate::fingerprint::{Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
-use crate::manifest::TableRows;
 use crate::policy::Obstacle;
 use crate::postgres::connect;
 use crate::store::Snapshot;
@@ -25,6 +24,8 @@ pub struct Pushed<'a> {
     pub effects: &'a [FileEffect],
     /// What it did besides.
     pub besides: &'a Besides,
+    /// Extensions that it drops by its text, of which the copy may show nothing.
+    pub dropped: &'a [String],
 }
 
 /// What stands in the way of a rollback to this snapshot. Steps that need more than the owner's rights are
@@ -52,10 +53,17 @@ pub async fn look(
         written: written(&pushed),
     };
     let dropped = of_kind("extension").into_iter().filter(|difference| difference.after.is_none());
-    let dropped: Vec<String> = dropped.map(|difference| names::plain(&difference.identity)).collect();
+    let mut dropped: BTreeSet<String> =
+        dropped.map(|difference| names::plain(&difference.identity)).collect();
+    let recorded_extensions = recorded.lines().iter().filter(|line| line.kind == "extension");
+    let recorded_extensions = recorded_extensions.map(|line| names::plain(&line.identity));
+    dropped.extend(recorded_extensions.filter(|name| pushed.dropped.contains(name)));
+    let dropped: Vec<String> = dropped.into_iter().collect();
     let gaps = &snapshot.manifest.database.gaps;
     let unread: Vec<_> = gaps.iter().map(|gap| (gap.schema.clone(), gap.name.clone())).collect();
-    let mut found = beyond(&snapshot.manifest.database.tables, pushed.effects);
+    let tables = &snapshot.manifest.database.tables;
+    let mut found = extensions::written(tables, pushed.effects);
+    found.extend(extensions::dropped(tables, &dropped));
     let outcome = async {
         found.extend(canary::send(&session.client, &schemas(&recorded), &way, &unread).await?);
         found.extend(room::look(&session.client, &schemas(&recorded), pushed.tables, &dropped).await?);
@@ -74,79 +82,7 @@ fn written(pushed: &Pushed<'_>) -> BTreeSet<String> {
     storage.chain(pushed.besides.managed.iter().map(|rows| &rows.table)).cloned().collect()
 }
 
-/// Rows of an extension's own tables, such as the list of queues: they are in no archive as rows of the
-/// user's, and cannot be told from what the extension keeps there.
-fn beyond(tables: &[TableRows], effects: &[FileEffect]) -> Vec<Obstacle> {
-    let written = effects.iter().flat_map(|effect| &effect.tables);
-    let written: BTreeSet<(String, String)> = written
-        .filter(|table| table.inserted + table.updated + table.deleted > 0)
-        .filter_map(|table| names::qualified(&table.table))
-        .collect();
-    let beyond = tables.iter().filter(|table| {
-        // The CLI itself writes secrets of the configuration.
-        table.extension.is_some()
-            && table.schema != "vault"
-            && written.contains(&(table.schema.clone(), table.name.clone()))
-    });
-    let obstacle = |table: &TableRows| Obstacle {
-        fact: format!(
-            "the push writes rows of {}, which belong to extension {} and do not go back",
-            table.qualified(),
-            table.extension.as_deref().unwrap_or_default()
-        ),
-        way_out: "write them by hand after the push".to_owned(),
-    };
-    beyond.map(obstacle).collect()
-}
-
 fn schemas(recorded: &Fingerprint) -> Vec<String> {
     let owned = recorded.lines().iter().filter(|line| line.class == Class::Owned);
     owned.filter(|line| line.kind == "schema").map(|line| names::plain(&line.identity)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::effect::TableEffect;
-    use crate::manifest::Content;
-
-    #[test]
-    fn rows_of_an_extension_are_named() {
-        let table = |schema: &str, name: &str, extension: Option<&str>| TableRows {
-            schema: schema.to_owned(),
-            name: name.to_owned(),
-            class: Class::Platform,
-            count: 1,
-            content: Content::Sum("1".to_owned()),
-            is_hashed_in_archive: true,
-            extension: extension.map(str::to_owned),
-        };
-        let tables = [
-            table("pgmq", "meta", Some("pgmq")),
-            table("pgmq", "q_mail", None),
-            table("vault", "secrets", Some("supabase_vault")),
-            table("cron", "job", Some("pg_cron")),
-        ];
-        let effect = |table: &str, inserted| TableEffect {
-            table: table.to_owned(),
-            inserted,
-            updated: 0,
-            deleted: 0,
-            rewritten: false,
-            reached: false,
-            columns: Vec::new(),
-        };
-        let written = ["pgmq.meta", "pgmq.q_mail", "vault.secrets"].map(|name| effect(name, 1));
-        let effects = FileEffect {
-            file: "1_queue.sql".to_owned(),
-            seconds: 0.1,
-            tables: written.into_iter().chain([effect("cron.job", 0)]).collect(),
-            locks: Vec::new(),
-        };
-        let found: Vec<String> = beyond(&tables, &[effects]).into_iter().map(|one| one.fact).collect();
-        assert_eq!(
-            found,
-            ["the push writes rows of pgmq.meta, which belong to extension pgmq and do not go back"]
-        );
-    }
 }

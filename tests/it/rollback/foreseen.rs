@@ -1,7 +1,8 @@
 //! What would stand in the way of a rollback is named before anything is pushed.
 
-use super::{NOTES, WRONG};
+use super::{Base, NOTES, WRONG};
 use crate::world::{ADMIN, OWNER, World};
+use supa_safe::rollback::Mode;
 
 #[test]
 fn a_transaction_that_would_hold_its_tables_is_named() {
@@ -38,4 +39,41 @@ fn a_right_that_lacks_is_named() {
     assert_eq!(world.history(), [""; 0]);
     world.sql(ADMIN, "alter role postgres replication");
     drop(world.migrate(&[]).exits(0));
+}
+
+#[test]
+fn rows_that_go_with_an_extension_are_named() {
+    let dropped = "drop extension if exists \"pg_cron\"; create table public.notes (id int primary key)";
+    let world = World::own_server(&[("20260101000000_diff", dropped)]);
+    // As the platform's own library lets its role drop and make it.
+    world.sql(
+        ADMIN,
+        "create extension if not exists pg_cron;
+        insert into cron.job (schedule, command) values ('0 3 * * *', 'select 1');
+        do $$begin execute format('alter database %I set supautils.privileged_extensions = pg_cron', current_database()); end$$",
+    );
+    let ran = world.migrate(&["--json"]).exits(3);
+    let findings = &ran.summary()["findings"];
+    assert_eq!(findings.as_array().unwrap().len(), 1, "{ran}");
+    assert_eq!(findings[0]["rule"], "SS012", "{ran}");
+    assert_eq!(
+        findings[0]["fact"],
+        "a rollback is not possible on the target: the push drops extension pg_cron, and with it rows that do not go back: 1 of cron.job"
+    );
+    assert_eq!(world.history(), [""; 0]);
+}
+
+#[test]
+fn an_extension_that_lost_its_rows_is_named() {
+    let world = World::hosted(&[]);
+    world.sql(
+        ADMIN,
+        "create extension if not exists pg_cron; insert into cron.job (schedule, command) values ('0 3 * * *', 'select 1')",
+    );
+    let base = Base::of(world);
+    base.world.sql(ADMIN, "drop extension pg_cron");
+    let session = base.world.session(ADMIN);
+    let proved = base.bring_back(&session, Mode::Touched, &[], &base.ids()).unwrap();
+    assert_eq!(proved.references, ["extension pg_cron came back without its rows: 1 of cron.job"]);
+    session.run("rollback");
 }
