@@ -179,7 +179,7 @@ fn while_another_run_still_commits() {
     assert!(second.stderr.contains("the target was not touched"), "{second}");
     run.kill();
     let mut next = rollback(&world);
-    next.until_text("ended before it knew");
+    next.until_text("did not tell its rollback to the end");
     open_gate(&gate);
     let (code, summary) = next.ends();
     assert_eq!((code, &summary["target_touched"]), (0, &Value::Bool(false)), "{summary}");
@@ -448,7 +448,7 @@ fn what_a_teammate_pushed_in_between() {
     assert_data_eq!(
         ran.failure(),
         str![[r#"
-error: the target's history holds 20260201000000, which neither the snapshot nor the push on record knows
+error: the target's history holds 20260201000000, which neither the snapshot nor a push on record knows
   the target was not touched
 hint: Ask who pushed them; to take them back too, pass --also 20260201000000
 

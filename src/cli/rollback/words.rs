@@ -62,7 +62,8 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
             None => {
                 let time = SignedDuration::try_from_secs_f64(rehearsed.seconds.ceil()).unwrap_or_default();
                 lines.push(("rehearsed", format!("exact, in {} on the copy", in_words(time))));
-                lines.push(("made again", named(&rehearsed.tables)));
+                let tables = named(&rehearsed.tables);
+                lines.push(("tables", format!("{tables}: these go, and come as the snapshot has them")));
             }
             Some(why) => lines.push(("WARNING", format!("not exact in the rehearsal: {why}"))),
         },
