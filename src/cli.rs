@@ -252,7 +252,7 @@ async fn run(setting: &Setting, command: Command) -> Result<Exit, Failure> {
         Command::Hook(args) => hook::run(setting, &args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => Box::pin(demo::run(setting, &args)).await,
-        Command::KeepScratch => match crate::scratch::keeper_main().await {
+        Command::KeepScratch => match crate::scratch::keeper_main(setting.surroundings.env()).await {
             Ok(()) => Ok(Exit::Done),
             Err(error) => Err(Failure::new(Exit::Error, &error)),
         },

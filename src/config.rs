@@ -2,6 +2,7 @@
 //! of the environment.
 
 pub mod env_files;
+mod scratch;
 mod storage;
 mod store;
 
@@ -214,6 +215,8 @@ struct PolicyFile {
     #[serde(default)]
     hook: HookSection,
     root_cert: Option<PathBuf>,
+    #[serde(default)]
+    rehearse: scratch::Section,
     #[serde(default)]
     secrets: BTreeMap<String, SecretSection>,
     #[serde(default)]

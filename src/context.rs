@@ -4,6 +4,7 @@ use crate::event::{Event, Observer, Stage};
 use crate::objects::Access;
 use crate::store::{self, Kept, Store};
 use crate::tools::Machine;
+use crate::tools::container::Wish;
 use crate::tools::supabase::cloud::Cloud;
 use jiff::{SignedDuration, Timestamp};
 use std::io;
@@ -18,6 +19,8 @@ pub struct Context {
     pub store: Store,
     /// The programs and folders of this machine.
     pub machine: Machine,
+    /// What rehearsals run on.
+    pub scratch: Wish,
     /// The project on the platform, when the target has one.
     pub cloud: Option<Cloud>,
     /// The `supabase` folder of the project, when there is one.

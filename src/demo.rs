@@ -12,7 +12,7 @@ use crate::disk;
 use crate::migration::Flags;
 use crate::postgres::connect;
 use crate::proc;
-use crate::scratch::{self, Kept, Scratch, Wanted};
+use crate::scratch::{self, Engine, Kept, Scratch, Wanted};
 use crate::secret::Secret;
 use crate::target::{Connection, SslMode};
 use crate::tools::Machine;
@@ -125,7 +125,7 @@ impl Hosted {
     pub async fn start(installation: Installation, machine: &Machine) -> Result<Self, Error> {
         let (max_connections, max_locks_per_transaction) = LIMITS;
         let scratch = scratch::start(Wanted {
-            installation,
+            engine: Engine::Local(installation),
             superuser: SUPERUSER.to_owned(),
             max_connections,
             max_locks_per_transaction,

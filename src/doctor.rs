@@ -8,7 +8,9 @@ mod tools;
 
 use crate::failure::Failure;
 use crate::hook;
+use crate::scratch::engine::{Container, Lacking};
 use crate::target::{EndpointKind, SslMode};
+use crate::tools::container::Preference;
 use crate::tools::installs::Installation;
 use crate::tools::supabase::Version;
 use jiff::SignedDuration;
@@ -160,6 +162,15 @@ pub enum Keys {
     None(Vec<String>),
 }
 
+/// What rehearsals of the target run on.
+#[derive(Debug)]
+pub struct Scratch {
+    /// What the settings want.
+    pub preference: Preference,
+    /// The container that is to be had without a fetch, or why there is none.
+    pub container: Result<Container, Lacking>,
+}
+
 /// The git hook.
 #[derive(Debug)]
 pub enum Hook {
@@ -212,6 +223,8 @@ pub struct Facts {
     pub node: Option<PathBuf>,
     /// Where docker or podman is.
     pub engine: Option<PathBuf>,
+    /// What rehearsals run on; none when the target did not say its version.
+    pub scratch: Option<Scratch>,
     /// The project, or why there is none.
     pub project: Result<Project, Failure>,
     /// The policy file, none when there is none, or what is wrong with it.

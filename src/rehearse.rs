@@ -121,7 +121,8 @@ pub enum Recalled {
 
 /// Looks for an earlier rehearsal of the same push on the same shape.
 ///
-/// When a pending file depends on rows, the rows must be the same as well.
+/// When a pending file depends on rows, the rows must be the same as well; when the settings insist on
+/// a container, it ran in one.
 pub fn recall(base: &Verified, subject: &Subject<'_>, context: &Context) -> Result<Recalled, Error> {
     let key = subject.key(base);
     let Some(record) = Record::load(&context.store, &key)? else {
@@ -130,6 +131,9 @@ pub fn recall(base: &Verified, subject: &Subject<'_>, context: &Context) -> Resu
         }
         return Ok(Recalled::Not("no rehearsal of these files on this schema is on record".to_owned()));
     };
+    if let Some(why) = record.engine.unfit(&context.scratch) {
+        return Ok(Recalled::Not(why));
+    }
     if let Some(dependence) = record.dependences.first()
         && record.rows_digest != record::rows_digest(&base.snapshot().manifest)
     {
@@ -186,6 +190,7 @@ pub async fn rehearse(
         dependences: record::dependences(subject.pending),
         history: applied.history,
         fingerprint: after.to_text(),
+        engine: restored.ran.clone(),
         left_out: restored.left_out.clone(),
         restore_seconds: restored.seconds,
         push_seconds: applied.seconds,
@@ -253,9 +258,10 @@ async fn restore_and_compare(
     context: &Context,
 ) -> Result<(Verified, Restored, Equal), Error> {
     let snapshot = base.snapshot();
+    let chosen = Box::pin(restore::choose(snapshot, context)).await?;
     let watch =
         context.stage(Stage::Rehearse, format!("restore snapshot {} into a scratch server", snapshot.id()));
-    let restored = restore::restore(snapshot, context).await?;
+    let restored = Box::pin(restore::restore(snapshot, chosen, context)).await?;
     let equal = compare::compare(snapshot, &restored, context).await?;
     watch.done("the copy is equal to the snapshot");
     let limits = of_copy(&restored.left_out, &equal);

@@ -5,21 +5,28 @@
 //! the keeper stops the server and removes the folder, which it made itself. A keeper that was
 //! killed leaves a folder whose lock nobody holds; [`sweep()`] ends and removes what is in it.
 //!
-//! The server is inert: it listens on 127.0.0.1 only, loads no library, and has settings on its
-//! command line, where `alter system` in a dump or a migration does not reach them.
+//! The server runs on programs of this machine or in a container. It is inert: it listens on 127.0.0.1
+//! only, no library acts by itself, and its settings stand on its command line, where `alter system` in
+//! a dump or a migration does not reach them.
 
+pub mod engine;
 mod keeper;
 mod sweep;
 
+pub use engine::Engine;
 pub use keeper::keeper_main;
 pub use sweep::{Swept, leftovers, sweep};
 
+use crate::postgres::{connect, fresh};
 use crate::proc::{self, Cmd, Ended, Running, Signal, Stream, User};
 use crate::secret::Secret;
 use crate::target::{Connection, Roots, SslMode};
 use crate::tools::installs::Installation;
+use engine::Container;
 use fs_err as fs;
 use keeper::{Report, Spec};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -36,6 +43,10 @@ const DATA: &str = "data";
 const PASSWORD: &str = "password";
 /// What the server says.
 const LOG: &str = "server.log";
+/// Which engine runs the container that is called as the folder is.
+const CONTAINER: &str = "container.json";
+/// The folder that a container sees.
+const SHARED: &str = "shared";
 
 /// How long a keeper may take to stop its server; longer than the server's own bound.
 const KEEPER_GRACE: Duration = Duration::from_secs(20);
@@ -105,6 +116,22 @@ pub enum Error {
     /// The keeper ended without a report.
     #[error("the keeper of the scratch {0} without a report")]
     KeeperLost(Ended),
+    /// The server of an image could not be emptied.
+    #[error("the server in the container cannot be made ready")]
+    Connect(#[from] connect::Error),
+    /// The same.
+    #[error("the server in the container cannot be made empty")]
+    NotEmpty(#[from] tokio_postgres::Error),
+    /// The image is of another major version.
+    #[error("image `{image}` has Postgres {found}, and the target has Postgres {wanted}")]
+    OtherMajor {
+        /// The image.
+        image: String,
+        /// Its major version.
+        found: u32,
+        /// The target's.
+        wanted: u32,
+    },
     /// The keeper could not be told to go on.
     #[error("cannot tell the keeper of the scratch to go on without us")]
     NotKept(#[source] io::Error),
@@ -119,11 +146,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What to do about a container that did not come up.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::OtherMajor { wanted, .. } => format!(
+                "Name an image of Postgres {wanted} in the line `image` under [rehearse] in supabase/supa-safe.toml, or take that line out: then one is chosen by the target's version"
+            ),
+            _ => "Correct what the engine says, with `container_args` under [rehearse] in supabase/supa-safe.toml where it wants other arguments".to_owned(),
+        }
+    }
+}
+
 /// What a scratch is to be like.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The programs of the server.
-    pub installation: Installation,
+    /// What the server runs on.
+    pub engine: Engine,
     /// Name of the bootstrap role.
     pub superuser: String,
     /// The target's `max_connections`.
@@ -134,7 +173,7 @@ pub struct Wanted {
     pub keeper: PathBuf,
     /// Where the folder is made.
     pub base_dir: PathBuf,
-    /// Who runs the server; must be given when we are root.
+    /// Who runs programs of this machine; must be given when we are root.
     pub run_as: Option<User>,
 }
 
@@ -146,6 +185,7 @@ pub struct Scratch {
     keeper: Running,
     words: Words,
     dir: PathBuf,
+    container: Option<Container>,
     port: u16,
     superuser: String,
     password: Secret,
@@ -166,17 +206,22 @@ pub struct Kept {
 pub async fn start(wanted: Wanted) -> Result<Scratch, Error> {
     let folder_error = |source| Error::Folder { base_dir: wanted.base_dir.clone(), source };
     let base_dir = fs::canonicalize(&wanted.base_dir).map_err(folder_error)?;
-    match &wanted.run_as {
-        Some(user) => check_way(user, &base_dir, &wanted.installation).await?,
-        None if rustix::process::geteuid().is_root() => return Err(Error::NoUser),
-        None => {}
+    match (&wanted.engine, &wanted.run_as) {
+        (Engine::Local(installation), Some(user)) => check_way(user, &base_dir, installation).await?,
+        (Engine::Local(_), None) if rustix::process::geteuid().is_root() => return Err(Error::NoUser),
+        (Engine::Local(_), None) | (Engine::Container(_), _) => {}
     }
+    let container = match &wanted.engine {
+        Engine::Local(_) => None,
+        Engine::Container(container) => Some(container.clone()),
+    };
     let password = random_password().map_err(Error::Random)?;
     let order = Spec::new(&base_dir, &wanted, password.clone()).line()?;
     let (sender, lines) = mpsc::unbounded_channel();
     let mut words = Words { lines, failure: None };
     let (keeper, mut pipe) = Cmd::new(&wanted.keeper)
         .arg("keep-scratch")
+        .env_base(&engine_env(container.as_ref()))
         .dir("/")
         .masking(&password)
         .stop_by(Signal::TERM, KEEPER_GRACE)
@@ -190,13 +235,22 @@ pub async fn start(wanted: Wanted) -> Result<Scratch, Error> {
     // A keeper that does not read has ended, and what it said is worth more than a broken pipe.
     drop(pipe.write_all(order.as_bytes()));
     let superuser = wanted.superuser;
-    match words.next().await {
-        Some(Report::Ready { dir, port, .. }) => {
-            Ok(Scratch { pipe, keeper, words, dir, port, superuser, password })
+    let scratch = match words.next().await {
+        Some(Report::Ready { dir, port }) => {
+            Scratch { pipe, keeper, words, dir, container, port, superuser, password }
         }
-        Some(Report::Failed { message }) => Err(Error::Reported(message)),
-        None => Err(lost(keeper).await),
+        Some(Report::Failed { message }) => return Err(Error::Reported(message)),
+        None => return Err(lost(keeper).await),
+    };
+    if let Some(container) = &scratch.container {
+        scratch.make_empty(container).await?;
     }
+    Ok(scratch)
+}
+
+/// What the engine of a container gets; a keeper of programs gets nothing.
+fn engine_env(container: Option<&Container>) -> BTreeMap<OsString, OsString> {
+    container.map(|container| container.engine.env.clone()).unwrap_or_default()
 }
 
 async fn lost(keeper: Running) -> Error {
@@ -212,6 +266,19 @@ async fn lost(keeper: Running) -> Error {
 }
 
 impl Scratch {
+    /// Makes the server of an image, which may hold roles and schemas of its own, one as `initdb` makes it.
+    async fn make_empty(&self, container: &Container) -> Result<(), Error> {
+        let session = connect::writable(&self.superuser_connection("template1")).await?;
+        let found = fresh::serving_major(&session.client).await?.unwrap_or_default();
+        if found != container.major {
+            let image = container.image.name.clone();
+            return Err(Error::OtherMajor { image, found, wanted: container.major });
+        }
+        fresh::empty(&session.client).await?;
+        session.close().await;
+        Ok(())
+    }
+
     /// How to reach a database in it: loopback, TCP, plaintext.
     pub fn connection(&self, user: &str, database: &str, password: Option<Secret>) -> Connection {
         Connection {
@@ -258,13 +325,15 @@ impl Scratch {
 
     /// Stops the server and removes its folder; an error when it had ended before.
     pub async fn stop(self) -> Result<(), Error> {
-        let Self { pipe, keeper, mut words, dir, .. } = self;
+        let Self { pipe, keeper, mut words, dir, container, .. } = self;
         drop(pipe);
         // In the worst case the keeper is dropped here, and killed.
         let ended = tokio::time::timeout(KEEPER_GRACE, keeper.wait()).await;
         // A keeper that was killed has left everything as it was.
         if dir.exists() {
-            sweep::clean(&dir).await.map_err(|source| Error::NotRemoved { dir, source })?;
+            sweep::clean(&dir, &engine_env(container.as_ref()))
+                .await
+                .map_err(|source| Error::NotRemoved { dir, source })?;
         }
         match ended {
             Ok(Ok(output)) if !output.ended.is_success() => Err(words.last(output.ended).await),

@@ -1,5 +1,6 @@
 //! The programs that supa-safe runs: builds their commands and reads their output.
 
+pub mod container;
 pub mod git;
 pub mod installs;
 pub mod pg_dump;

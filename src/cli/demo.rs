@@ -324,6 +324,8 @@ fn inner(setting: &Setting, hosted: &Hosted, props: &Props, platform: Option<&Pl
         ("PGSSLROOTCERT", None),
         ("SUPA_SAFE_DB_URL", None),
         ("SUPA_SAFE_STORE", None),
+        // The same on every machine, and quick.
+        ("SUPA_SAFE_REHEARSE_ENGINE", Some("local".into())),
         ("SUPA_SAFE_STATE_DIR", dirs(state_dir(hosted.folder()))),
         ("SUPA_SAFE_SUPABASE_BIN", dirs(props.cli.path.clone())),
         ("SUPABASE_HOME", dirs(hosted.cli_home())),

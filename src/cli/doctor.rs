@@ -4,7 +4,7 @@ use super::fail::{cloud_failed, failed, linked_sign_in_failed, resolve_failed};
 use super::{Setting, TargetArgs, bucket, hook as hook_command, open, prune, target};
 use crate::config::{self, Config, Flags, Linked, Surroundings};
 use crate::disk;
-use crate::doctor::{self, Answer, Check, Cli, Door, Facts, Grade, Hook, Keys, Shared, State};
+use crate::doctor::{self, Answer, Check, Cli, Door, Facts, Grade, Hook, Keys, Scratch, Shared, State};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::frozen;
@@ -13,9 +13,9 @@ use crate::objects::{self, Access, Client};
 use crate::postgres::{connect, identity, storage};
 use crate::proc;
 use crate::resolve::{self, Wanted};
-use crate::scratch;
+use crate::scratch::{self, engine};
 use crate::store::{self, Bucket, Location, Store};
-use crate::target::{Project, folder_name};
+use crate::target::{Project, Target, folder_name};
 use crate::tools::git::Git;
 use crate::tools::installs::{self, Installation, Search};
 use crate::tools::supabase::cloud::{self, Cloud, Folder};
@@ -127,6 +127,8 @@ async fn gather(setting: &Setting, args: &TargetArgs) -> Facts {
         _ => None,
     };
     let shared = shared(setting, usable.as_ref(), &names).await;
+    let target = answer.as_ref().and_then(|answer| answer.as_ref().ok()?.as_ref()).map(|(_, target)| target);
+    let scratch = scratch_of(setting, usable.as_ref().zip(target)).await;
     let path = surroundings.path();
     let program = |program: &str| proc::find(program, &path).ok();
     Facts {
@@ -140,12 +142,13 @@ async fn gather(setting: &Setting, args: &TargetArgs) -> Facts {
         has_project: meant.is_some(),
         signed_in,
         door: way.map(|way| way.map(|wanted| door_of(&wanted))),
-        answer,
+        answer: answer.map(|answer| answer.map(|known| known.map(|(answer, _)| answer))),
         keys,
         tried,
         storage_url: storage_url(surroundings, usable.as_ref(), &names),
         hook: hook(setting),
         shared,
+        scratch,
         state: state(setting, usable.map_or(config, Ok), name),
         project: project
             .map(|project| look_at(&project))
@@ -251,7 +254,7 @@ fn keys(
 }
 
 /// What the target said of itself, and what is wrong with the keys of Storage.
-type Asked = (Option<Result<Option<Answer>, Failure>>, Option<String>);
+type Asked = (Option<Result<Option<(Answer, Target)>, Failure>>, Option<String>);
 
 /// Asks the target about itself, in sessions that may only read, and Storage for a page of a listing.
 async fn ask(setting: &Setting, way: Option<&Wanted>, access: Option<&Access>) -> Asked {
@@ -276,7 +279,7 @@ async fn ask(setting: &Setting, way: Option<&Wanted>, access: Option<&Access>) -
             tls: target.server.tls,
             clock_ahead: clock?.duration_since((setting.clock)()),
         };
-        Ok((Some(answer), tried))
+        Ok((Some((answer, target)), tried))
     };
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok((answer, tried))) => (Some(Ok(answer)), tried),
@@ -288,6 +291,14 @@ async fn ask(setting: &Setting, way: Option<&Wanted>, access: Option<&Access>) -
             (Some(Err(failure.hint("Check the network, then run again"))), None)
         }
     }
+}
+
+/// Asks docker and podman whether they have what a rehearsal of the target needs.
+async fn scratch_of(setting: &Setting, known: Option<(&Config, &Target)>) -> Option<Scratch> {
+    let (config, target) = known?;
+    let wish = open::wish(setting, config, target).ok()?;
+    let container = engine::at_hand(&target.server, &wish, setting.surroundings.env()).await;
+    Some(Scratch { preference: wish.preference, container })
 }
 
 /// Lists a page of one bucket that has objects, or, where no database says which, the buckets; says what
@@ -426,6 +437,7 @@ fn policy(
     let wrong = |error| Failure::new(Exit::Usage, &error).hint("supa-safe explain policy");
     config.policy(target).map_err(wrong)?;
     config.keep(target).map_err(wrong)?;
+    config.scratch(&setting.surroundings, None).map_err(wrong)?;
     let named = setting.global.config.as_ref().map(|path| setting.surroundings.cwd.join(path));
     let usual = project.map(|project| project.supabase_dir.join(config::FILE));
     Ok(named.or(usual).filter(|path| path.exists()))

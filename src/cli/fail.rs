@@ -281,19 +281,31 @@ pub(super) fn rehearse_failed(error: &rehearse::Error) -> Failure {
     use rehearse::{compare, restore};
     match error {
         rehearse::Error::Restore(restore::Error::Installs(error)) => installs_failed(error),
+        rehearse::Error::Restore(restore::Error::Engine(error)) => {
+            let failure = Failure::new(Exit::Error, error).detail("the target was not touched");
+            error.hints().into_iter().fold(failure, Failure::hint)
+        }
+        rehearse::Error::Restore(restore::Error::Container(source)) => Failure::new(Exit::Error, error)
+            .detail("the target was not touched; the snapshot was kept")
+            .hint(source.hint()),
         rehearse::Error::Restore(restore::Error::Full { .. }) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; the snapshot was kept")
             .hint("Free space there, or choose another place for scratch servers with TMPDIR"),
-        rehearse::Error::Restore(restore::Error::Program { missing, .. }) => {
+        rehearse::Error::Restore(restore::Error::Program { missing, lacking, .. }) => {
             let failure = Failure::new(Exit::RehearsalFailed, error)
                 .detail("the target was not touched; the snapshot was kept");
             if missing.is_empty() {
                 return failure
                     .hint("Read the first line that Postgres printed: it names what cannot be restored");
             }
-            failure.detail(format!("this machine lacks the extensions {}", missing.join(", "))).hint(
-                "Something in the database needs one of them (a type, a default): install them for the Postgres on this machine",
-            )
+            let failure = failure
+                .detail(format!("this machine lacks the extensions {}", missing.join(", ")))
+                .hint("Something in the database needs one of them (a type, a default): rehearse in a container, whose image has them");
+            match lacking {
+                Some(lacking) => failure.hint(lacking.hint()),
+                None => failure,
+            }
+            .hint("Or install them for the Postgres on this machine")
         }
         rehearse::Error::Compare(compare::Error::Different(_)) => Failure::new(Exit::RehearsalFailed, error)
             .detail("the target was not touched; the snapshot was kept"),

@@ -24,6 +24,7 @@ use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled, Rehearsed};
 use crate::rollback::preflight;
 use crate::runbook::{self, Written};
+use crate::tools::container::Preference;
 use crate::verify::Verified;
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
@@ -47,7 +48,7 @@ pub(super) struct MigrateArgs {
     /// Confirm the target by its name, for scripts
     #[arg(long, value_name = "WORDS", help_heading = RUN)]
     confirm: Option<String>,
-    /// Rehearse on this machine, or not at all (the policy must allow that)
+    /// Rehearse in a container, with the Postgres of this machine, or not at all (the policy must allow that)
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = RUN)]
     rehearse: How,
     /// Use this snapshot, or refuse
@@ -57,13 +58,24 @@ pub(super) struct MigrateArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum How {
+    /// As the policy says; without a word of it in a container where one can be had
     Auto,
+    /// In a container, or refuse
+    Container,
+    /// With the Postgres of this machine
+    Local,
+    /// Not at all
     Off,
 }
 
 pub(super) async fn run(setting: &Setting, args: MigrateArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
-    let opened = open::open(setting, &args.target, args.max_age, &mut signals).await?;
+    let mut opened = open::open(setting, &args.target, args.max_age, &mut signals).await?;
+    match args.rehearse {
+        How::Container => opened.context.scratch.preference = Preference::Container,
+        How::Local => opened.context.scratch.preference = Preference::Local,
+        How::Auto | How::Off => {}
+    }
     let outcome = Box::pin(migrate(setting, &opened, &args, &mut signals)).await;
     opened.close(setting, outcome).await
 }

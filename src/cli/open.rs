@@ -14,11 +14,12 @@ use crate::failure::Failure;
 use crate::manifest::{ComponentName, SnapshotId};
 use crate::objects::Origin;
 use crate::policy::{Facts, Keeping, Policy};
-use crate::resolve;
+use crate::resolve::{self, linked};
 use crate::scratch;
 use crate::store::{self, Snapshot, Store};
 use crate::target::{EndpointKind, Project, ProjectRef, Target};
 use crate::tools::Machine;
+use crate::tools::container::Wish;
 use crate::tools::installs::{self, Search};
 use crate::tools::supabase::cloud::Cloud;
 use crate::ui::{self, Human, Json, Record, Summary, Timings};
@@ -89,6 +90,7 @@ async fn pin(
     }
     let target = target?;
     let policy = config.policy(&target.names()).map_err(failed(Exit::Usage))?;
+    let scratch = wish(setting, &config, &target)?;
     let storage =
         storage(setting, &config, &target)?.filter(|_| policy.components.contains(&ComponentName::Storage));
     for note in storage.iter().flat_map(|storage| of_storage(storage, &target)) {
@@ -112,6 +114,7 @@ async fn pin(
         observer: Box::new(observers),
         store,
         machine,
+        scratch,
         cloud,
         supabase_dir: super::project(setting).ok().map(|project| project.supabase_dir),
         clock: setting.clock,
@@ -212,6 +215,14 @@ pub(super) fn storage(
         host: &project.profile.project_host,
     });
     config.storage(&setting.surroundings, &target.names(), linked).map_err(failed(Exit::Usage))
+}
+
+/// What rehearsals of a target run on.
+pub(super) fn wish(setting: &Setting, config: &Config, target: &Target) -> Result<Wish, Failure> {
+    let root = super::project(setting).ok().map(|project| project.root);
+    let linked = target.project_ref().zip(root);
+    let version = linked.and_then(|(project_ref, root)| linked::image_version(&root, project_ref));
+    config.scratch(&setting.surroundings, version).map_err(failed(Exit::Usage))
 }
 
 /// A project seen through the CLI.
@@ -330,7 +341,7 @@ async fn sweep(store: &Store, machine: &Machine, observers: &Observers) -> Resul
     for name in store.finish_removals().map_err(failed(Exit::Error))? {
         note(format!("removed the rest of snapshot {name}: an earlier run died while it pruned"));
     }
-    for swept in scratch::sweep(&machine.temp_dir).await {
+    for swept in scratch::sweep(&machine.temp_dir, &machine.env).await {
         match swept.outcome {
             Ok(_) => {
                 note(format!("removed the scratch server that a dead run left in {}", swept.dir.display()));

@@ -1,6 +1,8 @@
 //! Programs of this machine.
 
 use super::{Check, Facts, Grade, Group};
+use crate::scratch::engine::{Container, Lacking};
+use crate::tools::container::Preference;
 use crate::tools::installs::{self, Installation};
 
 const GROUP: Group = Group::Tools;
@@ -10,7 +12,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![supabase(facts)];
     checks.extend(second_cli(facts));
     checks.push(clients(&facts.installations, major));
-    checks.push(server(&facts.installations, major));
+    checks.push(server(facts, major));
     checks.push(git(facts));
     checks.extend(node(facts));
     checks.push(engine(facts));
@@ -45,8 +47,9 @@ fn clients(found: &[Installation], major: Option<u32>) -> Check {
     }
 }
 
-/// The server that a rehearsal needs.
-fn server(found: &[Installation], major: Option<u32>) -> Check {
+/// The server that a rehearsal needs, where no container is to be had.
+fn server(facts: &Facts, major: Option<u32>) -> Check {
+    let found = &facts.installations;
     let name = "postgres server";
     let Some(major) = major else {
         let any = found.iter().find(|one| one.server).map(ToString::to_string);
@@ -55,7 +58,15 @@ fn server(found: &[Installation], major: Option<u32>) -> Check {
     };
     match installs::server_for(major, found) {
         Ok(one) => Check::ok(GROUP, name, one.to_string()),
-        Err(error) => postgres(Check::ok(GROUP, name, error.to_string()), &error),
+        Err(error) => match facts.scratch.as_ref().map(|scratch| &scratch.container) {
+            Some(Ok(_)) => Check::ok(GROUP, name, format!("{error}; rehearsals run in a container")),
+            Some(Err(lacking @ Lacking::Absent { .. })) => Check::ok(GROUP, name, error.to_string()).needs(
+                Grade::Warn,
+                "it, or the image of the target's version, which the next rehearsal fetches if it may",
+                lacking.hint(),
+            ),
+            Some(Err(_)) | None => postgres(Check::ok(GROUP, name, error.to_string()), &error),
+        },
     }
 }
 
@@ -92,9 +103,28 @@ fn node(facts: &Facts) -> Option<Check> {
 }
 
 fn engine(facts: &Facts) -> Check {
-    let found = facts.engine.as_ref().map_or_else(
-        || "none; rehearsals use the Postgres of this machine".to_owned(),
-        |path| path.display().to_string(),
-    );
-    Check::ok(GROUP, "docker or podman", found)
+    let name = "docker or podman";
+    let Some(scratch) = &facts.scratch else {
+        let found =
+            facts.engine.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        return Check::ok(
+            GROUP,
+            name,
+            format!("{found}; which image is needed shows when the target answers"),
+        );
+    };
+    match &scratch.container {
+        Ok(Container { engine, image, .. }) => {
+            Check::ok(GROUP, name, format!("{}, image {}", engine.program.display(), image.name))
+        }
+        Err(lacking) if scratch.preference == Preference::Container => Check::ok(
+            GROUP,
+            name,
+            lacking.to_string(),
+        )
+        .needs(Grade::Fail, "a container for rehearsals: the settings insist on one", lacking.hint()),
+        Err(lacking) => {
+            Check::ok(GROUP, name, format!("{lacking}; rehearsals use the Postgres of this machine"))
+        }
+    }
 }

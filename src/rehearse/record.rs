@@ -8,6 +8,7 @@ use crate::manifest::{Content, Manifest, SnapshotId};
 use crate::migration::{Pending, data_dependence};
 use crate::rehearse::rollback::{Rehearsed, writes_accounts, writes_storage};
 use crate::salvage::Touched;
+use crate::scratch::engine::Ran;
 use crate::store::{self, Store};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use std::io;
 
 /// Version of the record's format.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// What a rehearsal is known by: it stands for every push with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +69,9 @@ pub struct Record {
     pub history: Vec<String>,
     /// The copy's fingerprint afterwards, as text.
     pub fingerprint: String,
-    /// What this machine could not hold.
+    /// What the copy ran on.
+    pub engine: Ran,
+    /// What the copy could not hold.
     pub left_out: LeftOut,
     /// Seconds of the restore.
     pub restore_seconds: f64,

@@ -10,8 +10,10 @@ use crate::plan::restore_steps;
 use crate::postgres::catalog::Extension;
 use crate::postgres::connect;
 use crate::proc;
+use crate::scratch::engine::{self, Chosen, Lacking};
 use crate::scratch::{self, Scratch, Wanted};
 use crate::store::Snapshot;
+use crate::target::Server;
 use crate::tools::installs::{self, Installation};
 use crate::tools::pg_restore::Site;
 use crate::tools::{Login, pg_restore};
@@ -24,9 +26,15 @@ pub enum Error {
     /// No fitting programs.
     #[error(transparent)]
     Installs(#[from] installs::Error),
+    /// Nothing to run a scratch on.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
     /// No scratch server.
     #[error("cannot start a scratch server")]
     Scratch(#[from] scratch::Error),
+    /// The container did not come up, and nothing else may or can take its place.
+    #[error("cannot start a scratch server in a container")]
+    Container(#[source] scratch::Error),
     /// No session on the scratch.
     #[error("cannot connect to the scratch server")]
     Connect(#[from] connect::Error),
@@ -36,8 +44,10 @@ pub enum Error {
     /// A command failed.
     #[error("the snapshot cannot be restored")]
     Program {
-        /// Extensions of the target that this machine lacks: the likely cause when there are any.
+        /// Extensions of the target that the scratch lacks: the likely cause when there are any.
         missing: Vec<String>,
+        /// Why the scratch is no container, which could have them.
+        lacking: Option<Box<Lacking>>,
         /// What Postgres said.
         #[source]
         source: proc::Error,
@@ -75,36 +85,65 @@ pub struct Restored {
     pub scratch: Scratch,
     /// The database in it; it has the name of the target's.
     pub database: String,
-    /// What this machine cannot hold.
+    /// What it ran on.
+    pub ran: engine::Ran,
+    /// What it cannot hold.
     pub left_out: LeftOut,
     /// Seconds that it took, the start of the server included.
     pub seconds: f64,
 }
 
+/// Chooses what a copy of a snapshot runs on. An image that has to be fetched is fetched here: that takes
+/// minutes, which are none of the restore's.
+pub async fn choose(snapshot: &Snapshot, context: &Context) -> Result<Chosen, Error> {
+    let chosen = engine::choose(&snapshot.manifest.server, context).await?;
+    if chosen.lacking != Some(Lacking::Unwanted) {
+        context.note(chosen.in_words());
+    }
+    Ok(chosen)
+}
+
 /// Restores a snapshot into a fresh scratch.
-pub async fn restore(snapshot: &Snapshot, context: &Context) -> Result<Restored, Error> {
+pub async fn restore(snapshot: &Snapshot, chosen: Chosen, context: &Context) -> Result<Restored, Error> {
     let started = Instant::now();
     let manifest = &snapshot.manifest;
-    let installation = installs::server_for(manifest.server.major(), &context.machine.installations)?;
     let clients = clients_for(snapshot, context)?;
-    let scratch = scratch::start(Wanted {
-        installation: installation.clone(),
-        superuser: manifest.server.bootstrap_role.clone(),
-        max_connections: manifest.server.max_connections,
-        max_locks_per_transaction: manifest.server.max_locks_per_transaction,
-        keeper: context.machine.own_program.clone(),
-        base_dir: context.machine.temp_dir.clone(),
-        run_as: scratch::unprivileged_user(),
-    })
-    .await?;
+    let (chosen, scratch) = start(chosen, &manifest.server, context).await?;
     let database = manifest.database.name.clone();
     let extensions =
         serde_json::from_slice::<Vec<Extension>>(&fs_err::read(snapshot.database_file("extensions.json"))?)
             .map_err(|source| Error::Record("extensions.json", source))?;
     let left_out = LeftOut::new(extensions, &available(&scratch).await?, &snapshot.manifest.database.gaps);
-    let restore = Restore { snapshot, context, clients, scratch: &scratch, left_out: &left_out };
+    let restore =
+        Restore { snapshot, context, clients, scratch: &scratch, left_out: &left_out, chosen: &chosen };
     restore.run().await?;
-    Ok(Restored { database, left_out, seconds: started.elapsed().as_secs_f64(), scratch })
+    let ran = chosen.ran();
+    Ok(Restored { database, ran, left_out, seconds: started.elapsed().as_secs_f64(), scratch })
+}
+
+/// Starts a scratch on what was chosen; where that is a container which does not come up, on what else
+/// there is.
+async fn start(chosen: Chosen, server: &Server, context: &Context) -> Result<(Chosen, Scratch), Error> {
+    let wanted = |engine| Wanted {
+        engine,
+        superuser: server.bootstrap_role.clone(),
+        max_connections: server.max_connections,
+        max_locks_per_transaction: server.max_locks_per_transaction,
+        keeper: context.machine.own_program.clone(),
+        base_dir: context.machine.temp_dir.clone(),
+        run_as: scratch::unprivileged_user(),
+    };
+    let error = match scratch::start(wanted(chosen.engine.clone())).await {
+        Ok(scratch) => return Ok((chosen, scratch)),
+        Err(error) => error,
+    };
+    let is_container = matches!(chosen.engine, engine::Engine::Container(_));
+    let Some(chosen) = chosen.instead(server, context, &error) else {
+        return Err(if is_container { Error::Container(error) } else { Error::Scratch(error) });
+    };
+    context.warn(chosen.in_words());
+    let scratch = scratch::start(wanted(chosen.engine.clone())).await?;
+    Ok((chosen, scratch))
 }
 
 /// Client programs that can read the archive: at least as new as those that wrote it.
@@ -131,6 +170,7 @@ struct Restore<'a> {
     clients: &'a Installation,
     scratch: &'a Scratch,
     left_out: &'a LeftOut,
+    chosen: &'a Chosen,
 }
 
 impl Restore<'_> {
@@ -165,7 +205,7 @@ impl Restore<'_> {
             Ok(free) if free < FULL => Error::Full { path: dir.display().to_string(), free, source },
             Ok(_) | Err(_) => {
                 let missing = self.left_out.names().into_iter().map(str::to_owned).collect();
-                Error::Program { missing, source }
+                Error::Program { missing, lacking: self.chosen.lacking.clone().map(Box::new), source }
             }
         }
     }

@@ -18,6 +18,7 @@ const PORT: u16 = 5432;
 const REF_FILE: &str = "supabase/.temp/project-ref";
 const POOLER_FILE: &str = "supabase/.temp/pooler-url";
 const NAME_FILE: &str = "supabase/.temp/linked-project.json";
+const VERSION_FILE: &str = "supabase/.temp/postgres-version";
 const STACK_FILE: &str = "supabase/.link.json";
 
 /// Why a linked project is not understood, or not reached.
@@ -110,6 +111,16 @@ pub fn read(root: &Path, stack: bool) -> Result<Link, Error> {
     Ok(Link { project, named, pooler_url: line(POOLER_FILE)?.map(|url| (url, POOLER_FILE)) })
 }
 
+/// The version of a project's image, such as `17.6.1.054`, when the folder is linked to that project and
+/// the link says so.
+pub fn image_version(root: &Path, project_ref: &ProjectRef) -> Option<String> {
+    let link = read(root, false).ok()?;
+    let text = read_if_there(&root.join(VERSION_FILE)).ok()??.trim().to_owned();
+    // It becomes part of the name of an image.
+    let is_version = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    (is_version && link.project_ref() == Some(project_ref)).then_some(text)
+}
+
 /// The profile of a name or a file, which stands relative to `cwd`.
 pub fn profile(name: &str, cwd: &Path) -> Result<Profile, Error> {
     if let Some(known) = Profile::built_in(name) {
@@ -199,6 +210,18 @@ mod tests {
         assert_eq!(link.pooler_url, Some(("postgresql://p".to_owned(), POOLER_FILE)));
         let link = read(linked.path(), true).unwrap();
         assert_eq!(link.project, Some(("zzzzzzzzzzzzzzzzzzzz".parse().unwrap(), STACK_FILE)));
+    }
+
+    #[test]
+    fn the_version_counts_for_the_linked_project_only() {
+        let version = |text: &str, project_ref: &str| {
+            let linked = folder(&[(REF_FILE, REF), (VERSION_FILE, text)]);
+            image_version(linked.path(), &project_ref.parse().unwrap())
+        };
+        assert_eq!(version("17.6.1.054\n", REF).as_deref(), Some("17.6.1.054"));
+        assert_eq!(version("17.6.1.054", "zzzzzzzzzzzzzzzzzzzz"), None);
+        assert_eq!(version("17 --privileged", REF), None);
+        assert_eq!(image_version(folder(&[(REF_FILE, REF)]).path(), &REF.parse().unwrap()), None);
     }
 
     #[test]

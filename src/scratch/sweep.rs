@@ -3,12 +3,17 @@
 //! A folder is touched only when it is ours, closed to the writing of others, and its lock is
 //! not held. A process is ended only when it is a Postgres whose working directory is the
 //! data folder: every process of a server has it, and a number in a file may be somebody else's.
+//! A container is removed by the name of its folder: its labels could tell no more, since the folder
+//! or the keeper may stand where we cannot see them.
 
-use super::{DATA, KEEPER_LOCK, PREFIX};
+use super::engine::listed;
+use super::{CONTAINER, DATA, KEEPER_LOCK, PREFIX};
 use crate::disk::Lock;
 use crate::proc::{self, Cmd, Signal};
+use crate::tools::container::Engine;
 use fs_err as fs;
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -29,8 +34,9 @@ pub struct Swept {
     pub outcome: Result<usize, io::Error>,
 }
 
-/// Cleans up after keepers that are gone, and says what was found.
-pub async fn sweep(base_dir: &Path) -> Vec<Swept> {
+/// Cleans up after keepers that are gone, and says what was found; `env` is what engines of
+/// containers get.
+pub async fn sweep(base_dir: &Path, env: &BTreeMap<OsString, OsString>) -> Vec<Swept> {
     let Ok(base_dir) = fs::canonicalize(base_dir) else { return Vec::new() };
     let mut swept = Vec::new();
     for entry in fs::read_dir(base_dir).into_iter().flatten().filter_map(Result::ok) {
@@ -39,7 +45,7 @@ pub async fn sweep(base_dir: &Path) -> Vec<Swept> {
             continue;
         }
         let Ok(Some(_lock)) = Lock::take(&dir.join(KEEPER_LOCK)) else { continue };
-        let outcome = clean(&dir).await;
+        let outcome = clean(&dir, env).await;
         swept.push(Swept { dir, outcome });
     }
     swept
@@ -63,10 +69,10 @@ fn is_ours(dir: &Path) -> bool {
 
 /// Ends the server that runs in a scratch folder, if one does, and removes the folder.
 ///
-/// Returns how many processes there were.
-pub(super) async fn clean(dir: &Path) -> io::Result<usize> {
+/// Returns how many processes there were; a container counts as one.
+pub(super) async fn clean(dir: &Path, env: &BTreeMap<OsString, OsString>) -> io::Result<usize> {
     let data = dir.join(DATA);
-    let mut count = 0;
+    let mut count = remove_container(dir, env).await?;
     for (signal, bound) in STEPS {
         let pids = servers(&data).await;
         count = count.max(pids.len());
@@ -84,6 +90,34 @@ pub(super) async fn clean(dir: &Path) -> io::Result<usize> {
         return Ok(count);
     }
     Err(io::Error::other(format!("the server in `{}` does not end", data.display())))
+}
+
+/// Removes the container of a scratch, if it has one; returns how many there were.
+async fn remove_container(dir: &Path, env: &BTreeMap<OsString, OsString>) -> io::Result<usize> {
+    let Ok(written) = fs::read(dir.join(CONTAINER)) else { return Ok(0) };
+    let Ok(program) = serde_json::from_slice(&written) else { return Ok(0) };
+    let engine = Engine { program, env: env.clone() };
+    let name = dir.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    if !is_there(&engine, &name).await? {
+        return Ok(0);
+    }
+    drop(engine.remove(&name).run().await);
+    if !is_there(&engine, &name).await? {
+        return Ok(1);
+    }
+    let command = engine.remove(&name).to_string();
+    Err(io::Error::other(format!("the container `{name}` does not go (`{command}`)")))
+}
+
+/// Whether there is a container; an engine that does not answer says neither.
+async fn is_there(engine: &Engine, name: &str) -> io::Result<bool> {
+    if engine.look(name).run().await.is_ok() {
+        return Ok(true);
+    }
+    let answers = listed(engine).await;
+    answers
+        .map(|_| false)
+        .map_err(|silent| io::Error::other(format!("{silent}, and may still have the container `{name}`")))
 }
 
 /// Removes a scratch folder, the bulk of it first, while its lock is still there to be held.
@@ -172,7 +206,7 @@ mod tests {
         number(&running, 999_999_999);
         number(&left, std::process::id());
         assert_eq!(leftovers(&base), std::slice::from_ref(&left));
-        let swept = sweep(&base).await;
+        let swept = sweep(&base, &BTreeMap::new()).await;
         let found: Vec<_> = swept.iter().map(|one| (&one.dir, one.outcome.as_ref().unwrap())).collect();
         assert_eq!(found, [(&left, &0)]);
         assert!(!left.exists());
@@ -180,7 +214,7 @@ mod tests {
             assert!(dir.join(DATA).exists(), "{}", dir.display());
         }
         drop(lock);
-        assert_eq!(sweep(&base).await.len(), 1);
+        assert_eq!(sweep(&base, &BTreeMap::new()).await.len(), 1);
     }
 
     #[test]

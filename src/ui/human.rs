@@ -229,8 +229,11 @@ fn objects_removed(count: usize, bytes: u64, gone: bool) -> String {
     format!("  {word} {count} Storage objects that no snapshot names, {}", bytes_in_words(bytes))
 }
 
-/// How far a stage is, and how long it takes yet at the pace so far.
+/// How far a stage is, and how long it takes yet at the pace so far; where nobody counts bytes, the item.
 fn progress(item: &str, bytes: u64, expected: Option<u64>, elapsed: Duration) -> String {
+    if bytes == 0 && expected.is_none() && !item.is_empty() {
+        return item.to_owned();
+    }
     let of = expected.filter(|expected| *expected > bytes).map_or_else(String::new, |expected| {
         let of = format!(" of at most {}", bytes_in_words(expected));
         if bytes == 0 || elapsed < SETTLED {
@@ -269,5 +272,6 @@ mod tests {
         );
         assert_eq!(after(10, 9_000_000, Some(9_000_000)), "9.0 MB, `a/b`");
         assert_eq!(progress("", 0, Some(5), Duration::from_secs(10)), "0 B of at most 5 B");
+        assert_eq!(after(9, 0, None), "`a/b`");
     }
 }

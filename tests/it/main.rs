@@ -13,6 +13,7 @@ mod cloud;
 mod confirm;
 mod connect;
 mod consistency;
+mod container;
 mod doctor;
 mod double;
 mod fingerprint;

@@ -1,13 +1,14 @@
 //! The throwaway server: it starts, it is inert, and nothing is left of it whoever is killed.
 
 use fs_err as fs;
+use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use supa_safe::disk;
 use supa_safe::proc::{self, Signal};
-use supa_safe::scratch::{self, Error, Scratch, Wanted};
+use supa_safe::scratch::{self, Engine, Error, Scratch, Wanted};
 use supa_safe::target::Connection;
 use supa_safe::tools::installs::{self, Installation, Search};
 use tempfile::TempDir;
@@ -73,7 +74,7 @@ impl Base {
 
     fn wanted_of(&self, installation: Installation) -> Wanted {
         Wanted {
-            installation,
+            engine: Engine::Local(installation),
             superuser: "supabase_admin".to_owned(),
             max_connections: 37,
             max_locks_per_transaction: 71,
@@ -82,6 +83,12 @@ impl Base {
             run_as: scratch::unprivileged_user(),
         }
     }
+}
+
+/// The programs of this machine that a scratch is to run on.
+fn programs(wanted: &Wanted) -> &Installation {
+    let Engine::Local(installation) = &wanted.engine else { panic!("a container") };
+    installation
 }
 
 /// Waits for an event.
@@ -262,7 +269,7 @@ async fn after_a_killed_keeper_the_sweep_cleans_up() {
     let mut scratch = scratch::start(base.wanted("SUPA_SAFE_TEST_PG17_BIN").await).await.unwrap();
     let server = server_pid(&scratch);
     keep_busy(&scratch).await;
-    assert!(scratch::sweep(&base.path).await.is_empty());
+    assert!(scratch::sweep(&base.path, &BTreeMap::new()).await.is_empty());
     ask(&scratch.superuser_connection("postgres"), "select 'still there'").await;
 
     proc::signal(keeper_pid(&scratch), Signal::KILL).unwrap();
@@ -271,7 +278,7 @@ async fn after_a_killed_keeper_the_sweep_cleans_up() {
         "the keeper of the scratch was ended by signal 9 without a report"
     );
     assert!(base.processes().contains(&server));
-    let swept = scratch::sweep(&base.path).await;
+    let swept = scratch::sweep(&base.path, &BTreeMap::new()).await;
     let [one] = swept.as_slice() else { panic!("{swept:?}") };
     assert_eq!(one.dir, scratch.dir());
     assert!(matches!(one.outcome, Ok(processes) if processes > 1), "{one:?}");
@@ -320,7 +327,7 @@ async fn a_port_that_was_taken_meanwhile_is_given_up() {
     let base = Base::new();
     let wanted = base.wanted("SUPA_SAFE_TEST_PG17_BIN").await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let real = wanted.installation.bin_dir.clone();
+    let real = programs(&wanted).bin_dir.clone();
     let bin_dir = base.path.parent().unwrap().join("bin");
     fs::create_dir(&bin_dir).unwrap();
     symlink(real.join("initdb"), bin_dir.join("initdb")).unwrap();
@@ -333,7 +340,7 @@ async fn a_port_that_was_taken_meanwhile_is_given_up() {
     for path in [bin_dir.clone(), bin_dir.join("postgres")] {
         fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let installation = Installation { bin_dir, ..wanted.installation };
+    let installation = Installation { bin_dir, ..programs(&wanted).clone() };
     let scratch = scratch::start(base.wanted_of(installation)).await.unwrap();
     assert!(scratch.dir().join("data/first").exists());
     assert_ne!(scratch.port(), taken.local_addr().unwrap().port());
@@ -346,7 +353,7 @@ async fn a_kept_scratch_runs_until_its_keeper_is_asked_to_end() {
     let base = Base::new();
     let scratch = scratch::start(base.wanted("SUPA_SAFE_TEST_PG17_BIN").await).await.unwrap();
     let kept = scratch.keep().unwrap();
-    assert!(scratch::sweep(&base.path).await.is_empty());
+    assert!(scratch::sweep(&base.path, &BTreeMap::new()).await.is_empty());
     ask(&kept.connection, "select 'still there'").await;
     proc::signal(kept.keeper_pid, Signal::TERM).unwrap();
     base.until_nothing_is_left();
@@ -381,12 +388,13 @@ async fn under_root_a_closed_folder_is_named() {
     let wanted = base.wanted("SUPA_SAFE_TEST_PG17_BIN").await;
     let closed = base.path.parent().unwrap().join("closed");
     fs::create_dir_all(closed.join("bin")).unwrap();
-    symlink(wanted.installation.program("initdb"), closed.join("bin/initdb")).unwrap();
+    symlink(programs(&wanted).program("initdb"), closed.join("bin/initdb")).unwrap();
     fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
     let user = scratch::unprivileged_user().unwrap().name;
 
-    let installation = Installation { bin_dir: closed.join("bin"), ..wanted.installation.clone() };
-    let error = scratch::start(Wanted { installation, ..wanted.clone() }).await.unwrap_err();
+    let installation = Installation { bin_dir: closed.join("bin"), ..programs(&wanted).clone() };
+    let error =
+        scratch::start(Wanted { engine: Engine::Local(installation), ..wanted.clone() }).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(

@@ -2,6 +2,7 @@
 //! program. Nothing of the developer's machine gets in but the programs that `tests/run` names.
 
 mod bucket;
+mod containers;
 mod evidence;
 mod linked;
 mod platform;
@@ -10,6 +11,7 @@ mod session;
 mod weed;
 
 pub(crate) use bucket::Bucket;
+pub(crate) use containers::{IMAGE, Registry, podman};
 pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open, TEMPORARY};
 pub(crate) use platform::{Platform, REF_15, REF_17};
 pub(crate) use ran::Ran;
@@ -17,10 +19,8 @@ pub(crate) use session::Session;
 pub(crate) use weed::Weed;
 
 use fs_err as fs;
-use regex::Regex;
 use serde_json::Value;
 use session::Place;
-use snapbox::Redactions;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use supa_safe::disk;
 use supa_safe::fingerprint::{Class, Fingerprint};
 use supa_safe::postgres::{catalog, rows};
-use supa_safe::scratch::{self, Scratch, Wanted};
+use supa_safe::scratch::{self, Engine, Scratch, Wanted};
 use supa_safe::tools::installs::{self, Search};
 use supa_safe::tools::supabase;
 use tempfile::TempDir;
@@ -130,7 +130,7 @@ impl OwnServer {
             let mut installation = installs::installations(&search).await.swap_remove(0);
             installation.bin_dir = with_movable_clock(&installation.bin_dir, base_dir);
             let wanted = Wanted {
-                installation,
+                engine: Engine::Local(installation),
                 superuser: ADMIN.to_owned(),
                 max_connections: 30,
                 max_locks_per_transaction: 64,
@@ -225,6 +225,7 @@ impl World {
         world.set("TZ", "Asia/Kathmandu");
         world.set("PGPASSWORD", told("SUPA_SAFE_TEST_PASSWORD"));
         world.set("SUPA_SAFE_PG_BIN", major.programs());
+        world.set("SUPA_SAFE_REHEARSE_ENGINE", "local");
         world.set("SUPA_SAFE_SUPABASE_BIN", cli.program());
         world.set("SUPABASE_TELEMETRY_DISABLED", "1");
         world
@@ -516,23 +517,6 @@ impl World {
     /// What rehearsals proved, as they are kept on disk.
     pub(crate) fn rehearsals(&self) -> Vec<Value> {
         list(&self.store().join("rehearsals")).iter().map(|path| read_json(path)).collect()
-    }
-
-    fn redactions(&self) -> Redactions {
-        let mut redactions = Redactions::new();
-        if self.place.is_some() {
-            redactions.insert("[TARGET]", self.target()).unwrap();
-            redactions.insert("[DATABASE]", self.database_name().to_owned()).unwrap();
-        }
-        redactions.insert("[ROOT]", self.root.display().to_string()).unwrap();
-        for (name, pattern) in [
-            ("[SNAPSHOT]", r"(?<redacted>\d{8}T\d{6}Z-[0-9a-f]{6})"),
-            ("[TIME]", r"(?<redacted>\d+(\.\d+)? (ms|s|min|h))\b"),
-            ("[BYTES]", r"(?<redacted>\d+(\.\d+)? (B|kB|KB|KiB|MB|MiB|GB|GiB|bytes))\b"),
-        ] {
-            redactions.insert(name, Regex::new(pattern).unwrap()).unwrap();
-        }
-        redactions
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a run of the program left to look at.
 
+use super::World;
+use regex::Regex;
 use serde_json::Value;
 use snapbox::Redactions;
 use std::fmt;
@@ -75,6 +77,26 @@ impl Ran {
     /// stdout as one JSON document.
     pub(crate) fn document(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
+    }
+}
+
+impl World {
+    /// What differs from run to run.
+    pub(super) fn redactions(&self) -> Redactions {
+        let mut redactions = Redactions::new();
+        if self.place.is_some() {
+            redactions.insert("[TARGET]", self.target()).unwrap();
+            redactions.insert("[DATABASE]", self.database_name().to_owned()).unwrap();
+        }
+        redactions.insert("[ROOT]", self.root.display().to_string()).unwrap();
+        for (name, pattern) in [
+            ("[SNAPSHOT]", r"(?<redacted>\d{8}T\d{6}Z-[0-9a-f]{6})"),
+            ("[TIME]", r"(?<redacted>\d+(\.\d+)? (ms|s|min|h))\b"),
+            ("[BYTES]", r"(?<redacted>\d+(\.\d+)? (B|kB|KB|KiB|MB|MiB|GB|GiB|bytes))\b"),
+        ] {
+            redactions.insert(name, Regex::new(pattern).unwrap()).unwrap();
+        }
+        redactions
     }
 }
 
