@@ -49,7 +49,7 @@ pub enum Error {
     #[error("the push to the copy said that it was done, but left {} unapplied", .0.join(", "))]
     History(Vec<String>),
     /// The scratch server failed.
-    #[error("the scratch server failed")]
+    #[error("the rehearsal was not finished: its server is gone")]
     Scratch(#[from] scratch::Error),
     /// The store failed.
     #[error(transparent)]
@@ -155,34 +155,51 @@ pub async fn rehearse(
     subject: &Subject<'_>,
     context: &Context,
 ) -> Result<(Verified, Rehearsed), Error> {
-    let (base, restored, equal) = restore_and_compare(base, context).await?;
-    let fresh = rollback::contents(&restored, base.snapshot(), context).await?;
+    let (base, mut restored, equal) = restore_and_compare(base, context).await?;
+    match Box::pin(on_copy(&base, subject, (&restored, &equal), context)).await {
+        Ok(record) => {
+            restored.scratch.stop().await?;
+            record.save(&context.store)?;
+            Ok((base, Rehearsed { record }))
+        }
+        Err(error) => Err(restored.scratch.died().await.map_or(error, Error::Scratch)),
+    }
+}
+
+/// Applies the pending files to the copy, and takes them back.
+async fn on_copy(
+    base: &Verified,
+    subject: &Subject<'_>,
+    (restored, equal): (&Restored, &Equal),
+    context: &Context,
+) -> Result<Record, Error> {
+    let fresh = rollback::contents(restored, base.snapshot(), context).await?;
     let watch = context.stage(
         Stage::Rehearse,
         format!("apply {} to the copy with supabase {}", subject.pending.in_words(), subject.cli.version),
     );
-    let mut applied = apply::apply(&restored, subject, context).await?;
+    let mut applied = apply::apply(restored, subject, context).await?;
     let (_, missing) = subject.applied(&applied.history);
     if !missing.is_empty() {
         return Err(Error::History(missing));
     }
-    let after = look_again(&restored, subject, &equal, &mut applied).await?;
+    let after = look_again(restored, subject, equal, &mut applied).await?;
     watch.done(format!("{} applied to the copy", subject.pending.in_words()));
     for effect in &applied.effects {
         context.tell(&Event::FileRehearsed(effect.clone()));
     }
-    let translation = rollback::translation(&restored, base.snapshot(), &fresh, context).await?;
-    let touched = rollback::touched(&restored, base.snapshot(), &applied.effects).await?;
+    let translation = rollback::translation(restored, base.snapshot(), &fresh, context).await?;
+    let touched = rollback::touched(restored, base.snapshot(), &applied.effects).await?;
     let pushed = rollback::Pushed {
         snapshot: base.snapshot(),
         translation: &translation,
         applied: &applied,
         touched: touched.as_ref(),
     };
-    let rollbacks = take_back(&restored, subject, pushed, context).await?;
-    let record = Record {
+    let rollbacks = take_back(restored, subject, pushed, context).await?;
+    Ok(Record {
         format: record::FORMAT,
-        key: subject.key(&base),
+        key: subject.key(base),
         rehearsed_at: (context.clock)(),
         snapshot: base.snapshot().id().clone(),
         rows_digest: record::rows_digest(&base.snapshot().manifest),
@@ -194,15 +211,12 @@ pub async fn rehearse(
         left_out: restored.left_out.clone(),
         restore_seconds: restored.seconds,
         push_seconds: applied.seconds,
-        limits: limits(&restored.left_out, &equal, &applied.effects, touched.is_some()),
+        limits: limits(&restored.left_out, equal, &applied.effects, touched.is_some()),
         effects: applied.effects,
         besides: applied.besides,
         storage: touched,
         rollbacks,
-    };
-    restored.scratch.stop().await?;
-    record.save(&context.store)?;
-    Ok((base, Rehearsed { record }))
+    })
 }
 
 /// What was not proved.
@@ -261,8 +275,11 @@ async fn restore_and_compare(
     let chosen = Box::pin(restore::choose(snapshot, context)).await?;
     let watch =
         context.stage(Stage::Rehearse, format!("restore snapshot {} into a scratch server", snapshot.id()));
-    let restored = Box::pin(restore::restore(snapshot, chosen, context)).await?;
-    let equal = compare::compare(snapshot, &restored, context).await?;
+    let mut restored = Box::pin(restore::restore(snapshot, chosen, context)).await?;
+    let equal = match compare::compare(snapshot, &restored, context).await {
+        Ok(equal) => equal,
+        Err(error) => return Err(restored.scratch.died().await.map_or(error.into(), Error::Scratch)),
+    };
     watch.done("the copy is equal to the snapshot");
     let limits = of_copy(&restored.left_out, &equal);
     for limit in &limits {

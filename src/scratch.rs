@@ -309,10 +309,19 @@ impl Scratch {
         &self.dir
     }
 
+    /// Why the server is gone, if it is. Asked when work in it failed: a server that died shows as a lost
+    /// connection, and no statement is at fault then.
+    pub async fn died(&mut self) -> Option<Error> {
+        match connect::read_only(&self.superuser_connection("template1")).await {
+            Ok(session) => {
+                session.close().await;
+                None
+            }
+            Err(_) => tokio::time::timeout(KEEPER_GRACE, self.ended()).await.ok(),
+        }
+    }
+
     /// Waits until the scratch ends by itself, and says why; may be dropped and called again.
-    ///
-    /// It stands beside the work in a `select!`, so that a dead server is reported with its last
-    /// words instead of as a lost connection.
     pub async fn ended(&mut self) -> Error {
         loop {
             match self.keeper.try_wait() {

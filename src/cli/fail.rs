@@ -288,6 +288,14 @@ pub(super) fn rehearse_failed(error: &rehearse::Error) -> Failure {
         rehearse::Error::Restore(restore::Error::Container(source)) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; the snapshot was kept")
             .hint(source.hint()),
+        rehearse::Error::Scratch(_) | rehearse::Error::Restore(restore::Error::Died(_)) => Failure::new(
+            Exit::Error,
+            error,
+        )
+        .detail("the target was not touched; the snapshot was kept")
+        .hint(
+            "Find out what ended the server, which is often a lack of memory, and run the same command again",
+        ),
         rehearse::Error::Restore(restore::Error::Full { .. }) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; the snapshot was kept")
             .hint("Free space there, or choose another place for scratch servers with TMPDIR"),

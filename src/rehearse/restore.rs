@@ -35,6 +35,9 @@ pub enum Error {
     /// The container did not come up, and nothing else may or can take its place.
     #[error("cannot start a scratch server in a container")]
     Container(#[source] scratch::Error),
+    /// The scratch server ended in the middle.
+    #[error("the scratch server is gone while the snapshot was being restored")]
+    Died(#[source] scratch::Error),
     /// No session on the scratch.
     #[error("cannot connect to the scratch server")]
     Connect(#[from] connect::Error),
@@ -108,7 +111,7 @@ pub async fn restore(snapshot: &Snapshot, chosen: Chosen, context: &Context) -> 
     let started = Instant::now();
     let manifest = &snapshot.manifest;
     let clients = clients_for(snapshot, context)?;
-    let (chosen, scratch) = start(chosen, &manifest.server, context).await?;
+    let (chosen, mut scratch) = start(chosen, &manifest.server, context).await?;
     let database = manifest.database.name.clone();
     let extensions =
         serde_json::from_slice::<Vec<Extension>>(&fs_err::read(snapshot.database_file("extensions.json"))?)
@@ -116,7 +119,10 @@ pub async fn restore(snapshot: &Snapshot, chosen: Chosen, context: &Context) -> 
     let left_out = LeftOut::new(extensions, &available(&scratch).await?, &snapshot.manifest.database.gaps);
     let restore =
         Restore { snapshot, context, clients, scratch: &scratch, left_out: &left_out, chosen: &chosen };
-    restore.run().await?;
+    let outcome = restore.run().await;
+    if let Err(error) = outcome {
+        return Err(scratch.died().await.map_or(error, Error::Died));
+    }
     let ran = chosen.ran();
     Ok(Restored { database, ran, left_out, seconds: started.elapsed().as_secs_f64(), scratch })
 }

@@ -6,6 +6,7 @@ use crate::world::{ADMIN, Cli, IMAGE, Major, OWNER, Ran, Registry, Template, Wor
 use fs_err as fs;
 use serde_json::{Value, json};
 use snapbox::{assert_data_eq, str};
+use std::io::Read as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use supa_safe::proc::{self, Signal};
@@ -294,6 +295,32 @@ fn a_run_that_was_killed_while_its_container_starts_leaves_nothing() {
         run.kill();
         until("nothing is left", || nothing_is_left(&world));
     }
+}
+
+#[test]
+fn a_container_that_dies_in_the_middle_is_no_fault_of_the_migration() {
+    let Some(podman) = podman() else { return };
+    let world = slow_project(&podman);
+    let mut run = held(&world);
+    let [name] = world.containers().try_into().unwrap();
+    drop(world.podman(&["kill", &name]));
+    let mut talk = run.child.stderr.take().unwrap();
+    let (code, summary) = run.ends();
+    assert_eq!((code, &summary["target_touched"], &summary["findings"]), (1, &json!(false), &json!([])));
+    let mut said = String::new();
+    talk.read_to_string(&mut said).unwrap();
+    assert_data_eq!(
+        said,
+        str![[r#"
+error: the rehearsal was not finished: its server is gone
+  caused by: the scratch server ended by itself: it exited with code 137
+...
+  the target was not touched; the snapshot was kept
+hint: Find out what ended the server, which is often a lack of memory, and run the same command again
+
+"#]]
+    );
+    assert!(nothing_is_left(&world));
 }
 
 #[test]
