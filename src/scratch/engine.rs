@@ -1,6 +1,7 @@
 //! Chooses what a scratch runs on: a container of the target's image where one can be had, else
 //! programs of this machine.
 
+use super::sweep::sweep_earlier_boots;
 use crate::context::Context;
 use crate::event::{Event, Stage};
 use crate::failure;
@@ -270,12 +271,18 @@ impl Chosen {
 async fn container(server: &Server, context: &Context, is_local: bool) -> Result<Container, Lacking> {
     let (wish, env) = (&context.scratch, &context.machine.env);
     match at_hand(server, wish, env).await {
+        Ok(container) => {
+            for name in sweep_earlier_boots(&container.engine).await {
+                context.note(format!("removed the container {name}, which ran when the machine went down"));
+            }
+            Ok(container)
+        }
         Err(Lacking::Absent { image, engine }) if wish.may_fetch(is_local) => {
             let found = found(&engine, env).ok_or(Lacking::NoEngine)?;
             let image = fetch(&found, &image, context).await?;
             Ok(made_of(image, found, wish, server))
         }
-        container_or_not => container_or_not,
+        lacking => lacking,
     }
 }
 

@@ -9,8 +9,8 @@
 use super::engine::listed;
 use super::{CONTAINER, DATA, KEEPER_LOCK, PREFIX};
 use crate::disk::Lock;
-use crate::proc::{self, Cmd, Signal};
-use crate::tools::container::Engine;
+use crate::proc::{self, Cmd, Output, Signal};
+use crate::tools::container::{self, Engine};
 use fs_err as fs;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -49,6 +49,26 @@ pub async fn sweep(base_dir: &Path, env: &BTreeMap<OsString, OsString>) -> Vec<S
         swept.push(Swept { dir, outcome });
     }
     swept
+}
+
+/// What the kernel calls the time since this machine came up; it is the same in every container.
+pub(super) fn boot() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+}
+
+/// Removes the containers that ran when the machine went down, and returns their names: their folders
+/// may be gone with it, and what they hold is a copy of the target.
+pub(super) async fn sweep_earlier_boots(engine: &Engine) -> Vec<String> {
+    let Ok(boot) = boot() else { return Vec::new() };
+    let ended = engine.ended().run().await.map(|output| container::listed(&output.stdout));
+    let mut removed = Vec::new();
+    for name in ended.unwrap_or_default() {
+        let is_of = |output: Output| output.stdout.trim() != boot && !output.stdout.trim().is_empty();
+        if engine.boot(&name).run().await.is_ok_and(is_of) && engine.remove(&name).run().await.is_ok() {
+            removed.push(name);
+        }
+    }
+    removed
 }
 
 /// Scratch folders whose keepers are gone; nothing is ended or removed.

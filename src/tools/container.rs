@@ -26,6 +26,8 @@ const REMOVAL: Duration = Duration::from_secs(15);
 const LABEL: &str = "supa-safe.scratch";
 /// The same, with the process of the keeper.
 const KEEPER_LABEL: &str = "supa-safe.keeper";
+/// The same, with what the kernel calls the time since the machine came up.
+const BOOT_LABEL: &str = "supa-safe.boot";
 
 /// Where the socket and the access rules stand, inside.
 pub const INSIDE: &str = "/run/supa-safe";
@@ -147,6 +149,8 @@ pub struct Run<'a> {
     pub image: &'a Image,
     /// The folder of the scratch, for its label.
     pub dir: &'a Path,
+    /// What the kernel calls the time since the machine came up.
+    pub boot: &'a str,
     /// The folder that is [`INSIDE`].
     pub shared: &'a Path,
     /// An empty folder, which takes the place of the image's scripts.
@@ -204,6 +208,7 @@ impl Engine {
             .arg(format!("--name={}", run.name))
             .arg(format!("--label={LABEL}={}", run.dir.display()))
             .arg(format!("--label={KEEPER_LABEL}={}", std::process::id()))
+            .arg(format!("--label={BOOT_LABEL}={}", run.boot))
             .arg(format!("--mount={}", bind(run.shared, INSIDE)))
             .arg(format!("--mount={},readonly", bind(run.nothing, INIT_SCRIPTS)))
             .arg("--env=POSTGRES_PASSWORD")
@@ -222,13 +227,27 @@ impl Engine {
         self.cmd().args(["rm", "--force", "--volumes", name]).timeout(REMOVAL)
     }
 
+    /// The command that lists the containers of rehearsals that have ended and were not removed.
+    pub fn ended(&self) -> Cmd {
+        let (ours, ended) = (format!("label={LABEL}"), "status=exited");
+        self.cmd()
+            .args(["ps", "--all", "--filter", ours.as_str(), "--filter", ended, "--format", "{{.Names}}"])
+            .timeout(ANSWER)
+    }
+
+    /// The command that prints since when the machine of a container had been up.
+    pub fn boot(&self, name: &str) -> Cmd {
+        let format = format!("{{{{index .Config.Labels \"{BOOT_LABEL}\"}}}}");
+        self.cmd().args(["container", "inspect", "--format", format.as_str(), name]).timeout(ANSWER)
+    }
+
     /// The command that looks at a container, and fails when there is none.
     pub fn look(&self, name: &str) -> Cmd {
         self.cmd().args(["container", "inspect", "--format", "{{.Id}}", name]).timeout(ANSWER)
     }
 }
 
-/// The names that [`Engine::images`] prints.
+/// The names that [`Engine::images`] and [`Engine::ended`] print.
 pub fn listed(stdout: &str) -> Vec<String> {
     stdout.lines().map(|line| line.trim().to_owned()).collect()
 }
@@ -305,6 +324,7 @@ mod tests {
             name: "n",
             image: &image,
             dir: Path::new("/t/n"),
+            boot: "b",
             shared: Path::new("/t/a,\"b"),
             nothing: Path::new("/t/nothing"),
             superuser: "supabase_admin",

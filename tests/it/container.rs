@@ -260,6 +260,20 @@ fn a_rehearsal_on_this_machine_does_not_count_for_who_insists_on_a_container() {
     assert_eq!(record["engine"]["container"]["image"], IMAGE);
 }
 
+#[test]
+fn what_ran_when_the_machine_went_down_is_removed_by_the_next_rehearsal() {
+    let Some(podman) = podman() else { return };
+    let table = ("20260101000000_a", "create table a (id int);");
+    let world = World::hosted(&[table]).with_containers(&podman, IMAGE, "engine = \"container\"\n");
+    let now = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let [earlier, today] = [("earlier", "00000000-0000-0000-0000-000000000000"), ("today", now.trim())]
+        .map(|(name, boot)| world.ended_container(&format!("{name}-{}", std::process::id()), boot));
+    drop(world.run(["rehearse"]).exits(0));
+    let is_there = |name: &str| world.container_names().contains(&name.to_owned());
+    assert!(!is_there(&earlier) && is_there(&today));
+    drop(world.podman(&["rm", &today]));
+}
+
 /// A rehearsal that goes on in a container, its push begun.
 fn held(world: &World) -> Going {
     let mut run = Going::start(world, &["rehearse"]);

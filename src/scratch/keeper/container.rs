@@ -2,6 +2,7 @@
 //! everybody else. Programs that know no such sockets, as the Supabase CLI, come by a port of
 //! 127.0.0.1, from which the keeper passes everything on.
 
+use super::super::sweep::boot;
 use super::super::{CONTAINER, Error, LOG, SHARED};
 use super::{End, Place, Report, report};
 use crate::disk;
@@ -57,6 +58,7 @@ pub(super) async fn keep(
             name: &name,
             image,
             dir: &place.dir,
+            boot: &boot().map_err(|source| place.folder_error(source))?,
             shared: &shared,
             nothing: &place.dir.join(NOTHING),
             superuser: &place.spec.superuser,

@@ -32,6 +32,10 @@ pub(crate) fn podman() -> Option<PathBuf> {
     dir
 }
 
+fn cgroup() -> String {
+    format!("--cgroup-parent=/{}", told("SUPA_SAFE_TEST_CGROUP"))
+}
+
 impl World {
     /// Lets rehearsals use containers of an image, as far as the policy's other words allow.
     pub(crate) fn with_containers(mut self, podman: &Path, image: &str, more: &str) -> Self {
@@ -44,7 +48,7 @@ impl World {
 
     /// Writes into the policy what rehearsals run on.
     pub(crate) fn rehearses_in(&self, image: &str, args: &[&str], more: &str) {
-        let cgroup = format!("--cgroup-parent=/{}", told("SUPA_SAFE_TEST_CGROUP"));
+        let cgroup = cgroup();
         let args = [&ULIMITS[..], &[cgroup.as_str()], args].concat();
         self.write(
             "supabase/supa-safe.toml",
@@ -59,6 +63,20 @@ impl World {
         let tmp = self.variable("TMPDIR").display().to_string();
         let ours = ran.lines().filter(|line| line.contains(&tmp));
         ours.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    }
+
+    /// A container as a rehearsal leaves it when the machine goes down.
+    pub(crate) fn ended_container(&self, name: &str, boot: &str) -> String {
+        let (name, boot) = (format!("--name={name}"), format!("--label=supa-safe.boot={boot}"));
+        let labels = ["--label=supa-safe.scratch=/gone", &boot];
+        let how = ["run", "--network=none", "--entrypoint=sh", &name];
+        drop(self.podman(&[&how[..], &labels, &ULIMITS, &[&cgroup(), IMAGE, "-c", ":"]].concat()));
+        name.replace("--name=", "")
+    }
+
+    /// The containers of everybody, by name.
+    pub(crate) fn container_names(&self) -> Vec<String> {
+        self.podman(&["ps", "--all", "--format", "{{.Names}}"]).lines().map(str::to_owned).collect()
     }
 
     /// What podman prints.
