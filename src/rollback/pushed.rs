@@ -38,20 +38,14 @@ pub async fn tables(client: &Client, versions: &[String], named: &[String]) -> R
     let numbers: Vec<String> = numbers.iter().map(|row| row.get(0)).collect();
     let numbers = numbers.join(",");
     let tables = live::tables(client).await?;
-    let mut asked: Vec<&live::Table> = tables
+    let asked: Vec<&live::Table> = tables
         .iter()
         .filter(|table| table.has_rows && !table.is_history() && !closure::is_named(named, table))
         .collect();
     let oids: Vec<u32> = asked.iter().map(|table| table.oid).collect();
     let sizes: BTreeMap<u32, i64> =
         client.query(SIZES, &[&oids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
-    asked.sort_by_key(|table| sizes.get(&table.oid));
-    let mut left = BLOCKS;
-    let is_small = |table: &&live::Table| {
-        left -= sizes.get(&table.oid).copied().unwrap_or(BLOCKS).max(1);
-        left >= 0
-    };
-    let (small, large): (Vec<_>, Vec<_>) = asked.into_iter().partition(is_small);
+    let (small, unread) = affordable(asked, |table| sizes.get(&table.oid).copied());
     client.batch_execute(BRIEF).await?;
     let looks = small.iter().map(|table| holds(client, table, &numbers));
     let found: Vec<Option<bool>> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
@@ -61,10 +55,26 @@ pub async fn tables(client: &Client, versions: &[String], named: &[String]) -> R
         named.map(|(table, _)| table.qualified())
     };
     let mut written = Written { tables: of(Some(true)).collect(), unread: of(None).collect() };
-    written.unread.extend(large.into_iter().map(live::Table::qualified));
+    written.unread.extend(unread.into_iter().map(live::Table::qualified));
     written.tables.sort_unstable();
     written.unread.sort_unstable();
     Ok(written)
+}
+
+/// What can be read within [`BLOCKS`], the smallest first, and what cannot: it is too much, or has no size, since
+/// nobody may read it.
+fn affordable<T>(asked: Vec<T>, blocks: impl Fn(&T) -> Option<i64>) -> (Vec<T>, Vec<T>) {
+    let (mut readable, mut others): (Vec<T>, Vec<T>) =
+        asked.into_iter().partition(|one| blocks(one).is_some());
+    readable.sort_by_key(&blocks);
+    let mut left = BLOCKS;
+    let is_small = |one: &T| {
+        left -= blocks(one).unwrap_or_default().max(1);
+        left >= 0
+    };
+    let (small, large): (Vec<T>, Vec<T>) = readable.into_iter().partition(is_small);
+    others.extend(large);
+    (small, others)
 }
 
 /// Whether a table holds a row of these transactions; nothing when the server does not say.
@@ -77,5 +87,20 @@ async fn holds(client: &Client, table: &live::Table, numbers: &str) -> Result<Op
         Ok(said) => Ok(Some(said.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))))),
         Err(error) if error.as_db_error().is_some() => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_are_read_and_what_nobody_may_read_costs_nothing() {
+        let tables = vec![("closed", None), ("huge", Some(BLOCKS)), ("small", Some(2)), ("new", Some(-1))];
+        let names = |tables: Vec<(&'static str, Option<i64>)>| -> Vec<&str> {
+            tables.into_iter().map(|(name, _)| name).collect()
+        };
+        let (read, unread) = affordable(tables, |(_, blocks)| *blocks);
+        assert_eq!((names(read), names(unread)), (vec!["new", "small"], vec!["closed", "huge"]));
     }
 }
