@@ -60,9 +60,9 @@ pub(super) fn boot() -> io::Result<String> {
 /// may be gone with it, and what they hold is a copy of the target.
 pub(super) async fn sweep_earlier_boots(engine: &Engine) -> Vec<String> {
     let Ok(boot) = boot() else { return Vec::new() };
-    let ended = engine.ended().run().await.map(|output| container::listed(&output.stdout));
+    let all = engine.containers().run().await.map(|output| container::listed(&output.stdout));
     let mut removed = Vec::new();
-    for name in ended.unwrap_or_default() {
+    for name in all.unwrap_or_default() {
         let is_of = |output: Output| output.stdout.trim() != boot && !output.stdout.trim().is_empty();
         if engine.boot(&name).run().await.is_ok_and(is_of) && engine.remove(&name).run().await.is_ok() {
             removed.push(name);

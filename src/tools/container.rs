@@ -227,12 +227,11 @@ impl Engine {
         self.cmd().args(["rm", "--force", "--volumes", name]).timeout(REMOVAL)
     }
 
-    /// The command that lists the containers of rehearsals that have ended and were not removed.
-    pub fn ended(&self) -> Cmd {
-        let (ours, ended) = (format!("label={LABEL}"), "status=exited");
-        self.cmd()
-            .args(["ps", "--all", "--filter", ours.as_str(), "--filter", ended, "--format", "{{.Names}}"])
-            .timeout(ANSWER)
+    /// The command that lists the containers of rehearsals, in whatever state: one that ran when the machine
+    /// went down is none that has exited to podman.
+    pub fn containers(&self) -> Cmd {
+        let ours = format!("label={LABEL}");
+        self.cmd().args(["ps", "--all", "--filter", ours.as_str(), "--format", "{{.Names}}"]).timeout(ANSWER)
     }
 
     /// The command that prints since when the machine of a container had been up.
@@ -247,7 +246,7 @@ impl Engine {
     }
 }
 
-/// The names that [`Engine::images`] and [`Engine::ended`] print.
+/// The names that [`Engine::images`] and [`Engine::containers`] print.
 pub fn listed(stdout: &str) -> Vec<String> {
     stdout.lines().map(|line| line.trim().to_owned()).collect()
 }
