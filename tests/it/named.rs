@@ -25,7 +25,10 @@ fn roles_and_seeds_are_named_before_they_run() {
         confirmed(&ran, "will push"),
         ["20260101000000_notes.sql", "supabase/seed.sql (a seed: runs unless it ran before)"]
     );
-    assert_eq!(confirmed(&ran, "did"), ["public.notes: 1 inserted"]);
+    assert_eq!(
+        confirmed(&ran, "did"),
+        ["public.notes: 1 inserted", "supabase_migrations.seed_files: 1 inserted"]
+    );
 
     world.write("supabase/roles.sql", "alter role anon set statement_timeout = '3s';");
     let ran = world.migrate(&["--include-roles"]).exits(0);
