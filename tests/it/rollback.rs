@@ -292,6 +292,20 @@ pub(crate) fn pushed() -> World {
     world
 }
 
+/// What was taken back is not taken back twice by itself.
+pub(crate) fn refused_as_done(world: &World) {
+    let ran = world.run(["rollback", "--confirm", &world.target()]).exits(3);
+    assert_data_eq!(
+        ran.failure(),
+        str![[r#"
+error: the last push was taken back already, to snapshot [SNAPSHOT]
+  the target was not touched
+hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT] --mode whole`
+
+"#]]
+    );
+}
+
 #[test]
 fn the_last_push_is_taken_back_and_what_came_since_is_kept() {
     let world = pushed();
@@ -329,16 +343,7 @@ fn the_last_push_is_taken_back_and_what_came_since_is_kept() {
     assert_eq!(saved("public.notes").lines().count(), 52);
     assert!(saved("public.notes").lines().any(|line| line == "51,new,x"));
 
-    let ran = world.run(["rollback", "--confirm", &world.target()]).exits(3);
-    assert_data_eq!(
-        ran.failure(),
-        str![[r#"
-error: the last push was taken back already, to snapshot [SNAPSHOT]
-  the target was not touched
-hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT] --mode whole`
-
-"#]]
-    );
+    refused_as_done(&world);
     // The file is pending again, and the way goes on.
     drop(world.migrate(&[]).exits(0));
     assert_eq!(world.history(), ["20260101000000"]);

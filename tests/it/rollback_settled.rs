@@ -92,16 +92,7 @@ snapshot [..]; done at [..].
     assert_eq!(other.run(["status", "--json"]).exits(0).document().get("unsettled_rollback"), None);
 
     // The machine comes back: what it kept is in the store after its next run.
-    let ran = world.run(["rollback", "--confirm", &world.target()]).exits(3);
-    assert_data_eq!(
-        ran.failure(),
-        str![[r#"
-error: the last push was taken back already, to snapshot [SNAPSHOT]
-  the target was not touched
-hint: To go back to it once more, run `supa-safe rollback [SNAPSHOT] --mode whole`
-
-"#]]
-    );
+    crate::rollback::refused_as_done(&world);
     let kept = format!("rollbacks/{run}/0001.csv");
     assert_eq!(weed.get(&weed.key(&kept)), fs_err::read(world.store().join(kept)).unwrap());
     assert_eq!(world.state(), after);

@@ -4,6 +4,16 @@ use super::{Base, NOTES, WRONG};
 use crate::world::{ADMIN, OWNER, World};
 use supa_safe::rollback::Mode;
 
+/// The one fact for which a push is refused before anything is pushed.
+fn obstacle(world: &World) -> String {
+    let ran = world.migrate(&["--json"]).exits(3);
+    let findings = &ran.summary()["findings"];
+    assert_eq!(findings.as_array().unwrap().len(), 1, "{ran}");
+    assert_eq!(findings[0]["rule"], "SS012", "{ran}");
+    assert_eq!(world.history(), [""; 0]);
+    findings[0]["fact"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_transaction_that_would_hold_its_tables_is_named() {
     let world = World::own_server(&[("20260101000000_wrong", WRONG)]);
@@ -11,11 +21,7 @@ fn a_transaction_that_would_hold_its_tables_is_named() {
     let idle = world.session(OWNER);
     idle.run("begin; select count(*) from public.notes");
     world.server_clock("+1h");
-    let ran = world.migrate(&["--json"]).exits(3);
-    let findings = &ran.summary()["findings"];
-    assert_eq!(findings.as_array().unwrap().len(), 1, "{ran}");
-    assert_eq!(findings[0]["rule"], "SS012", "{ran}");
-    assert_eq!(world.history(), [""; 0]);
+    drop(obstacle(&world));
     idle.run("rollback");
     drop(world.migrate(&[]).exits(0));
 }
@@ -28,15 +34,10 @@ fn a_right_that_lacks_is_named() {
         ADMIN,
         "create role sync replication; grant sync to postgres with admin option; alter role postgres noreplication",
     );
-    let ran = world.migrate(&["--json"]).exits(3);
-    let findings = &ran.summary()["findings"];
-    assert_eq!(findings.as_array().unwrap().len(), 1, "{ran}");
-    assert_eq!(findings[0]["rule"], "SS012", "{ran}");
     assert_eq!(
-        findings[0]["fact"],
+        obstacle(&world),
         "a rollback is not possible on the target: this role cannot take back role sync: permission denied to alter role"
     );
-    assert_eq!(world.history(), [""; 0]);
     world.sql(ADMIN, "alter role postgres replication");
     drop(world.migrate(&[]).exits(0));
 }
@@ -52,15 +53,10 @@ fn rows_that_go_with_an_extension_are_named() {
         insert into cron.job (schedule, command) values ('0 3 * * *', 'select 1');
         do $$begin execute format('alter database %I set supautils.privileged_extensions = pg_cron', current_database()); end$$",
     );
-    let ran = world.migrate(&["--json"]).exits(3);
-    let findings = &ran.summary()["findings"];
-    assert_eq!(findings.as_array().unwrap().len(), 1, "{ran}");
-    assert_eq!(findings[0]["rule"], "SS012", "{ran}");
     assert_eq!(
-        findings[0]["fact"],
+        obstacle(&world),
         "a rollback is not possible on the target: the push drops extension pg_cron, and with it rows that do not go back: 1 of cron.job"
     );
-    assert_eq!(world.history(), [""; 0]);
 }
 
 #[test]
