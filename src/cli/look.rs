@@ -253,7 +253,7 @@ struct Status {
     age_seconds: Option<i64>,
     max_age_seconds: i64,
     required_strength: Strength,
-    /// The run whose rollback was cut off, and nobody has asked the server yet how it ended.
+    /// The run whose rollback was not told to its end, and nobody has asked the server yet how it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     unsettled_rollback: Option<String>,
     next: String,
@@ -288,7 +288,7 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
             Some(row) => writeln!(text, "snapshot  {}", line(row, (setting.clock)()))?,
         }
         if let Some(run) = &unsettled {
-            writeln!(text, "rollback  run {run} ended before it knew whether its rollback was committed")?;
+            writeln!(text, "rollback  run {run} did not tell its rollback to the end")?;
         }
         writeln!(text, "policy    at most {} old, at least {}", in_words(policy.max_age), policy.strength)?;
         writeln!(text, "next      {next}")

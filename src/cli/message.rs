@@ -101,7 +101,9 @@ fn tables(done: &RolledBack) -> Vec<String> {
     let made = named(&again);
     let mut lines = vec![match done.mode {
         Mode::Touched => {
-            format!("- Went back: what that changed. Made again: {made}. What was written elsewhere stays.")
+            format!(
+                "- Went back: what that changed. Made again: {made}. Rows that were written elsewhere stay."
+            )
         }
         Mode::Whole => format!("- Went back: everything of ours. Made again: {made}."),
     }];
@@ -251,7 +253,7 @@ mod tests {
             "snapshot 20260101T000000Z-000000; done at 2026-01-01 00:10:00 UTC.",
             "",
             "- Undone, and pending again: 20260101000000. Correct before the next push.",
-            "- Went back: what that changed. Made again: public.a, public.b. What was written elsewhere stays.",
+            "- Went back: what that changed. Made again: public.a, public.b. Rows that were written elsewhere stay.",
             "- Rows that people deleted from these since are there again.",
             "- Removed, since they came after the snapshot: public.new.",
             "- Definitions as they stood before: `definitions.dump`, read with `pg_restore -f - definitions.dump`.",

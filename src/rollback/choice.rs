@@ -139,7 +139,7 @@ impl Past {
         self.unsettled = None;
         if unsettled.database {
             self.rolled_back = Some(unsettled.snapshot.clone());
-            self.undone = self.pushed.take();
+            self.undone = self.pushed.take().or(self.undone.take());
         }
     }
 }
