@@ -457,7 +457,7 @@ fn a_person_is_asked_for_the_password() {
     platform.stub.forget_calls();
     let mut terminal = Terminal::start(&world, &["snapshot"]);
     terminal.sees("Password of the database of");
-    terminal.types(&told("SUPA_SAFE_TEST_PASSWORD"));
+    terminal.types_unseen(&told("SUPA_SAFE_TEST_PASSWORD"));
     let (code, seen) = terminal.ends();
     assert_eq!(code, 0, "{seen}");
     assert!(!seen.contains(&told("SUPA_SAFE_TEST_PASSWORD")), "{seen}");

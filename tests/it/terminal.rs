@@ -1,11 +1,13 @@
 //! The program on a terminal, with a person who reads and types.
 
 use crate::world::World;
+use expectrl::process::Termios as _;
 use expectrl::process::unix::WaitStatus;
 use expectrl::session::OsSession;
 use expectrl::{Eof, Expect as _, Session};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use supa_safe::proc::{self, Signal};
 
 /// How long a person waits for the next words.
@@ -30,6 +32,8 @@ impl Terminal {
         command.env("TERM", "xterm").stdin(Stdio::inherit());
         let mut session = Session::spawn(command).unwrap();
         session.set_expect_timeout(Some(PATIENCE));
+        // As a terminal is, unless the program says otherwise.
+        session.set_echo(true).unwrap();
         Self { session, seen: String::new() }
     }
 
@@ -55,6 +59,18 @@ impl Terminal {
     /// Types a line.
     pub(crate) fn types(&mut self, line: &str) {
         self.session.send(format!("{line}\r")).unwrap();
+    }
+
+    /// Types a line that is not shown, as soon as the program has seen to that: what was typed before is
+    /// thrown away then.
+    #[track_caller]
+    pub(crate) fn types_unseen(&mut self, line: &str) {
+        let asked = Instant::now();
+        while self.session.is_echo().unwrap() {
+            assert!(asked.elapsed() < PATIENCE, "what is typed is shown; seen: {}", self.seen);
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.types(line);
     }
 
     /// Presses Ctrl-C.

@@ -17,7 +17,7 @@ fn a_person_is_asked_for_the_password_within_a_push() {
     push.args(["push", "origin", "main"]);
     let mut terminal = Terminal::of(push);
     terminal.sees("Password of the database of");
-    terminal.types(&told("SUPA_SAFE_TEST_PASSWORD"));
+    terminal.types_unseen(&told("SUPA_SAFE_TEST_PASSWORD"));
     terminal.sees("[SS001]");
     let (code, seen) = terminal.ends();
     assert_eq!(code, 1, "{seen}");
