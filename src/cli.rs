@@ -36,6 +36,7 @@ use crate::exit::{self, Exit};
 use crate::failure::Failure;
 use crate::frozen::{self, Project};
 use crate::manifest::SnapshotId;
+use crate::proc::shell_word;
 use crate::resolve::linked;
 use crate::secret::without_url_passwords;
 use crate::target::ProjectRef;
@@ -130,6 +131,27 @@ struct TargetArgs {
     /// Read the password from the first line of this file
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     password_file: Option<PathBuf>,
+}
+
+impl TargetArgs {
+    /// The flags that name the same target again. What may hold a password is not repeated.
+    fn in_words(&self) -> String {
+        let Self { project_ref, target, remote, db_url, local, .. } = self;
+        let is_url = |text: &str| text.contains("://");
+        let url = db_url.is_some() || remote.iter().flatten().any(|text| is_url(text));
+        let remote = remote.as_ref().map(|remote| match remote {
+            Some(name) => format!(" --remote={}", shell_word(name)),
+            None => " --remote".to_owned(),
+        });
+        let flags = [
+            url.then(|| " --db-url <the same URL>".to_owned()),
+            remote.filter(|_| !url),
+            target.as_ref().map(|name| format!(" --target {}", shell_word(name))),
+            project_ref.as_ref().map(|project_ref| format!(" --project-ref {project_ref}")),
+            local.then(|| " --local".to_owned()),
+        ];
+        flags.into_iter().flatten().collect()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -344,4 +366,29 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
 
 fn snapshot_id(text: &str) -> Result<SnapshotId, String> {
     text.parse::<SnapshotId>().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        target: TargetArgs,
+    }
+
+    #[test]
+    fn a_printed_command_names_the_same_target_and_no_password() {
+        let flags = |args: &[&str]| Line::parse_from([&["supa-safe"], args].concat()).target.in_words();
+        assert_eq!(flags(&[]), "");
+        assert_eq!(flags(&["--linked"]), "");
+        assert_eq!(flags(&["--local"]), " --local");
+        assert_eq!(flags(&["--target", "my prod"]), " --target 'my prod'");
+        assert_eq!(flags(&["--remote=preview"]), " --remote=preview");
+        let url = "postgresql://postgres:hunter2@db/postgres";
+        for args in [["--db-url", url], ["--remote", url]] {
+            assert_eq!(flags(&args), " --db-url <the same URL>");
+        }
+    }
 }

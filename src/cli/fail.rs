@@ -2,6 +2,7 @@
 
 use super::bucket;
 use super::done::Broken;
+use super::open::Opened;
 use crate::delegate;
 use crate::evidence;
 use crate::exit::Exit;
@@ -424,7 +425,7 @@ pub(super) fn postcheck_failed(error: &postcheck::Error, summary: &Summary) -> B
 }
 
 /// A target that is not as the rehearsal left the copy.
-pub(super) fn postcheck_differs(differences: &[String], summary: Summary) -> Broken {
+pub(super) fn postcheck_differs(opened: &Opened, differences: &[String], summary: Summary) -> Broken {
     let mut failure = Failure::message(
         Exit::PostCheckDiffers,
         "the push is done, and the target is not as the rehearsal left the copy",
@@ -432,7 +433,7 @@ pub(super) fn postcheck_differs(differences: &[String], summary: Summary) -> Bro
     for difference in differences {
         failure = failure.detail(difference.clone());
     }
-    failure = failure.hint("To take the push back, run `supa-safe rollback`");
+    failure = failure.hint(format!("To take the push back, run `{}`", opened.command("rollback")));
     if let Some(runbook) = &summary.runbook {
         failure = failure
             .hint(format!("To restore the state before the push into a new database, follow {runbook}"));

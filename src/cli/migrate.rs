@@ -475,7 +475,7 @@ async fn finish(
     };
     let differences = comparison.map_err(|error| fail::postcheck_failed(&error, &done.summary))?;
     if !differences.is_empty() {
-        return Err(fail::postcheck_differs(&differences, done.summary));
+        return Err(fail::postcheck_differs(opened, &differences, done.summary));
     }
     watch.done(match ready.rehearsed {
         Some(_) => "history, schema, and checks are as rehearsed",
@@ -488,7 +488,7 @@ async fn finish(
     }
     done.closing.insert(0, pushed);
     Ok(done
-        .closing("To take this push back, run `supa-safe rollback`")
+        .closing(format!("To take this push back, run `{}`", opened.command("rollback")))
         .closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Opened {
     pub(super) config: Config,
     /// Where the evidence stands.
     pub(super) keeping: Keeping,
+    /// The flags that name this target.
+    flags: String,
     record: Record,
     timings: Timings,
     pub(super) run: String,
@@ -124,7 +126,8 @@ async fn pin(
     };
     let ci = setting.surroundings.ci().filter(|_| !setting.exempt && context.store.bucket_name().is_none());
     let keeping = ci.map_or(Keeping::Lasting, Keeping::Passing);
-    Ok(Opened { target, policy, context, config, keeping, record, timings, run, _lock: lock })
+    let flags = args.in_words();
+    Ok(Opened { target, policy, context, config, keeping, flags, record, timings, run, _lock: lock })
 }
 
 /// Clears up after dead runs, and looks around.
@@ -373,6 +376,11 @@ pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, B
 }
 
 impl Opened {
+    /// A command line that means this target.
+    pub(super) fn command(&self, name: &str) -> String {
+        format!("supa-safe {name}{}", self.flags)
+    }
+
     /// Facts of a target of which nothing is known yet.
     pub(super) fn no_facts(&self) -> Facts {
         Facts {

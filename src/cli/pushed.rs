@@ -42,7 +42,7 @@ pub(super) async fn push_failed(
         Some(_) => format!("Wait until that session has ended, or end it, {again}"),
         None => format!("Correct the cause, {again}"),
     });
-    failure = failure.hint("Or take back what stands: `supa-safe rollback`");
+    failure = failure.hint(format!("Or take back what stands: `{}`", opened.command("rollback")));
     if let Some(runbook) = &summary.runbook {
         failure = failure
             .hint(format!("To restore the state before the push into a new database, follow {runbook}"));
