@@ -98,7 +98,7 @@ pub enum Error {
         source: tokio_postgres::Error,
     },
     /// A query failed.
-    #[error("the server did not answer")]
+    #[error("a query of the rollback failed")]
     Query(#[from] tokio_postgres::Error),
     /// The catalog could not be read.
     #[error(transparent)]

@@ -10,7 +10,7 @@ use super::fail::{self, failed};
 use super::open::{self, Opened};
 use super::signals::Signals;
 use super::{RUN, Setting, TargetArgs, bucket, confirm, earlier, snapshot_id};
-use crate::delegate::TargetLock;
+use crate::delegate::{self, TargetLock};
 use crate::disk;
 use crate::event::{Event, Stage};
 use crate::exit::Exit;
@@ -24,6 +24,7 @@ use crate::rollback::storage::{self, Objects, Salvaged};
 use crate::rollback::{self, PATIENCE, Task, Translation};
 use crate::salvage;
 use crate::store::Snapshot;
+use crate::target::Target;
 use crate::tools::installs;
 use clap::{Args, ValueEnum};
 use plan::{Plan, plan};
@@ -41,7 +42,8 @@ pub(super) struct RollbackArgs {
     id: Option<SnapshotId>,
     #[command(flatten)]
     target: TargetArgs,
-    /// How much goes back; without it what the migration touched, where the rehearsal proved that
+    /// How much goes back; without it what the migration touched, where the rehearsal proved that or `--table`
+    /// names tables, and everything elsewhere
     #[arg(long, value_name = "HOW", help_heading = RUN)]
     mode: Option<How>,
     /// Take back the rows of this table as well, with those of the migration
@@ -53,7 +55,7 @@ pub(super) struct RollbackArgs {
     /// Take back this part alone; without it the database, and Storage where the migration wrote to it
     #[arg(long, value_name = "PART", help_heading = RUN)]
     only: Option<Part>,
-    /// Remove what was added to Storage as well; it is saved first
+    /// With `--mode whole`, remove what people added to Storage as well; it is saved first
     #[arg(long, help_heading = RUN)]
     remove_added: bool,
     /// Leave the objects of Storage that an earlier rollback, which stands, still had to bring back
@@ -110,6 +112,13 @@ async fn roll_back(
             return Box::pin(settle::finish(setting, opened, *standing, (args, signals))).await;
         }
     }
+    if args.leave_objects {
+        let text = "no rollback stands whose objects could be left";
+        return Err(Failure::message(Exit::Refused, text)
+            .detail("the target was not touched")
+            .hint("To take the last push back, leave `--leave-objects` away")
+            .into());
+    }
     let plan = signals.guard(Box::pin(plan(opened, &past, args))).await?;
     if args.dry_run {
         return Ok(show(opened, &plan));
@@ -140,9 +149,7 @@ async fn agreed(
 async fn execute(opened: &Opened, plan: &Plan, host: &str, signals: &mut Signals) -> Result<Done, Broken> {
     let (context, target) = (&opened.context, &opened.target);
     let snapshot = plan.base.snapshot();
-    let held = signals
-        .guard(async { TargetLock::take(target).await.map_err(|error| fail::delegate_failed(&error)) })
-        .await?;
+    let held = signals.guard(lock(target)).await?;
     let watch =
         context.stage(Stage::Rollback, format!("take {} back to snapshot {}", target.name(), snapshot.id()));
     let folder = context.store.rollback_dir(&opened.run);
@@ -183,13 +190,18 @@ async fn execute(opened: &Opened, plan: &Plan, host: &str, signals: &mut Signals
         text
     });
     let objects = match storage {
-        Some(salvaged) => Some(bring_bytes(opened, snapshot, salvaged).await?),
+        Some(salvaged) => Some(bring_bytes(opened, snapshot, salvaged).await),
         None => None,
     };
     held.release().await;
-    let made_again = proved.tables.len() - proved.removed_tables.len();
-    watch.done(format!("{made_again} tables made again, and {}", words::is_back(proved.mode)));
+    let (objects, failed) = parted(objects);
+    if failed.is_none() {
+        watch.done(words::is_back(&proved, plan.with_database));
+    }
     let mut done = undone.finish(opened, snapshot.id(), objects, &folder);
+    if let Some(failure) = failed {
+        return Err(incomplete(failure, done));
+    }
     // From here on no run asks what became of it.
     context.tell(&Event::RolledBack { snapshot: snapshot.id().clone(), database: plan.with_database });
     if let Some(text) = unshared {
@@ -197,6 +209,34 @@ async fn execute(opened: &Opened, plan: &Plan, host: &str, signals: &mut Signals
         done.closing.push(format!("  {text}"));
     }
     Ok(done)
+}
+
+/// Keeps other runs away from the target.
+async fn lock(target: &Target) -> Result<TargetLock, Failure> {
+    TargetLock::take(target).await.map_err(|error| match error {
+        delegate::Error::Query(_) => {
+            Failure::new(Exit::Error, &error).detail("this run did not touch the target")
+        }
+        error => fail::delegate_failed(&error),
+    })
+}
+
+/// The objects of Storage that came back, or why some did not.
+fn parted(objects: Option<Result<Objects, Failure>>) -> (Option<Objects>, Option<Failure>) {
+    match objects {
+        Some(Ok(objects)) => (Some(objects), None),
+        Some(Err(failure)) => (None, Some(failure)),
+        None => (None, None),
+    }
+}
+
+/// A rollback of which the rows stand, and not yet all objects: what it did is told all the same.
+fn incomplete(failure: Failure, done: Done) -> Broken {
+    let folder = done.summary.rolled_back.as_ref().map(|done| done.folder.clone());
+    let failure = folder.into_iter().fold(failure, |failure, folder| {
+        failure.detail(format!("what was kept first, and a text on what was done, are in {folder}"))
+    });
+    Broken::new(failure, done.summary)
 }
 
 /// The database, or the rows of Storage alone, in a transaction that is left open.
@@ -253,6 +293,7 @@ async fn bring_bytes(
         failure
             .detail("the rows are as in the snapshot; the objects of Storage are not yet")
             .hint("Run `supa-safe rollback` again: it goes on with Storage")
+            .hint("Where these objects cannot come back, `supa-safe rollback --leave-objects` ends it without them")
     };
     let objects = storage::bytes(&opened.target, snapshot, &mut salvaged).await.map_err(|error| {
         let failure = Failure::new(Exit::RollbackIncomplete, &error);
@@ -284,6 +325,27 @@ async fn ids(
     Ok(Translation::of_target(&recorded, &now))
 }
 
+/// What helps against a rollback that was not proved.
+fn next(stopped: &rollback::Error) -> Option<&'static str> {
+    match stopped {
+        rollback::Error::NotExact(_) | rollback::Error::Platform(_) => Some(
+            "Run it with `--mode whole`; where that does not help either, follow `restore.md` in the snapshot's folder",
+        ),
+        rollback::Error::Archive(_)
+        | rollback::Error::Contents(_)
+        | rollback::Error::Fingerprint(_)
+        | rollback::Error::Cut
+        | rollback::Error::Encoding => {
+            Some("Run `supa-safe verify` with the snapshot's id: it says what is damaged")
+        }
+        rollback::Error::Definitions(_) | rollback::Error::Query(_) => {
+            Some("Run it again; `supa-safe doctor` looks at the connection and the role")
+        }
+        rollback::Error::Io(_) => Some("Make room where the state stands, then run it again"),
+        _ => None,
+    }
+}
+
 /// A rollback that did not come to its end.
 fn not_done(error: &NotDone) -> Failure {
     match error {
@@ -310,8 +372,12 @@ fn not_done(error: &NotDone) -> Failure {
         NotDone::Store(error) | NotDone::Rollback(rollback::Error::Store(error)) => {
             bucket::store_failed(error).detail("nothing was changed")
         }
-        NotDone::Rollback(_) => {
-            Failure::new(Exit::Error, error).detail("nothing was changed")
+        NotDone::Rollback(stopped) => {
+            let failure = Failure::new(Exit::Error, error).detail("nothing was changed");
+            match next(stopped) {
+                Some(next) => failure.hint(next),
+                None => failure,
+            }
         }
     }
 }

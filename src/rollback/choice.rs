@@ -213,16 +213,31 @@ pub enum Refusal {
     Lost(Vec<String>),
 }
 
-/// Chooses; `history` tells the versions that a snapshot holds, `live` those of the target now.
+/// What was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The snapshot, and the versions that it holds.
+    pub snapshot: Option<(SnapshotId, Vec<String>)>,
+    /// Versions of somebody else's that go too.
+    pub also: Vec<String>,
+    /// Whether Storage goes back alone: the history stays, whoever wrote it.
+    pub storage_alone: bool,
+}
+
+/// Chooses; `bound` is the snapshot without a name and the versions that it holds, `live` are those of the
+/// target now.
 pub fn choose(
     past: &Past,
-    wanted: Option<(SnapshotId, Vec<String>)>,
+    asked: Asked,
     bound: Option<(SnapshotId, Vec<String>)>,
     live: &[String],
-    also: &[String],
 ) -> Result<Option<Choice>, Refusal> {
+    let Asked { snapshot: wanted, also, storage_alone } = asked;
     let is_default = wanted.is_none();
-    if is_default && let Some(snapshot) = &past.rolled_back {
+    if !storage_alone
+        && is_default
+        && let Some(snapshot) = &past.rolled_back
+    {
         return Err(Refusal::Already(snapshot.clone()));
     }
     let Some((snapshot, recorded)) = wanted.or(bound) else { return Ok(None) };
@@ -235,10 +250,11 @@ pub fn choose(
         return Err(Refusal::TakenAfter { snapshot, versions: held, right });
     }
     let lost: Vec<String> = recorded.iter().filter(|version| !live.contains(version)).cloned().collect();
-    if !lost.is_empty() {
+    if !lost.is_empty() && !storage_alone {
         return Err(Refusal::Lost(lost));
     }
-    let versions: Vec<String> = live.iter().filter(|version| !recorded.contains(version)).cloned().collect();
+    let mut versions: Vec<String> =
+        live.iter().filter(|version| !recorded.contains(version)).cloned().collect();
     // Who names a snapshot takes back every push since.
     let earlier = past.earlier.iter().filter(|_| !is_default);
     let on_record: Vec<&Pushed> = pushed.into_iter().chain(earlier).collect();
@@ -247,12 +263,18 @@ pub fn choose(
     };
     let foreign: Vec<String> =
         versions.iter().filter(|version| !is_known(version) && !also.contains(version)).cloned().collect();
-    if !foreign.is_empty() {
+    if storage_alone {
+        versions.retain(|version| !foreign.contains(version));
+    } else if !foreign.is_empty() {
         return Err(Refusal::Foreign(foreign));
     }
     let leaned_on = on_record.iter().find(|pushed| pushed.snapshot == snapshot);
     let meant = pushed.or(leaned_on.copied()).or(past.undone.as_ref());
     let files = meant.map(|pushed| pushed.files.clone()).unwrap_or_default();
+    if storage_alone && pushed.is_none() && leaned_on.is_none() {
+        // The database went back, and what the push did to Storage may still be there.
+        versions = files.iter().map(|file| version(file)).collect();
+    }
     Ok(Some(Choice { snapshot, versions, files }))
 }
 
@@ -275,6 +297,10 @@ mod tests {
         (run.to_owned(), vec![event])
     }
 
+    fn asked(snapshot: Option<(SnapshotId, Vec<String>)>, also: Vec<String>) -> Asked {
+        Asked { snapshot, also, storage_alone: false }
+    }
+
     fn words(text: &str) -> Vec<String> {
         text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
@@ -285,18 +311,19 @@ mod tests {
             Past::read([("c".to_owned(), vec![]), push("b", 2, "2_two.sql"), push("a", 1, "1_one.sql")]);
         assert_eq!(past.pushed.as_ref().unwrap().run, "b");
         let bound = Some((id(2), words("1")));
-        let choice = choose(&past, None, bound.clone(), &words("1 2"), &[]).unwrap().unwrap();
+        let choice = choose(&past, Asked::default(), bound.clone(), &words("1 2")).unwrap().unwrap();
         assert_eq!((&choice.snapshot, &choice.versions), (&id(2), &words("2")));
         assert!(choice.stands("2_two.sql") && !choice.is_partial());
         // Nothing of it stands, but something else may.
-        let choice = choose(&past, None, bound, &words("1"), &[]).unwrap().unwrap();
+        let choice = choose(&past, Asked::default(), bound, &words("1")).unwrap().unwrap();
         assert_eq!(choice.versions, words(""));
         assert!(choice.is_void() && choice.is_partial() && !choice.stands("2_two.sql"));
 
         let done = json!({ "type": "rolled-back", "snapshot": id(2) });
         let past = Past::read([("c".to_owned(), vec![done]), push("b", 2, "2_two.sql")]);
-        assert_eq!(choose(&past, None, None, &words("1"), &[]), Err(Refusal::Already(id(2))));
-        let choice = choose(&past, Some((id(2), words("1"))), None, &words("1"), &[]).unwrap().unwrap();
+        assert_eq!(choose(&past, Asked::default(), None, &words("1")), Err(Refusal::Already(id(2))));
+        let choice =
+            choose(&past, asked(Some((id(2), words("1"))), Vec::new()), None, &words("1")).unwrap().unwrap();
         assert_eq!(choice.snapshot, id(2));
     }
 
@@ -304,15 +331,36 @@ mod tests {
     fn what_somebody_else_pushed_is_named() {
         let past = Past::read([push("b", 2, "2_two.sql")]);
         let bound = || Some((id(2), words("1")));
-        assert_eq!(choose(&past, None, bound(), &words("1 2 3"), &[]), Err(Refusal::Foreign(words("3"))));
-        let choice = choose(&past, None, bound(), &words("1 2 3"), &words("3")).unwrap().unwrap();
+        assert_eq!(
+            choose(&past, Asked::default(), bound(), &words("1 2 3")),
+            Err(Refusal::Foreign(words("3")))
+        );
+        let choice = choose(&past, asked(None, words("3")), bound(), &words("1 2 3")).unwrap().unwrap();
         assert_eq!(choice.versions, words("2 3"));
-        assert_eq!(choose(&past, None, bound(), &words("2"), &[]), Err(Refusal::Lost(words("1"))));
+        assert_eq!(choose(&past, Asked::default(), bound(), &words("2")), Err(Refusal::Lost(words("1"))));
         let after = Some((id(3), words("1 2")));
         let taken_after = |right| Err(Refusal::TakenAfter { snapshot: id(3), versions: words("2"), right });
-        assert_eq!(choose(&past, None, after.clone(), &words("1 2"), &[]), taken_after(None));
+        assert_eq!(choose(&past, Asked::default(), after.clone(), &words("1 2")), taken_after(None));
         // Neither is it when somebody asks for it.
-        assert_eq!(choose(&past, after, None, &words("1 2"), &[]), taken_after(Some(id(2))));
+        assert_eq!(choose(&past, asked(after, Vec::new()), None, &words("1 2")), taken_after(Some(id(2))));
+    }
+
+    #[test]
+    fn storage_alone_goes_back_whoever_pushed_since() {
+        let storage = |snapshot| Asked { snapshot, storage_alone: true, ..Asked::default() };
+        let past = Past::read([push("b", 2, "2_two.sql")]);
+        let bound = || Some((id(2), words("1")));
+        let choice = choose(&past, storage(None), bound(), &words("1 2 3")).unwrap().unwrap();
+        assert_eq!((&choice.versions, choice.is_partial()), (&words("2"), false));
+        // The database went back, and objects were left.
+        let done = json!({ "type": "rolled-back", "snapshot": id(2) });
+        let past = Past::read([("c".to_owned(), vec![done]), push("b", 2, "2_two.sql")]);
+        for (asked, bound) in [(storage(None), bound()), (storage(bound()), None)] {
+            for live in ["1", "1 2 3", "3"] {
+                let choice = choose(&past, asked.clone(), bound.clone(), &words(live)).unwrap().unwrap();
+                assert_eq!((&choice.snapshot, choice.stands("2_two.sql")), (&id(2), true), "{live}");
+            }
+        }
     }
 
     #[test]
@@ -327,13 +375,13 @@ mod tests {
         assert_eq!(past.earlier.iter().map(|pushed| pushed.run.as_str()).collect::<Vec<_>>(), ["a"]);
         // Somebody else pushed its corrected file.
         let bound = Some((id(4), words("0 1")));
-        let choice = choose(&past, None, bound, &words("0 1 2 3"), &[]);
+        let choice = choose(&past, Asked::default(), bound, &words("0 1 2 3"));
         assert_eq!(choice, Err(Refusal::Foreign(words("2"))));
-        let choice = choose(&past, Some((id(1), words("0"))), None, &words("0 1 2 3"), &[]);
+        let choice = choose(&past, asked(Some((id(1), words("0"))), Vec::new()), None, &words("0 1 2 3"));
         assert_eq!(choice, Err(Refusal::Foreign(words("2"))));
         // Without a name it is the last push alone.
         let bound = Some((id(4), words("0")));
-        let choice = choose(&past, None, bound, &words("0 1 3"), &[]);
+        let choice = choose(&past, Asked::default(), bound, &words("0 1 3"));
         assert_eq!(choice, Err(Refusal::Foreign(words("1"))));
     }
 
@@ -344,11 +392,13 @@ mod tests {
             Past::read([("c".to_owned(), vec![done]), push("b", 2, "2_two.sql"), push("a", 1, "1_one.sql")]);
         assert_eq!((&past.pushed, past.undone.as_ref().unwrap().run.as_str()), (&None, "b"));
         let to_first = Some((id(1), words("0")));
-        let choice = choose(&past, to_first, None, &words("0 1"), &[]).unwrap().unwrap();
+        let choice = choose(&past, asked(to_first, Vec::new()), None, &words("0 1")).unwrap().unwrap();
         assert_eq!((&choice.versions, &choice.files), (&words("1"), &words("1_one.sql")));
         // Both at once: no rehearsal says anything of both.
         let past = Past::read([push("b", 2, "2_two.sql"), push("a", 1, "1_one.sql")]);
-        let choice = choose(&past, Some((id(1), words("0"))), None, &words("0 1 2"), &[]).unwrap().unwrap();
+        let choice = choose(&past, asked(Some((id(1), words("0"))), Vec::new()), None, &words("0 1 2"))
+            .unwrap()
+            .unwrap();
         assert_eq!(choice.versions, words("1 2"));
         assert!(!choice.is_of_one_push());
     }

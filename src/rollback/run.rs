@@ -166,7 +166,7 @@ pub async fn prove_storage(
 ) -> Result<Ready, NotDone> {
     let session = connect::writable(&target.connection).await?;
     let announce = async |transaction: &str| announcement.tell(transaction, context).await;
-    let proved = storage::rows(&session.client, saved, announce).await?;
+    let proved = storage::rows(&session.client, (saved, announcement.mode), announce).await?;
     Ok(Ready { session, proved })
 }
 

@@ -221,7 +221,7 @@ impl<'a> Stream<'a> {
             }
             Some(Rows::Sent(mut sink)) => {
                 if !rows.is_empty() {
-                    sink.send(rows).await?;
+                    sink.send(rows).await.map_err(rows_back())?;
                 }
                 self.rows = Some(Rows::Sent(sink));
             }
@@ -232,9 +232,10 @@ impl<'a> Stream<'a> {
 
     async fn begin_copy(&mut self, head: &str, rows: Vec<u8>) -> Result<Sink, Error> {
         self.flush().await?;
-        let mut sink = Box::pin(self.client.copy_in(head.trim_end_matches([';', '\n'])).await?);
+        let mut sink =
+            Box::pin(self.client.copy_in(head.trim_end_matches([';', '\n'])).await.map_err(rows_back())?);
         if !rows.is_empty() {
-            sink.send(rows.into()).await?;
+            sink.send(rows.into()).await.map_err(rows_back())?;
         }
         Ok(sink)
     }
@@ -253,7 +254,7 @@ impl<'a> Stream<'a> {
             None => None,
         };
         if let Some(mut sink) = sink {
-            sink.as_mut().finish().await?;
+            sink.as_mut().finish().await.map_err(rows_back())?;
         }
         if self.statements.len() > TOGETHER { self.flush().await } else { Ok(()) }
     }
@@ -261,10 +262,15 @@ impl<'a> Stream<'a> {
     async fn flush(&mut self) -> Result<(), Error> {
         let statements = std::mem::take(&mut self.statements);
         if !statements.trim().is_empty() {
-            self.client.batch_execute(&statements).await?;
+            self.client.batch_execute(&statements).await.map_err(Error::at("make objects again"))?;
         }
         Ok(())
     }
+}
+
+/// Names the step in which the server refused rows.
+fn rows_back() -> impl Fn(tokio_postgres::Error) -> Error {
+    Error::at("bring back rows")
 }
 
 /// The line behind the last row.

@@ -123,7 +123,7 @@ pub async fn resume(context: &Context, folder: &Path) -> Result<Option<Salvaged>
 /// The rows alone, in a transaction that is left open.
 pub(super) async fn rows(
     client: &tokio_postgres::Client,
-    saved: &Saved,
+    (saved, mode): (&Saved, Mode),
     announce: impl AsyncFnOnce(&str) -> Result<(), Error>,
 ) -> Result<Proved, Error> {
     client.batch_execute("begin isolation level read committed").await?;
@@ -133,7 +133,7 @@ pub(super) async fn rows(
     let started = Instant::now();
     salvage::rows(client, saved).await?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok(Proved { transaction, seconds, ..Proved::nothing(Mode::Touched) })
+    Ok(Proved { transaction, seconds, ..Proved::nothing(mode) })
 }
 
 /// Brings the bytes back after the commit, and compares. Without a way to them it fails, unless nothing is

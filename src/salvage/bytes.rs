@@ -344,14 +344,16 @@ async fn put_limits(client: &Client, saved: &Saved) -> Result<(), Error> {
     Ok(())
 }
 
-/// Looks after the bytes of every other object of the snapshot whose row is there.
+/// Looks after the bytes of every other object of the snapshot whose row is there, but of those that stay
+/// as somebody else left them.
 async fn probe_all(
     client: &Client,
     reach: &Reach,
     saved: &mut Saved,
     (index, done): (&Path, &mut Restored),
 ) -> Result<(), Error> {
-    let known: BTreeSet<String> = saved.chosen.iter().map(|chosen| chosen.item.was.id.clone()).collect();
+    let known = saved.chosen.iter().map(|chosen| chosen.item.was.id.as_str()).chain(saved.plan.left_ids());
+    let known: BTreeSet<String> = known.map(str::to_owned).collect();
     let mut index = Index::open(index)?;
     let mut portion = Vec::new();
     loop {

@@ -27,10 +27,10 @@ pub async fn compare(
         saved.chosen.iter().map(|chosen| (chosen.item.was.id.as_str(), &chosen.item.was)).collect();
     let ours: BTreeMap<&str, &Object> = ours.into_iter().filter(|(id, _)| !stays.contains_key(*id)).collect();
     let live: BTreeMap<&str, &Row> = found.live.iter().map(|row| (row.id.as_str(), row)).collect();
-    let is_meant = |was: &&Object| {
-        let is_any = saved.plan.probe_all && !stays.contains_key(&was.id);
-        is_any || ours.contains_key(was.id.as_str())
-    };
+    let left = saved.plan.left_ids();
+    let is_theirs = |was: &Object| stays.contains_key(&was.id) || left.contains(was.id.as_str());
+    let is_meant =
+        |was: &&Object| (saved.plan.probe_all && !is_theirs(was)) || ours.contains_key(was.id.as_str());
     for was in found.was.iter().filter(is_meant) {
         let Some(row) = live.get(was.id.as_str()) else {
             wrong.push(format!("object {} has no row", was.in_words()));
@@ -57,7 +57,7 @@ pub async fn compare(
         loop {
             let next = index.next()?;
             let is_over = next.is_none();
-            portion.extend(next.filter(|was| was.state.is_captured() && !stays.contains_key(&was.id)));
+            portion.extend(next.filter(|was| was.state.is_captured() && !is_theirs(was)));
             if portion.len() == live::PORTION || is_over {
                 wrong.extend(missing(reach, portion.iter().collect()).await?);
                 portion.clear();

@@ -121,6 +121,9 @@ pub struct Merge {
 /// A difference that stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
+    /// Its id in the snapshot, when that has it.
+    #[serde(default)]
+    pub id: Option<String>,
     /// Bucket and key, in words.
     pub object: String,
     /// What happened to it; nothing when the snapshot does not have it.
@@ -186,6 +189,11 @@ impl Plan {
     pub fn left_counts(&self) -> BTreeMap<&'static str, u64> {
         let left = self.left.iter().filter(|left| left.why == Why::NotTouched);
         scope::counts(left.map(|left| left.change))
+    }
+
+    /// Ids of the snapshot's objects that stay as they are now.
+    pub(super) fn left_ids(&self) -> BTreeSet<&str> {
+        self.left.iter().filter_map(|left| left.id.as_deref()).collect()
     }
 
     /// Takes what the migration added out of what stays: a push of the corrected file would find it in
@@ -266,7 +274,8 @@ pub(super) fn decide(differences: Differences, scope: &Scope) -> Plan {
             (false, _, _) => Part::None(Why::NotTouched),
         };
         if let Part::None(why) = part {
-            plan.left.push(Left { object: object.in_words(), change: Some(change), why });
+            let id = Some(object.id.clone());
+            plan.left.push(Left { id, object: object.in_words(), change: Some(change), why });
             continue;
         }
         wanted.insert(Place::of(object));
@@ -279,7 +288,8 @@ pub(super) fn decide(differences: Differences, scope: &Scope) -> Plan {
         } else if scope.holds_added(&place) {
             plan.added.push(row.clone());
         } else {
-            plan.left.push(Left { object: row.in_words(), change: None, why: Why::NotTouched });
+            let object = row.in_words();
+            plan.left.push(Left { id: None, object, change: None, why: Why::NotTouched });
         }
     }
     let needed: BTreeSet<&str> = plan.items.iter().filter_map(|item| item.was.bucket.as_deref()).collect();

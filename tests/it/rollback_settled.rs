@@ -149,7 +149,10 @@ fn a_run_that_ended_by_itself_is_not_asked_about() {
 
 /// Objects whose rows the migration changed, and one that went for good.
 fn objects() -> (World, Bucket) {
-    let mut world = World::hosted(&[]);
+    objects_in(World::hosted(&[]))
+}
+
+fn objects_in(mut world: World) -> (World, Bucket) {
     let bucket = world.bucket(&["photos"]);
     for key in ["a", "b"] {
         bucket.put("photos", key, format!("bytes of {key}").as_bytes());
@@ -172,6 +175,10 @@ fn objects_that_could_not_be_brought_back_are_told_when_they_are() {
     bucket.spoil(Operation::Write, Kind::Status(403), 1);
     let ran = world.run(["rollback", "--mode", "whole", "--confirm", &world.target(), "--json"]).exits(22);
     assert_eq!(ran.summary()["target_touched"], true, "{ran}");
+    // What was done is told, and that it is not all.
+    let done = &ran.summary()["rolled_back"];
+    assert_eq!((&done["mode"], &done["storage"]), (&json!("whole"), &Value::Null));
+    assert!(message(&ran.summary()).contains("1 row of public.notes in `"), "{ran}");
     assert_eq!(world.history(), [""; 0]);
     let foreseen = world.run(["rollback", "--dry-run"]).exits(0);
     assert_data_eq!(
@@ -205,6 +212,25 @@ snapshot [..]; done at [..].
     assert_eq!(bucket.get("photos", "b"), b"bytes of b");
 }
 
+/// The bytes stand in the shared store alone for whoever never took that snapshot.
+#[test]
+fn another_machine_brings_the_objects_that_are_owed() {
+    let mut world = World::hosted(&[]);
+    drop(world.weed());
+    let (world, bucket) = objects_in(world);
+    bucket.delete("photos", "b");
+    bucket.spoil(Operation::Write, Kind::Status(403), 1);
+    drop(world.run(["rollback", "--mode", "whole", "--confirm", &world.target()]).exits(22));
+    let mut other = World::new(Major::Pg17, Cli::V3);
+    other.same_target(&world);
+    let ran = other.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    assert_eq!(
+        (&ran.summary()["rolled_back"]["storage"]["left"], bucket.get("photos", "b")),
+        (&json!([]), b"bytes of b".to_vec()),
+        "{ran}"
+    );
+}
+
 /// Nobody would finish it after a push, and who asks for another way back is told that one stands.
 #[test]
 fn nothing_else_is_done_while_one_that_stands_is_not_finished() {
@@ -231,10 +257,16 @@ fn nothing_else_is_done_while_one_that_stands_is_not_finished() {
     let snapshot = world.snapshot().id().clone();
     let ran = world.run(["rollback", "--leave-objects", "--confirm", &target, "--json"]).exits(0);
     let left = format!(
-        "2 objects of Storage were not looked at again; `supa-safe rollback {snapshot} --only storage` does that"
+        "2 objects of Storage were not looked at again; `supa-safe rollback {snapshot} --only storage --mode whole` \
+         does that"
     );
     assert_eq!(ran.summary()["limits"].as_array().unwrap().last().unwrap(), &json!(left));
-    drop(world.run(["rollback", snapshot.as_str(), "--only", "storage", "--confirm", &target]).exits(0));
+    // Nothing is left that could be left alone.
+    let ran = world.run(["rollback", "--leave-objects", "--confirm", &target]);
+    assert_eq!(told(ran), "error: no rollback stands whose objects could be left");
+    let storage =
+        ["rollback", snapshot.as_str(), "--only", "storage", "--mode", "whole", "--confirm", &target];
+    drop(world.run(storage).exits(0));
     assert_eq!(bucket.get("photos", "b"), b"bytes of b");
     drop(world.migrate(&[]).exits(0));
 }
@@ -295,4 +327,8 @@ snapshot [..]; done at [..].
     world.sql(ADMIN, "drop trigger gate on storage.objects");
     drop(world.run(["rollback", "--only", "database", "--confirm", &world.target()]).exits(0));
     assert_eq!(world.history(), [""; 0]);
+    // And Storage once more, whatever somebody did to it since.
+    world.sql(OWNER, "update storage.objects set owner_id = 'nobody' where name = 'b'");
+    drop(world.run(["rollback", "--only", "storage", "--confirm", &world.target()]).exits(0));
+    assert_eq!(world.sql(OWNER, "select owner_id from storage.objects where name = 'b'"), ["~"]);
 }

@@ -15,7 +15,7 @@ use crate::postgres::{history, rows};
 use crate::rehearse::record::Record;
 use crate::rehearse::rollback::{writes_accounts, writes_storage, written_tables};
 use crate::resolve;
-use crate::rollback::choice::{self, Choice, Past, Refusal};
+use crate::rollback::choice::{self, Asked, Choice, Past, Refusal};
 use crate::rollback::pushed::{self, Written};
 use crate::rollback::run::NotDone;
 use crate::rollback::storage::{self, Wanted};
@@ -77,12 +77,15 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
         Ok((id.clone(), pick(store, Some(id))?.manifest.database.history))
     };
     let wanted = args.id.as_ref().map(with_history).transpose()?;
+    let storage_alone = args.only == Some(Part::Storage);
     let newest = store.ids().map_err(failed(Exit::Error))?.into_iter().next();
-    let bound = past.pushed.as_ref().map(|pushed| pushed.snapshot.clone()).or(newest);
-    let bound = bound.filter(|_| wanted.is_none() && past.rolled_back.is_none());
+    let of_push = past.pushed.as_ref().map(|pushed| pushed.snapshot.clone());
+    let bound = of_push.or(past.rolled_back.clone().filter(|_| storage_alone)).or(newest);
+    let bound = bound.filter(|_| wanted.is_none() && (storage_alone || past.rolled_back.is_none()));
     let bound = bound.as_ref().map(with_history).transpose()?;
-    let choice = choice::choose(past, wanted, bound, &live, &args.also)
-        .map_err(|refusal| refused(&refusal))?
+    let asked = Asked { snapshot: wanted, also: args.also.clone(), storage_alone };
+    let choice = choice::choose(past, asked, bound, &live)
+        .map_err(|refusal| refused(&refusal, args))?
         .ok_or_else(|| {
             Failure::message(Exit::Refused, "there is no snapshot of this target to go back to")
                 .detail("the target was not touched")
@@ -104,10 +107,10 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
     let record = record.filter(|_| choice.is_of_one_push());
     let record = record.map(|record| record.of_files(|file| choice.stands(file)));
     let (mode, tables) = scope(&choice, record.as_ref(), args)?;
-    let with_database = args.only != Some(Part::Storage);
+    let with_database = !storage_alone;
     let removal = if args.remove_added { Removal::RemoveAdded } else { Removal::Keep };
     // Rows that are equal prove nothing of the bytes, and who asks for Storage alone means these.
-    let probing = if args.only == Some(Part::Storage) { Probing::All } else { Probing::Changed };
+    let probing = if storage_alone { Probing::All } else { Probing::Changed };
     let mut plan = Plan {
         choice,
         base,
@@ -146,7 +149,7 @@ async fn look(
     if plan.choice.is_void() && plan.with_database && !is_asked_for_more {
         let (live, _) = prepare::look(session).await?;
         if live.owned_digest == snapshot.manifest.database.owned_digest {
-            return Err(refused(&Refusal::NothingStands(plan.choice.snapshot.clone())));
+            return Err(refused(&Refusal::NothingStands(plan.choice.snapshot.clone()), args));
         }
     }
     if plan.with_storage {
@@ -242,11 +245,14 @@ fn scope(
     Ok((mode, tables))
 }
 
-fn refused(refusal: &Refusal) -> Failure {
+fn refused(refusal: &Refusal, args: &RollbackArgs) -> Failure {
     let failure = Failure::new(Exit::Refused, refusal).detail("the target was not touched");
     match refusal {
         Refusal::Already(snapshot) => {
-            failure.hint(format!("To go back to it once more, run `supa-safe rollback {snapshot} --mode whole`"))
+            let only = if args.only == Some(Part::Database) { " --only database" } else { "" };
+            failure.hint(format!(
+                "To go back to it once more, run `supa-safe rollback {snapshot} --mode whole{only}`"
+            ))
         }
         Refusal::TakenAfter { right: Some(right), .. } => failure
             .hint(format!("The push leaned on another one: run `supa-safe rollback {right}`")),

@@ -3,14 +3,13 @@
 
 use super::undone::Undone;
 use super::words::standing_lines;
-use super::{How, Part, RollbackArgs, agreed, bring_bytes, not_done};
+use super::{How, Part, RollbackArgs, agreed, bring_bytes, incomplete, lock, not_done, parted};
 use crate::cli::Setting;
 use crate::cli::bucket;
 use crate::cli::done::{Broken, Done};
 use crate::cli::fail::{self, failed};
 use crate::cli::open::Opened;
 use crate::cli::signals::Signals;
-use crate::delegate::TargetLock;
 use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -21,6 +20,7 @@ use crate::rollback::choice::{Past, Unsettled};
 use crate::rollback::run::{self, Fate};
 use crate::rollback::storage::{self, Objects, Salvaged};
 use crate::ui::Summary;
+use crate::verify;
 use std::path::{Path, PathBuf};
 
 /// One whose transaction stands, and what it wrote.
@@ -75,9 +75,9 @@ pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Set
         Fate::Committed if !again.is_empty() => {
             context.warn(format!(
                 "that rollback stood, and {} came into the history again since: somebody pushed; where Storage still \
-                 lacks objects, `supa-safe rollback {} --only storage` brings them",
+                 lacks objects, `{}` brings them",
                 again.join(", "),
-                unsettled.snapshot
+                storage_alone(&unsettled)
             ));
             return Ok(Settled::PushedSince(unsettled));
         }
@@ -109,6 +109,12 @@ pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Set
     let objects = storage::resume(context, &folder).await.map_err(|error| not_done(&error))?;
     let objects = objects.filter(|objects| !objects.saved().is_nothing());
     Ok(Settled::Standing(Box::new(Standing { unsettled, folder, objects })))
+}
+
+/// The command that brings the objects back that a rollback left.
+fn storage_alone(unsettled: &Unsettled) -> String {
+    let Unsettled { snapshot, mode, .. } = unsettled;
+    format!("supa-safe rollback {snapshot} --only storage --mode {}", mode.as_str())
 }
 
 impl Standing {
@@ -190,32 +196,38 @@ pub(super) async fn finish(
         return Ok(foreseen(opened, &unsettled, lines.unwrap_or_default()));
     }
     let undone = Undone::of(&unsettled, &folder, (opened.context.clock)()).map_err(failed(Exit::Error))?;
-    let objects: Option<Objects> = match (objects, lines) {
+    let objects: Option<Result<Objects, Failure>> = match (objects, lines) {
         (Some(objects), Some(lines)) => {
             agreed(setting, opened, lines, (args, &mut *signals)).await?;
-            let held = async {
-                TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error))
-            };
-            let held = signals.guard(held).await?;
+            // Its bytes may stand in the shared store alone.
             let base = opened.snapshot(Some(&snapshot))?;
+            let accept = async {
+                verify::accept(base, &opened.context).await.map_err(|error| fail::verify_failed(&error))
+            };
+            let base = signals.guard(Box::pin(accept)).await?;
+            let held = signals.guard(lock(&opened.target)).await?;
             // From here on the target changes: no signal ends this halfway.
-            let objects = bring_bytes(opened, &base, objects).await?;
+            let objects = bring_bytes(opened, base.snapshot(), objects).await;
             held.release().await;
             Some(objects)
         }
         _ => None,
     };
     let (has_written, database) = (objects.is_some(), undone.with_database);
+    let (objects, failed) = parted(objects);
     let mut done = undone.finish(opened, &snapshot, objects, &folder);
     done.summary.target_touched = has_written;
+    if let Some(failure) = failed {
+        return Err(incomplete(failure, done));
+    }
     // From here on no run asks what became of it.
     opened.context.tell(&Event::RolledBack { snapshot: snapshot.clone(), database });
     let first = format!("The rollback of run {} stands, and was not done again:", unsettled.run);
     done.closing.insert(0, first);
     if let Some(count) = left {
         let text = format!(
-            "{count} objects of Storage were not looked at again; `supa-safe rollback {snapshot} --only storage` \
-             does that"
+            "{count} objects of Storage were not looked at again; `{}` does that",
+            storage_alone(&unsettled)
         );
         done.summary.limits.push(text.clone());
         done.closing.push(format!("  {text}"));

@@ -10,7 +10,7 @@ use crate::policy::in_words;
 use crate::rehearse::record::Record;
 use crate::rollback::choice::Unsettled;
 use crate::rollback::pushed::Written;
-use crate::rollback::{self, Mode, storage};
+use crate::rollback::{self, Mode, Proved, storage};
 use crate::salvage;
 use crate::ui::Summary;
 use jiff::SignedDuration;
@@ -23,15 +23,23 @@ const HALF: &str = "no keys lead to the objects of Storage: their rows go back, 
 const ACCOUNTS: &str = "nobody knows what the push did to accounts: their rows in auth stay as they are, and rows of \
     yours that belong to accounts that are gone do not come back";
 
+/// Who waits meanwhile.
+const BLOCKS: &str = "nobody reads or writes these tables until it is over, nor those of the platform that keys \
+    tie to them: sign-ups and logins may wait too";
+
 /// How many changes of others are named.
 const SHOWN: usize = 10;
 
 /// What is true afterwards.
-pub(super) fn is_back(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Touched => "what the migration touched is as in the snapshot",
-        Mode::Whole => "everything of yours is as in the snapshot",
-    }
+pub(super) fn is_back(proved: &Proved, with_database: bool) -> String {
+    let what = match (with_database, proved.mode) {
+        (true, Mode::Touched) => "what the migration touched is as in the snapshot",
+        (true, Mode::Whole) => "everything of yours is as in the snapshot",
+        (false, Mode::Touched) => return "what the migration did to Storage is taken back".to_owned(),
+        (false, Mode::Whole) => return "Storage is as in the snapshot".to_owned(),
+    };
+    let made_again = proved.tables.len() - proved.removed_tables.len();
+    format!("{made_again} tables made again, and {what}")
 }
 
 /// What a person confirms.
@@ -45,17 +53,51 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
             format!("snapshot {} of {}, {} ago", manifest.id, manifest.taken.target_clock, in_words(age)),
         ),
     ];
-    lines.extend(plan.choice.versions.iter().map(|version| ("undoes", format!("migration {version}"))));
-    lines.push((
-        "mode",
-        match plan.mode {
-            Mode::Touched => {
-                "touched: what the migration touched goes back; rows that were written elsewhere stay"
-            }
-            Mode::Whole => "whole: everything of yours goes back to the snapshot",
+    lines.extend(plan.versions().iter().map(|version| ("undoes", format!("migration {version}"))));
+    let is_known = plan.record.is_some();
+    let mode = match (plan.with_database, plan.mode) {
+        (true, Mode::Touched) if is_known => {
+            "touched: what the migration touched goes back; rows that were written elsewhere stay"
         }
-        .to_owned(),
-    ));
+        (true, Mode::Touched) => {
+            "touched: what the schema owns goes back, and the tables that you named; which rows the push wrote \
+             elsewhere nobody knows, and they stay"
+        }
+        (true, Mode::Whole) => "whole: everything of yours goes back to the snapshot",
+        (false, Mode::Touched) => {
+            "touched: what the migration did to Storage goes back, and no table of yours is written"
+        }
+        (false, Mode::Whole) => "whole: all of Storage goes back, and no table of yours is written",
+    };
+    lines.push(("mode", mode.to_owned()));
+    if plan.with_database {
+        lines.extend(rehearsed(plan));
+        lines.extend(partial(plan));
+        lines.extend(unrehearsed(plan));
+    }
+    match &plan.objects {
+        Some(objects) => {
+            lines.extend(storage_lines(objects));
+            if !objects.is_empty() && !storage::has_keys(&opened.context) {
+                lines.push(("WARNING", HALF.to_owned()));
+            }
+        }
+        None if plan.with_database && !plan.leaves_storage() => {
+            lines.push(("storage", "stays as it is, and is not looked at".to_owned()));
+        }
+        None => {}
+    }
+    if plan.with_database {
+        lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
+        lines.push(("blocks", BLOCKS.to_owned()));
+        lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
+    }
+    lines
+}
+
+/// What the rehearsal found of this mode.
+fn rehearsed(plan: &Plan) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
     let of_mode = |record: &Record| record.rollbacks.iter().find(|one| one.mode == plan.mode).cloned();
     match plan.record.as_ref().and_then(of_mode) {
         Some(rehearsed) => match rehearsed.failed {
@@ -71,40 +113,23 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
             lines.push(("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()));
         }
     }
-    if plan.choice.is_partial() {
-        let not: Vec<&String> = plan.choice.files.iter().filter(|file| !plan.choice.stands(file)).collect();
-        lines.extend(not.into_iter().map(|file| {
-            (
-                "WARNING",
-                format!(
-                    "{file} does not stand: of what it may have done, only what the schema owns goes back"
-                ),
-            )
-        }));
-    }
-    lines.extend(unrehearsed(plan));
-    match &plan.objects {
-        Some(objects) => {
-            lines.extend(storage_lines(objects));
-            if !objects.is_empty() && !storage::has_keys(&opened.context) {
-                lines.push(("WARNING", HALF.to_owned()));
-            }
-        }
-        None if plan.with_database && !plan.leaves_storage() => {
-            lines.push(("storage", "stays as it is, and is not looked at".to_owned()));
-        }
-        None => {}
-    }
-    lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
-    lines.push(("blocks", "nobody reads or writes these tables until it is over".to_owned()));
-    lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
     lines
+}
+
+/// Files of the push that do not stand.
+fn partial(plan: &Plan) -> impl Iterator<Item = (&'static str, String)> {
+    let not = plan.choice.files.iter().filter(|file| !plan.choice.stands(file));
+    not.map(|file| {
+        let text =
+            format!("{file} does not stand: of what it may have done, only what the schema owns goes back");
+        ("WARNING", text)
+    })
 }
 
 /// What no rehearsal told.
 fn unrehearsed(plan: &Plan) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
-    if plan.with_database && !plan.knows_accounts() {
+    if !plan.knows_accounts() {
         lines.push(("WARNING", ACCOUNTS.to_owned()));
     }
     let Written { tables, unread } = &plan.only_here;

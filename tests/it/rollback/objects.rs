@@ -2,7 +2,7 @@
 
 use crate::world::{ADMIN, Bucket, OWNER, World};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use supa_safe::disk;
 
 const MIGRATION: &str = "update storage.objects set name = 'lost/' || name where name in ('a', 'b');
@@ -119,6 +119,31 @@ fn everything_goes_back_when_asked_and_what_users_did_is_saved() {
         let kept = world.store().join("objects").join(&sha256[..2]).join(&sha256);
         assert_eq!(fs_err::read_to_string(kept).unwrap(), bytes);
     }
+}
+
+/// What people did stays, and the history of migrations says nothing of Storage.
+#[test]
+fn storage_goes_back_alone_before_and_after_the_database() {
+    let (world, bucket) = pushed();
+    let shown = world.run(["rollback", "--only", "storage", "--dry-run"]).exits(0).data();
+    let titles: BTreeSet<&str> =
+        shown.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    assert_eq!(titles, BTreeSet::from(["target", "back", "mode", "storage"]), "{shown}");
+    for args in [&["--only", "storage"][..], &["--only", "storage"], &[], &["--only", "storage"]] {
+        let storage = rolled_back(&world, args);
+        assert_eq!(
+            (&storage["left"], &storage["stays"]),
+            (&json!([]), &json!({ "added": 2, "overwritten": 2, "removed": 1 })),
+            "{args:?}: {storage}"
+        );
+    }
+    assert_eq!(world.history(), [""; 0]);
+    assert_eq!(served(&world, &bucket)["f"], "newer f");
+    let storage = rolled_back(&world, &["--only", "storage", "--mode", "whole", "--remove-added"]);
+    assert_eq!((&storage["left"], &storage["stays"]), (&json!([]), &json!({})), "{storage}");
+    let expected =
+        ["a", "b", "c", "d", "e", "f", "g", "h"].map(|key| (key.to_owned(), format!("bytes of {key}")));
+    assert_eq!(served(&world, &bucket), expected.into());
 }
 
 #[test]

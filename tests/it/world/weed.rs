@@ -155,9 +155,12 @@ fn pair([id, secret]: [&str; 2]) -> Keys {
 }
 
 impl World {
-    /// Looks at another world's target and store from a state folder of its own.
+    /// Looks at another world's target, its Storage, and its store from a state folder of its own.
     pub(crate) fn same_target(&mut self, other: &Self) {
-        let shared = |name: &str| name.starts_with("SUPA_SAFE_STORE") || name == "SUPA_SAFE_DB_URL";
+        let shared = |name: &str| {
+            ["SUPA_SAFE_STOR", "SUPA_SAFE_S3_"].iter().any(|start| name.starts_with(start))
+                || name == "SUPA_SAFE_DB_URL"
+        };
         for (name, value) in other.env.iter().filter(|(name, _)| shared(name)) {
             self.set(name, value.clone());
         }
