@@ -15,7 +15,7 @@ const FILES: [(&str, &str); 2] = [
 ];
 
 /// A world with a table that its second migration writes to.
-fn world() -> World {
+pub(crate) fn world() -> World {
     with_gate(World::hosted(&FILES))
 }
 
@@ -34,7 +34,7 @@ fn close_gate(world: &World) -> Session {
 }
 
 /// A push that waits at the gate.
-fn held_push(world: &World) -> (Going, Session) {
+pub(crate) fn held_push(world: &World) -> (Going, Session) {
     drop(world.run(["rehearse"]).exits(0));
     let gate = close_gate(world);
     let mut run = Going::start(world, &["migrate", "--confirm", &world.target()]);
@@ -90,6 +90,11 @@ impl Going {
         self.child.wait().unwrap();
     }
 
+    /// Somebody tells this process alone.
+    pub(crate) fn signals(&self, signal: Signal) {
+        proc::signal(self.child.id(), signal).unwrap();
+    }
+
     /// Ctrl-C: the terminal tells the whole group.
     fn interrupt(&self) {
         let group = format!("-{}", self.child.id());
@@ -109,6 +114,22 @@ fn until_push_waits(world: &World) {
                  and wait_event_type = 'Lock' and application_name <> 'test'";
     let session = world.session(OWNER);
     until("the push waits", || !session.run(waits).is_empty());
+}
+
+fn scratches(world: &World) -> usize {
+    let folders = list(&world.path("tmp"));
+    folders.into_iter().filter(|path| path.to_str().unwrap().contains("supa-safe-scratch-")).count()
+}
+
+/// Waits until no scratch server is left, nor its folder.
+pub(crate) fn nothing_is_left(world: &World) {
+    until("no scratch is left", || scratches(world) == 0);
+    let folder = format!("{}/supa-safe-scratch-", world.path("tmp").display());
+    until("no server is left", || {
+        let lines = fs_err::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let mut lines = lines.filter_map(|process| fs_err::read(process.path().join("cmdline")).ok());
+        !lines.any(|line| String::from_utf8_lossy(&line).contains(&folder))
+    });
 }
 
 fn names(value: &Value) -> Vec<&str> {
@@ -147,20 +168,9 @@ fn a_rehearsal_that_was_killed_leaves_no_server() {
     let world = world();
     let mut run = Going::start(&world, &["rehearse"]);
     run.until_text("to the copy with supabase");
-    let scratches = || {
-        let folders = list(&world.path("tmp"));
-        folders.into_iter().filter(|path| path.to_str().unwrap().contains("supa-safe-scratch-")).count()
-    };
-    assert_eq!(scratches(), 1);
+    assert_eq!(scratches(&world), 1);
     run.kill();
-    until("no scratch is left", || scratches() == 0);
-    let world_root = world.path("tmp").display().to_string();
-    until("no server is left", || {
-        let lines = fs_err::read_dir("/proc").unwrap().filter_map(Result::ok);
-        let mut lines = lines.filter_map(|process| fs_err::read(process.path().join("cmdline")).ok());
-        !lines
-            .any(|line| String::from_utf8_lossy(&line).contains(&format!("{world_root}/supa-safe-scratch-")))
-    });
+    nothing_is_left(&world);
     assert_eq!(world.history(), [""; 0]);
     assert!(world.rehearsals().is_empty());
     drop(world.run(["rehearse"]).exits(0));

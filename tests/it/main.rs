@@ -41,6 +41,7 @@ mod scratch;
 mod secrets;
 mod secrets_inventory;
 mod shared;
+mod signals;
 mod spoiled;
 mod storage;
 mod store;
