@@ -211,7 +211,8 @@ impl<'a> Change<'a> {
             taken.entry(grantee).or_default().push(say(privilege));
         }
         for (grantee, privileges) in taken {
-            statements.push(format!("revoke {} on {object} from {grantee}", privileges.join(", ")));
+            // What the grantee passed on goes along; the next look finds what of that was there before.
+            statements.push(format!("revoke {} on {object} from {grantee} cascade", privileges.join(", ")));
         }
         let mut given: BTreeMap<(&str, bool), Vec<String>> = BTreeMap::new();
         for (grantee, privilege, may_grant) in &self.granted {
@@ -244,8 +245,8 @@ mod tests {
                 r#"{"acl": ["anon=SELECT", "authenticated=SELECT*,UPDATE", "postgres=SELECT"]}"#
             ),
             [
-                "revoke SELECT on table public.a from PUBLIC",
-                "revoke INSERT, SELECT on table public.a from anon",
+                "revoke SELECT on table public.a from PUBLIC cascade",
+                "revoke INSERT, SELECT on table public.a from anon cascade",
                 "grant SELECT on table public.a to anon",
                 "grant UPDATE on table public.a to authenticated",
                 "grant SELECT on table public.a to authenticated with grant option",
@@ -253,7 +254,7 @@ mod tests {
         );
         assert_eq!(
             between("column", "public.a.\"b c\"", r#"{"acl": ["anon=UPDATE"]}"#, "{}"),
-            ["revoke UPDATE (\"b c\") on table public.a from anon"]
+            ["revoke UPDATE (\"b c\") on table public.a from anon cascade"]
         );
         assert_eq!(between("function", "public.f(integer)", "{}", "{}"), [""; 0]);
     }
@@ -264,16 +265,19 @@ mod tests {
             let identity = format!("by \"my role\" on {object}");
             between("given privileges", &identity, r#"{"acl": ["anon=SELECT"]}"#, "{}").swap_remove(2)
         };
-        assert_eq!(of("table auth.users"), "revoke SELECT on table auth.users from anon");
-        assert_eq!(of("column auth.users.email"), "revoke SELECT (email) on table auth.users from anon");
+        assert_eq!(of("table auth.users"), "revoke SELECT on table auth.users from anon cascade");
+        assert_eq!(
+            of("column auth.users.email"),
+            "revoke SELECT (email) on table auth.users from anon cascade"
+        );
         let statements =
             between("given privileges", "by a on schema auth", r#"{"acl": ["anon=USAGE"]}"#, "{}");
-        assert_eq!(statements[1..3], ["set local role a", "revoke USAGE on schema auth from anon"]);
+        assert_eq!(statements[1..3], ["set local role a", "revoke USAGE on schema auth from anon cascade"]);
         assert_eq!(statements.len(), 4);
         assert_eq!(
             between("database", "current", r#"{"acl": ["anon=CREATE"]}"#, "{}"),
             ["do 'begin execute ''revoke CREATE on database '' || \
-              pg_catalog.quote_ident(pg_catalog.current_database()) || '' from anon''; end'"]
+              pg_catalog.quote_ident(pg_catalog.current_database()) || '' from anon cascade''; end'"]
         );
     }
 
@@ -289,11 +293,11 @@ mod tests {
                     "table column public.t.c": {"granted": null, "revoked": ["anon=SELECT"]}}"#
             ),
             [
-                "revoke EXECUTE on routine public.a(text) from anon",
+                "revoke EXECUTE on routine public.a(text) from anon cascade",
                 "grant EXECUTE on routine public.a(text) to PUBLIC",
                 "grant EXECUTE on routine public.a(text) to app",
-                "revoke SELECT (c) on table public.t from anon",
-                "revoke SELECT on table public.v from anon",
+                "revoke SELECT (c) on table public.t from anon cascade",
+                "revoke SELECT on table public.v from anon cascade",
             ]
         );
     }
@@ -308,7 +312,7 @@ mod tests {
                 "{}"
             ),
             [
-                "alter default privileges for role postgres revoke EXECUTE on functions from postgres",
+                "alter default privileges for role postgres revoke EXECUTE on functions from postgres cascade",
                 "alter default privileges for role postgres grant EXECUTE on functions to PUBLIC",
                 "alter default privileges for role postgres grant ALL on functions to postgres",
             ]
@@ -316,7 +320,7 @@ mod tests {
         assert_eq!(
             between("default privileges", "of app on tables", "{}", r#"{"acl": ["anon=SELECT"]}"#),
             [
-                "alter default privileges for role app revoke ALL on tables from app",
+                "alter default privileges for role app revoke ALL on tables from app cascade",
                 "alter default privileges for role app grant SELECT on tables to anon",
             ]
         );

@@ -69,13 +69,14 @@ fn dumped_statements(dumped: &str) -> Vec<&str> {
 pub(super) fn revoke(role: &str, member: &str) -> String {
     let (sql, role, member) =
         (quote_literal(&format!("revoke {role} from {member}")), quote_literal(role), quote_literal(member));
+    // What the member passed on goes along; the next look finds what of that was there before.
     let body = format!(
         "declare grantor text; begin \
          if pg_catalog.current_setting('server_version_num')::int4 < 160000 then execute {sql}; return; end if; \
          for grantor in select m.grantor::pg_catalog.regrole::text from pg_catalog.pg_auth_members m \
          where m.roleid = {role}::pg_catalog.regrole and m.member = {member}::pg_catalog.regrole \
          and pg_catalog.pg_has_role(m.grantor, 'USAGE') \
-         loop execute {sql} || ' granted by ' || grantor; end loop; end"
+         loop execute {sql} || ' granted by ' || grantor || ' cascade'; end loop; end"
     );
     format!("do {}", quote_literal(&body))
 }

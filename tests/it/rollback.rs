@@ -78,6 +78,8 @@ const DAMAGES: &[(&str, &str, &[&str])] = &[
     ("domain changed", "alter domain public.positive drop constraint positive_check", &[]),
     ("role added", "create role reader login; grant select on public.products to reader; grant reader to anon; alter role reader set work_mem = '1MB'", &[]),
     ("membership granted", "grant service_role to authenticated; grant pg_read_all_data to anon", &[]),
+    ("what was granted is passed on", "grant anon to service_role with admin option; grant all on public.products to service_role with grant option;
+        set role service_role; grant anon to authenticated; grant select on public.products to pg_monitor; reset role", &[]),
     ("role setting changed", "alter role anon set statement_timeout = 0; alter role authenticated reset statement_timeout", &[]),
     ("database setting changed", "do $$begin execute format('alter database %I set work_mem = 1234', current_database()); end$$", &[]),
     ("marks of indexes", "alter table public.orders cluster on orders_pkey; alter index public.prices_sku set (fillfactor = 50); alter index public.orders_pkey set (fillfactor = 70); alter table public.products replica identity using index products_sku_key", &[]),
