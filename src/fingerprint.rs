@@ -8,7 +8,7 @@ mod class;
 mod difference;
 
 pub use class::{Class, Place, is_platform_role, is_platform_schema};
-pub use difference::Difference;
+pub use difference::{Difference, one_line};
 
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

@@ -307,6 +307,10 @@ pub struct TableRows {
     pub is_hashed_in_archive: bool,
     /// The extension that the table belongs to.
     pub extension: Option<String>,
+    /// Numbers that columns had which were dropped before: the others have the rest, in order. Older
+    /// snapshots do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Vec<i16>>,
 }
 
 impl TableRows {

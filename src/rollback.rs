@@ -497,8 +497,8 @@ impl<'a> Work<'a> {
         }
         self.client.batch_execute("savepoint supa_safe_accounts").await?;
         let fill = async || {
-            let loaded = accounts::load(self.client, kept).await?;
-            let unfit = accounts::fit(self, kept).await?;
+            let (loaded, unfit) = accounts::load(self.client, kept).await?;
+            let unfit = accounts::fit(self, kept, unfit).await?;
             run().await?;
             Ok::<_, Error>(Accounts { loaded, unfit, ..Accounts::default() })
         };

@@ -131,7 +131,7 @@ fn accounts(accounts: &Accounts) -> Vec<String> {
     if !accounts.unfit.is_empty() {
         let unfit = named(&changed(&accounts.unfit));
         lines.push(format!(
-            "- Of these, some refer to what is gone: without that, or only in the files: {unfit}."
+            "- Of these, some refer to what is gone, or have values that are too long or too exact: without the reference, or only in the files: {unfit}."
         ));
     }
     if !accounts.removed.is_empty() {
@@ -264,7 +264,7 @@ mod tests {
             "- To load them again where they fit:",
             "  `cd /state/rollbacks/1 && psql <url> -f load.sql`",
             "- Who signed up since stays; loaded again with the accounts: 1 row of public.p.",
-            "- Of these, some refer to what is gone: without that, or only in the files: 2 rows of public.p.",
+            "- Of these, some refer to what is gone, or have values that are too long or too exact: without the reference, or only in the files: 2 rows of public.p.",
             "- Who is gone since stays gone; not brought back with the accounts: 3 rows of public.q.",
             "- Did not go back, since others have by now what only one may have, such as an address: 1 row of \
              auth.users (00000000-0000-0000-0000-000000000001); as they were in `auth.users.old.csv`.",

@@ -374,6 +374,7 @@ impl Capture<'_> {
                 content,
                 is_hashed_in_archive,
                 extension: table.extension.clone(),
+                dropped: Some(table.dropped.clone()),
             });
         }
         Ok(measured)

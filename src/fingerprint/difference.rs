@@ -139,8 +139,8 @@ fn scalar(value: Option<&Value>) -> String {
     }
 }
 
-/// Escapes what would break the line, or do worse to a terminal.
-fn one_line(text: &str) -> String {
+/// Escapes what would break a line, or do worse to a terminal.
+pub fn one_line(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut line, character| {
         if character.is_control() {
             line.extend(character.escape_default());

@@ -75,6 +75,9 @@ pub struct Table {
     pub extension: Option<String>,
     /// The columns in order, not quoted.
     pub columns: Vec<String>,
+    /// Numbers of columns that were dropped, which no other column gets (PostgreSQL documentation,
+    /// `pg_attribute`).
+    pub dropped: Vec<i16>,
 }
 
 /// What sort of relation holds the rows.
@@ -196,6 +199,7 @@ fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
         is_dumped_as_read: row.try_get("is_dumped_as_read")?,
         extension,
         columns: row.try_get("columns")?,
+        dropped: row.try_get("dropped")?,
     })
 }
 

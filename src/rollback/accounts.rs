@@ -4,16 +4,36 @@
 //! to the new account, and who is gone stays gone, with the rows that cannot stand alone. Both happens
 //! between the rows and the keys of the archive, while no trigger and no key is there.
 
-use super::keys::{ForeignKey, OnDelete};
+use super::inverse::quote_literal;
+use super::keys::ForeignKey;
 use super::live::sql_name;
 use super::since::{self, Doomed};
 use super::{Error, Work, names, partitions};
 use crate::manifest::{qualified, quote_identifier};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 const USERS: (&str, &str) = ("auth", "users");
+/// Columns of some tables: their types, these without the length that one of them or of its domains has
+/// (PostgreSQL documentation, `pg_type.typtypmod`), and their sequences.
+const COLUMNS: &str = "
+    select t.name, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
+        case when b.is_limited then pg_catalog.format_type(b.oid, -1) end,
+        pg_catalog.pg_get_serial_sequence(t.name, a.attname::text)
+    from pg_catalog.unnest($1::text[]) t (name)
+    join pg_catalog.pg_attribute a
+        on a.attrelid = t.name::pg_catalog.regclass and a.attnum > 0 and not a.attisdropped
+    join lateral (
+        with recursive base (oid, is_limited) as (
+            select a.atttypid, a.atttypmod >= 0
+            union all
+            select d.typbasetype, base.is_limited or d.typtypmod >= 0
+            from base join pg_catalog.pg_type d on d.oid = base.oid and d.typtype = 'd')
+        select base.oid, base.is_limited
+        from base join pg_catalog.pg_type p on p.oid = base.oid and p.typtype <> 'd'
+    ) b on true";
 
 /// Rows of one table that are not as in the snapshot, since an account came or went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +66,7 @@ pub(super) async fn keep(work: &Work<'_>, doomed: &[Doomed]) -> Result<Vec<Kept>
     let mut wanted = Vec::new();
     for table in doomed {
         let Some((schema, name, recorded)) = table.home() else { continue };
-        let pairs = since::pairs(&table.columns, recorded);
+        let pairs = table.pairs(recorded);
         let of_table = referring.iter().filter(|(of, _)| table.is_under(of));
         let live = of_table.filter_map(|(_, column)| pairs.iter().find(|(_, recorded)| recorded == column));
         let live: BTreeSet<&str> = live.map(|(live, _)| *live).collect();
@@ -54,33 +74,43 @@ pub(super) async fn keep(work: &Work<'_>, doomed: &[Doomed]) -> Result<Vec<Kept>
             wanted.push((table, (schema, name), pairs, live));
         }
     }
-    let mut kept = Vec::new();
     if wanted.is_empty() || !mark_new(work).await? {
-        return Ok(kept);
+        return Ok(Vec::new());
     }
-    for (table, home, pairs, referring) in wanted {
+    let statements = wanted.iter().enumerate().map(|(number, (table, _, pairs, referring))| {
         let texts = pairs.iter().map(|(live, recorded)| {
             format!("t.{}::pg_catalog.text as {}", quote_identifier(live), quote_identifier(recorded))
         });
         let referring = referring.iter().map(|column| format!("t.{}", quote_identifier(column)));
-        let number = kept.len();
-        let sql = format!(
+        format!(
             "create temp table supa_safe_kept_{number} on commit drop as select {} from only {} t \
              where exists (select from pg_temp.supa_safe_new n where n.id in ({}))",
             texts.collect::<Vec<_>>().join(", "),
             sql_name(&table.schema, &table.name),
             referring.collect::<Vec<_>>().join(", ")
-        );
-        work.client.batch_execute(&sql).await.map_err(Error::at("keep the rows of new accounts"))?;
-        let columns = pairs.iter().map(|(_, recorded)| quote_identifier(recorded)).collect();
-        kept.push(Kept {
-            home: (home.0.clone(), home.1.clone()),
-            table: sql_name(home.0, home.1),
-            columns,
-            place: format!("pg_temp.supa_safe_kept_{number}"),
-        });
-    }
-    Ok(kept)
+        )
+    });
+    let counts = counts(work.client, &statements.collect::<Vec<_>>()).await;
+    let counts = counts.map_err(Error::at("keep the rows of new accounts"))?;
+    // Most tables have none.
+    let kept = wanted.into_iter().zip(counts).enumerate().filter(|(_, (_, rows))| *rows > 0);
+    let kept = kept.map(|(number, ((_, home, pairs, _), _))| Kept {
+        home: (home.0.clone(), home.1.clone()),
+        table: sql_name(home.0, home.1),
+        columns: pairs.iter().map(|(_, recorded)| quote_identifier(recorded)).collect(),
+        place: format!("pg_temp.supa_safe_kept_{number}"),
+    });
+    Ok(kept.collect())
+}
+
+/// Runs statements in one message; returns how many rows each of them is about.
+async fn counts(client: &Client, statements: &[String]) -> Result<Vec<u64>, tokio_postgres::Error> {
+    let messages = client.simple_query(&statements.join(";\n")).await?;
+    let counts = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::CommandComplete(rows) => Some(rows),
+        _ => None,
+    });
+    Ok(counts.collect())
 }
 
 /// Lists the accounts that came since in a temporary table; returns whether there are any.
@@ -134,33 +164,78 @@ pub(super) async fn remove(
 
 /// Takes away the rows that do not hold to these keys, or their references; returns how many.
 async fn take_away(work: &Work<'_>, keys: &[&ForeignKey], changed: &mut Vec<Changed>) -> Result<u64, Error> {
-    let mut rows = 0;
-    for key in keys {
-        let mut found = 0;
-        for statement in statements(key) {
-            let done = work.client.execute(&statement, &[]).await;
-            // What the second one takes away, the first one changed.
-            found = found.max(done.map_err(Error::at("follow accounts that are gone"))?);
+    let stage = Error::at("follow accounts that are gone");
+    let follow = async |statements: &[Vec<String>]| {
+        let mut all = vec!["savepoint supa_safe_follow".to_owned()];
+        all.extend(statements.iter().flatten().cloned());
+        all.push("release savepoint supa_safe_follow".to_owned());
+        counts(work.client, &all).await
+    };
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let mut statements: Vec<Vec<String>> = keys.iter().map(|key| statements(key)).collect();
+    let counts = match follow(&statements).await {
+        Err(error) if breaks_a_rule(&error) => {
+            work.client.batch_execute("rollback to savepoint supa_safe_follow").await?;
+            statements = keys.iter().map(|key| careful(key)).collect();
+            follow(&statements).await.map_err(stage)?
         }
+        outcome => outcome.map_err(stage)?,
+    };
+    let mut counts = counts.into_iter().skip(1);
+    let mut rows = 0;
+    for (key, statements) in keys.iter().zip(&statements) {
+        // What the last one takes away, the first one found.
+        let found = counts.by_ref().take(statements.len()).max().unwrap_or_default();
         rows += found;
         add(changed, &key.table, found);
     }
     Ok(rows)
 }
 
+/// Whether the rows cannot stand without what is gone, whatever the action of the key is.
+fn breaks_a_rule(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| [SqlState::NOT_NULL_VIOLATION, SqlState::CHECK_VIOLATION].contains(code))
+}
+
+/// A statement that gives columns of the rows that fit a condition another value.
+fn set(key: &ForeignKey, (columns, value): (&[String], &str), condition: &str) -> String {
+    let sets: Vec<String> = columns.iter().map(|column| format!("{column} = {value}")).collect();
+    format!("update {} t set {} where {condition}", key.table, sets.join(", "))
+}
+
 /// Statements that do what the key's action does.
 fn statements(key: &ForeignKey) -> Vec<String> {
-    let set = |columns: &[String], value: &str| {
-        let sets: Vec<String> = columns.iter().map(|column| format!("{column} = {value}")).collect();
-        format!("update {} t set {} where {}", key.table, sets.join(", "), key.dangles())
-    };
-    let remove = format!("delete from {} t where {}", key.table, key.dangles());
-    match &key.on_delete {
-        OnDelete::Remove => vec![remove],
-        OnDelete::Forget(columns) => vec![set(columns, "null")],
+    let dangles = key.dangles();
+    let remove = format!("delete from {} t where {dangles}", key.table);
+    match key.on_delete.value() {
+        None => vec![remove],
         // The default may refer to what is gone too.
-        OnDelete::Reset(columns) => vec![set(columns, "default"), remove],
+        Some(to) => vec![set(key, to, &dangles), remove],
     }
+}
+
+/// The same, where a row goes that cannot be without its reference.
+fn careful(key: &ForeignKey) -> Vec<String> {
+    let Some(to) = key.on_delete.value() else { return statements(key) };
+    let (table, dangles) = (&key.table, key.dangles());
+    let this = "t.tableoid = supa_safe_one.rel and t.ctid = supa_safe_one.place";
+    let body = format!(
+        "declare supa_safe_one record; begin {}; \
+         exception when not_null_violation or check_violation then \
+         for supa_safe_one in select t.tableoid as rel, t.ctid as place from {table} t where {dangles} loop \
+         begin {}; exception when not_null_violation or check_violation then \
+         delete from {table} t where {this}; end; end loop; end",
+        set(key, to, &dangles),
+        set(key, to, this)
+    );
+    vec![
+        // A block does not tell how many.
+        format!("select from {table} t where {dangles}"),
+        format!("do {}", quote_literal(&body)),
+        format!("delete from {table} t where {dangles}"),
+    ]
 }
 
 fn add(changed: &mut Vec<Changed>, table: &str, rows: u64) {
@@ -173,8 +248,13 @@ fn add(changed: &mut Vec<Changed>, table: &str, rows: u64) {
     }
 }
 
-/// Takes away those of the loaded rows that refer to what is gone: all others hold to their keys.
-pub(super) async fn fit(work: &Work<'_>, kept: &[Kept]) -> Result<Vec<Changed>, Error> {
+/// Takes away those of the loaded rows that refer to what is gone: all others hold to their keys. Returns
+/// them with those that did not fit before.
+pub(super) async fn fit(
+    work: &Work<'_>,
+    kept: &[Kept],
+    mut unfit: Vec<Changed>,
+) -> Result<Vec<Changed>, Error> {
     let parents = partitions::parents(&work.recorded);
     let is_loaded = |key: &&ForeignKey| {
         let mut next = names::qualified(&key.table).filter(|_| key.is_valid);
@@ -187,56 +267,81 @@ pub(super) async fn fit(work: &Work<'_>, kept: &[Kept]) -> Result<Vec<Changed>, 
         false
     };
     let keys: Vec<&ForeignKey> = work.keys.iter().filter(is_loaded).collect();
-    let mut changed = Vec::new();
-    while take_away(work, &keys, &mut changed).await? > 0 {}
-    Ok(changed)
+    while take_away(work, &keys, &mut unfit).await? > 0 {}
+    Ok(unfit)
 }
 
-/// Loads the rows of new accounts again, and moves the sequences of their tables past them.
-pub(super) async fn load(client: &Client, kept: &[Kept]) -> Result<Vec<Changed>, Error> {
-    let mut changed = Vec::new();
-    for kept in kept {
-        let types = client
-            .query(
-                "select pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod)
-                 from pg_catalog.pg_attribute a
-                 where a.attrelid = $1::text::pg_catalog.regclass and a.attnum > 0 and not a.attisdropped",
-                &[&kept.table],
-            )
-            .await?;
-        let of = |column: &String| {
-            let bare = names::plain(column);
-            let row = types.iter().find(|row| names::plain(row.get(0)) == bare)?;
-            Some(format!("k.{column}::{}", row.get::<_, String>(1)))
-        };
-        let values: Vec<String> = kept.columns.iter().filter_map(of).collect();
-        let (table, place) = (&kept.table, &kept.place);
-        let sql = format!(
-            "insert into {table} ({}) overriding system value select {} from {place} k",
-            kept.columns.join(", "),
-            values.join(", ")
-        );
-        let rows = client.execute(&sql, &[]).await?;
-        if rows > 0 {
-            move_sequences(client, table, &kept.columns).await?;
-        }
-        add(&mut changed, &qualified(&kept.home.0, &kept.home.1), rows);
-    }
-    Ok(changed)
+/// A column of a table that came back.
+struct Column {
+    table: String,
+    name: String,
+    kind: String,
+    /// The type without its length, where it has one.
+    unlimited: Option<String>,
+    sequence: Option<String>,
 }
 
-async fn move_sequences(client: &Client, table: &str, columns: &[String]) -> Result<(), Error> {
-    for column in columns {
-        let sql = "select pg_catalog.pg_get_serial_sequence($1, $2)";
-        let found: Option<String> = client.query_one(sql, &[&table, &names::plain(column)]).await?.get(0);
-        if let Some(sequence) = found {
-            let sql = format!(
-                "select pg_catalog.setval('{0}', greatest((select last_value from {sequence}), \
-                 (select max({column}) from {table})))",
-                sequence.replace('\'', "''")
-            );
-            client.batch_execute(&sql).await?;
+/// Their columns.
+async fn columns(client: &Client, kept: &[Kept]) -> Result<Vec<Column>, Error> {
+    let tables: BTreeSet<&str> = kept.iter().map(|kept| kept.table.as_str()).collect();
+    let rows = client.query(COLUMNS, &[&tables.into_iter().collect::<Vec<_>>()]).await?;
+    let column = |row: &tokio_postgres::Row| Column {
+        table: row.get(0),
+        name: row.get(1),
+        kind: row.get(2),
+        unlimited: row.get(3),
+        sequence: row.get(4),
+    };
+    Ok(rows.iter().map(column).collect())
+}
+
+/// Loads the rows of new accounts again, and moves the sequences of their tables past them. A row of which a
+/// type would cut or round a value stays away. Returns how many came, and how many did not.
+pub(super) async fn load(client: &Client, kept: &[Kept]) -> Result<(Vec<Changed>, Vec<Changed>), Error> {
+    let columns = columns(client, kept).await?;
+    let of = |kept: &Kept| -> Vec<&Column> {
+        let plain: Vec<String> = kept.columns.iter().map(|column| names::plain(column)).collect();
+        columns.iter().filter(|one| one.table == kept.table && plain.contains(&one.name)).collect()
+    };
+    let statements = kept.iter().flat_map(|kept| {
+        let (table, place, columns) = (&kept.table, &kept.place, of(kept));
+        let changed = columns.iter().filter_map(|Column { name, kind, unlimited, .. }| {
+            let (value, unlimited) = (format!("k.{}", quote_identifier(name)), unlimited.as_ref()?);
+            Some(format!("{value}::{unlimited} is distinct from {value}::{kind}::{unlimited}"))
+        });
+        let changed = changed.chain(["false".to_owned()]).collect::<Vec<_>>().join(" or ");
+        let names: Vec<String> = columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let values: Vec<String> =
+            names.iter().zip(&columns).map(|(name, column)| format!("k.{name}::{}", column.kind)).collect();
+        let (names, values) = (names.join(", "), values.join(", "));
+        [
+            format!("delete from {place} k where {changed}"),
+            format!("insert into {table} ({names}) overriding system value select {values} from {place} k"),
+        ]
+    });
+    let counts = counts(client, &statements.collect::<Vec<_>>()).await?;
+    let (mut loaded, mut unfit) = (Vec::new(), Vec::new());
+    let mut moves = BTreeSet::new();
+    for (kept, counts) in kept.iter().zip(counts.chunks(2)) {
+        let (home, rows) = (qualified(&kept.home.0, &kept.home.1), |at: usize| counts.get(at).copied());
+        add(&mut unfit, &home, rows(0).unwrap_or_default());
+        add(&mut loaded, &home, rows(1).unwrap_or_default());
+        if rows(1) > Some(0) {
+            moves.extend(of(kept).into_iter().filter_map(past));
         }
     }
-    Ok(())
+    let moves: Vec<String> = moves.into_iter().collect();
+    client.batch_execute(&moves.join(";\n")).await?;
+    Ok((loaded, unfit))
+}
+
+/// Moves the sequence of a column past its values.
+fn past(column: &Column) -> Option<String> {
+    let (Column { table, name, .. }, sequence) = (column, column.sequence.as_ref()?);
+    Some(format!(
+        "select pg_catalog.setval({}, n.last) from (select max({}) as last from {table}) n \
+         where n.last >= (select last_value from {sequence})",
+        quote_literal(sequence),
+        quote_identifier(name)
+    ))
 }

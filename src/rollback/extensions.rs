@@ -82,6 +82,7 @@ mod tests {
             content: Content::Sum("1".to_owned()),
             is_hashed_in_archive: true,
             extension: extension.map(str::to_owned),
+            dropped: None,
         };
         vec![
             table("pgmq", "meta", 1, Some("pgmq")),

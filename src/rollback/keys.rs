@@ -16,6 +16,15 @@ pub(super) enum OnDelete {
 }
 
 impl OnDelete {
+    /// The columns that get another value, and which.
+    pub(super) fn value(&self) -> Option<(&[String], &'static str)> {
+        match self {
+            Self::Remove => None,
+            Self::Forget(columns) => Some((columns, "null")),
+            Self::Reset(columns) => Some((columns, "default")),
+        }
+    }
+
     /// Reads what stands behind the names of a key; of these columns all change, or those that are listed
     /// (since 15).
     fn parse(text: &str, columns: &[String]) -> Self {

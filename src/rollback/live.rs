@@ -20,6 +20,8 @@ pub(super) struct Table {
     pub(super) name: String,
     /// Its columns but the generated ones.
     pub(super) columns: Vec<String>,
+    /// Their numbers, which a column keeps under whatever name.
+    pub(super) numbers: Vec<i16>,
     /// Whether it holds rows itself: a partitioned table does not.
     pub(super) has_rows: bool,
     /// The partitioned tables above it, the nearest first.
@@ -62,7 +64,11 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
                     select a.oid::pg_catalog.oid
                     from pg_catalog.pg_partition_ancestors(c.oid) with ordinality a (oid, rank)
                     where a.oid <> c.oid
-                    order by a.rank)
+                    order by a.rank),
+                array(
+                    select a.attnum from pg_catalog.pg_attribute a
+                    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+                    order by a.attnum)
              from pg_catalog.pg_class c
              join pg_catalog.pg_namespace n on n.oid = c.relnamespace
              where c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_'
@@ -86,6 +92,7 @@ pub(super) async fn tables(client: &Client) -> Result<Vec<Table>, Error> {
             has_rows: row.get(3),
             columns: row.get(5),
             above: row.get(6),
+            numbers: row.get(7),
         })
     });
     Ok(tables.collect())

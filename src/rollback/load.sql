@@ -3,6 +3,7 @@
 -- Run it in this folder: psql <url> -f load.sql
 \set ON_ERROR_STOP on
 \encoding UTF8
+set standard_conforming_strings = on;
 begin;
 set constraints all immediate;
 create temp table loaded (
@@ -81,3 +82,16 @@ begin
         case when done < total then coalesce(why, 'their keys are taken') end);
 end
 $load$;
+
+-- Gives a large object back to whom it belonged, where that can be.
+create or replace procedure pg_temp.give_away(loid oid, owner text, file text)
+language plpgsql as $give$
+begin
+    if owner <> current_user then
+        execute format('alter large object %s owner to %I', loid, owner);
+    end if;
+exception when others then
+    insert into pg_temp.loaded
+    values (format('large object %s, owner', loid), 1, 0, file, sqlerrm);
+end
+$give$;

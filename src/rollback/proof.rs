@@ -182,13 +182,20 @@ pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table
     let names = names_of(known);
     let partitioned: Vec<&(String, String)> = parents.values().collect();
     let above_names = archive::Names::of(partitioned.iter().map(|name| (name.0.as_str(), name.1.as_str())));
-    let with_columns = |(schema, name): (String, String)| -> Recorded {
-        let columns = columns.get(&(schema.clone(), name.clone())).cloned().unwrap_or_default();
-        (schema, name, columns)
+    let of_table = |name: &(String, String)| columns.get(name).map(Vec::as_slice).unwrap_or_default();
+    let with_columns = |name: (String, String)| -> Recorded {
+        let columns = of_table(&name).iter().map(|(_, column)| column.clone()).collect();
+        (name.0, name.1, columns)
     };
-    let recorded = |table: &Table| {
-        let rows = known.get(names.find(entries.get(&table.oid)?)?)?;
-        Some(with_columns((rows.schema.clone(), rows.name.clone())))
+    let rows = |table: &Table| known.get(names.find(entries.get(&table.oid)?)?);
+    let recorded =
+        |table: &Table| Some(with_columns(rows(table).map(|rows| (rows.schema.clone(), rows.name.clone()))?));
+    let objects = work.known();
+    let numbered = |table: &Table| {
+        let entry = entries.get(&table.oid)?;
+        let rows = rows(table).filter(|_| objects.is_same(entry, table.oid))?;
+        let columns = of_table(&(rows.schema.clone(), rows.name.clone()));
+        Some(by_number(table, columns, rows.dropped.as_ref()?))
     };
     let above = |table: &Table, recorded: Option<&Recorded>| -> Vec<Recorded> {
         let mut next = match recorded {
@@ -212,13 +219,25 @@ pub(super) fn doomed<'a>(work: &Work<'_>, tables: impl Iterator<Item = &'a Table
             schema: table.schema.clone(),
             name: table.name.clone(),
             columns: table.columns.clone(),
+            numbered: numbered(table).unwrap_or_default(),
             has_key: name.as_ref().is_some_and(|name| keyed.contains(name)),
             primary_key: name.and_then(|name| primary.get(&name).cloned()).unwrap_or_default(),
             above,
             recorded,
+            extension: None,
         }
     });
     doomed.collect()
+}
+
+/// The columns of a table that it had in the snapshot, by ranks there, with their names there: a column that
+/// was renamed has its number still, and one that came has a new one.
+fn by_number(table: &Table, columns: &[(usize, String)], dropped: &[i16]) -> Vec<(String, String)> {
+    let count = columns.last().map_or(0, |(rank, _)| rank + 1);
+    let numbers: Vec<i16> = (1..i16::MAX).filter(|number| !dropped.contains(number)).take(count).collect();
+    let live = |number: &i16| table.columns.get(table.numbers.iter().position(|own| own == number)?);
+    let pair = |(rank, was): &(usize, String)| Some((live(numbers.get(*rank)?)?.clone(), was.clone()));
+    columns.iter().filter_map(pair).collect()
 }
 
 /// The tables by whose rows `on conflict` knows one that is there.
@@ -245,8 +264,9 @@ fn primary_keys(recorded: &Fingerprint) -> BTreeMap<(String, String), Vec<String
     keys.collect()
 }
 
-/// The columns that the snapshot has of each table, but the generated ones, which no dump holds.
-fn columns(recorded: &Fingerprint) -> BTreeMap<(String, String), Vec<String>> {
+/// The columns that the snapshot has of each table, with their ranks, but the generated ones, which no dump
+/// holds.
+fn columns(recorded: &Fingerprint) -> BTreeMap<(String, String), Vec<(usize, String)>> {
     let of_kind = |kind: &'static str| recorded.lines().iter().filter(move |line| line.kind == kind);
     let fields = |line: &Line| serde_json::from_str::<Value>(&line.definition).ok();
     let generated: BTreeSet<(&str, String)> = of_kind("column")
@@ -257,8 +277,9 @@ fn columns(recorded: &Fingerprint) -> BTreeMap<(String, String), Vec<String>> {
     let tables = of_kind("column order").filter_map(|line| {
         let fields = fields(line)?;
         let names = fields.get("columns")?.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned);
-        let is_kept = |name: &String| !generated.contains(&(line.identity.as_str(), name.clone()));
-        Some((names::qualified(&line.identity)?, names.filter(is_kept).collect()))
+        let is_kept =
+            |(_, name): &(usize, String)| !generated.contains(&(line.identity.as_str(), name.clone()));
+        Some((names::qualified(&line.identity)?, names.enumerate().filter(is_kept).collect()))
     });
     tables.collect()
 }

@@ -10,7 +10,8 @@ pub struct Accounts {
     pub loaded: Vec<Changed>,
     /// Rows that were taken away or lost their reference, since their account is gone.
     pub removed: Vec<Changed>,
-    /// Rows of new accounts that were not loaded again, or lost their reference, since it is to what is gone.
+    /// Rows of new accounts that were not loaded again, or lost their reference, since it is to what is gone or
+    /// a type of their table would cut a value.
     pub unfit: Vec<Changed>,
     /// Why the rows of new accounts could not be loaded again, if they could not.
     pub failed: Option<String>,

@@ -3,10 +3,11 @@
 use super::inverse::quote_literal;
 use super::keys::ForeignKey;
 use super::live::sql_name;
-use super::since::{Doomed, Recorded, Saved, pairs};
+use super::since::{Doomed, Recorded, Saved};
 use super::{DEFINITIONS, Error, Taken, Work, names};
 use crate::disk;
-use crate::manifest::{qualified, quote_identifier};
+use crate::fingerprint::one_line;
+use crate::manifest::qualified;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -28,10 +29,6 @@ pub(super) fn describe(
     });
     disk::write_json(&folder.join("saved.json"), &saved.iter().cloned().chain(old).collect::<Vec<_>>())?;
     Ok(disk::sync_dir(folder)?)
-}
-
-fn column_list(columns: &[String]) -> String {
-    columns.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ")
 }
 
 /// How many tables a row needs before it can be there; tables that need each other stop somewhere.
@@ -78,7 +75,7 @@ fn array<'a>(names: impl Iterator<Item = &'a str>) -> String {
 /// The part of the script that loads the rows of one file into the table that came back.
 fn load_rows(saved: &Saved, table: &Doomed, (schema, bare, recorded): &Recorded) -> String {
     // The rows have the columns of the table that went, and go into the one that came back.
-    let pairs = pairs(&table.columns, recorded);
+    let pairs = table.pairs(recorded);
     let name = sql_name(schema, bare);
     // Without a key a row of a user's cannot be told from one that the push wrote over. Nobody but
     // the owner reads the other table.
@@ -87,30 +84,38 @@ fn load_rows(saved: &Saved, table: &Doomed, (schema, bare, recorded): &Recorded)
     } else {
         let aside = sql_name(schema, &format!("since_{bare}"));
         let head = format!(
-            "-- The table has no key: rows of users and rows that the push wrote over go into {aside}, once.\n\
+            "-- The table has no key: rows of users and rows that the push wrote over go into {}, once.\n\
              select to_regclass({}) is null and to_regclass({}) is not null as is_to_come \\gset\n\
              \\if :is_to_come\ncreate table {aside} (like {name});\n\
              alter table {aside} enable row level security;\n",
+            one_line(&aside),
             quote_literal(&aside),
             quote_literal(&name)
         );
         (aside, head, "\\endif\n")
     };
-    let texts: Vec<String> =
-        table.columns.iter().map(|column| format!("{} text", quote_identifier(column))).collect();
+    // A command of psql ends with its line, and a name may hold anything: in the file columns have numbers.
+    let numbered: Vec<String> = (1..=table.columns.len()).map(|number| format!("c{number}")).collect();
+    let alone = table.columns.iter().filter(|column| !pairs.iter().any(|(live, _)| live == column));
+    let alone: Vec<String> = alone
+        .map(|column| format!("-- Of the file alone, the table has none that it was: {}\n", one_line(column)))
+        .collect();
+    let number = |live: &str| numbered.get(table.columns.iter().position(|column| column == live)?);
+    let here = pairs.iter().filter_map(|(live, _)| number(live)).map(String::as_str);
     format!(
-        "\n-- {}: {} rows\n{head}create temp table saved (\n    \
-         supa_safe_row bigint generated always as identity primary key, {});\n\
+        "\n-- {}: {} rows\n{}{head}create temp table saved (\n    \
+         supa_safe_row bigint generated always as identity primary key, {} text);\n\
          \\copy saved ({}) from '{}' with (format csv, header)\nanalyze saved;\n\
          call pg_temp.load_saved({}, '{}', {}, {});\ndrop table saved;\n{}{end}",
-        saved.table,
+        one_line(&saved.table),
         saved.rows,
-        texts.join(", "),
-        column_list(&table.columns),
+        alone.concat(),
+        numbered.join(" text, "),
+        numbered.join(", "),
         saved.file,
         quote_literal(&target),
         saved.file,
-        array(pairs.iter().map(|(live, _)| *live)),
+        array(here),
         array(pairs.iter().map(|(_, recorded)| *recorded)),
         match table.home().filter(|_| table.has_key) {
             Some((schema, bare, _)) => move_sequences(&sql_name(schema, bare)),
@@ -128,14 +133,25 @@ fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey], beside: 
             return format!(
                 "\n-- {}: {} rows in {}, as they stood before some of their columns went back. Which of the\n\
                  -- values are a user's, and which the push wrote, only people can tell: by hand.\n",
-                saved.table, saved.rows, saved.file
+                one_line(&saved.table),
+                saved.rows,
+                saved.file
             );
         };
-        match &table.recorded {
-            Some(recorded) => load_rows(saved, table, recorded),
-            None => format!(
+        match (&table.recorded, &table.extension) {
+            (Some(recorded), _) => load_rows(saved, table, recorded),
+            (None, Some(extension)) => format!(
+                "\n-- {}: {} rows in {}, of extension {}, which went: by hand, where it is there again\n",
+                one_line(&saved.table),
+                saved.rows,
+                saved.file,
+                one_line(extension)
+            ),
+            (None, None) => format!(
                 "\n-- {}: {} rows in {}, and no table: how it was defined, `pg_restore -f - {DEFINITIONS}` says\n",
-                saved.table, saved.rows, saved.file
+                one_line(&saved.table),
+                saved.rows,
+                saved.file
             ),
         }
     };
@@ -147,7 +163,7 @@ fn load_script(doomed: &[Doomed], saved: &[Saved], keys: &[ForeignKey], beside: 
     let mut in_order: Vec<&Saved> = saved.iter().collect();
     in_order.sort_by_key(depth);
     let loads: Vec<String> = in_order.into_iter().map(load).collect();
-    let told = if loads.is_empty() { "" } else { "\nselect * from loaded;\n" };
+    let told = if loads.is_empty() && beside.is_empty() { "" } else { "\nselect * from loaded;\n" };
     format!("{LOAD}{}{beside}{told}\ncommit;\n", loads.concat())
 }
 
@@ -161,10 +177,12 @@ mod tests {
             schema: "public".to_owned(),
             name: "log".to_owned(),
             columns: vec!["a".to_owned()],
+            numbered: Vec::new(),
             recorded: Some(("public".to_owned(), "log".to_owned(), vec!["a".to_owned()])),
             has_key,
             above: Vec::new(),
             primary_key: Vec::new(),
+            extension: None,
         };
         let saved = [Saved { table: "public.log".to_owned(), rows: 1, file: "0001.csv".to_owned() }];
         let into = |has_key| {

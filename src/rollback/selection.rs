@@ -131,6 +131,12 @@ impl<'a> Known<'a> {
         known.filter(|((catalog, _), _)| *catalog == PG_CLASS).map(|((_, oid), entry)| (oid, entry)).collect()
     }
 
+    /// Whether a table is the very one of an entry, and not one that was made again under its name. Columns of
+    /// a copy have numbers of their own.
+    pub(super) fn is_same(&self, entry: &Entry, oid: u32) -> bool {
+        self.translation.keeps_ids && entry.oid == oid
+    }
+
     /// The entries of relations and routines, with the ids that they have now, or had when they stood.
     pub(super) fn named(&self) -> impl Iterator<Item = (&'a Entry, u32)> {
         let entries = self.contents.entries.iter();

@@ -39,6 +39,8 @@ pub(super) struct Doomed {
     pub(super) name: String,
     /// Its columns but the generated ones.
     pub(super) columns: Vec<String>,
+    /// Those of them that are known by their numbers, with their names in the snapshot.
+    pub(super) numbered: Vec<(String, String)>,
     /// What the snapshot has of it, when it was there.
     pub(super) recorded: Option<Recorded>,
     /// The partitioned tables that were above it there, the nearest first; for a partition that came since,
@@ -48,6 +50,8 @@ pub(super) struct Doomed {
     pub(super) has_key: bool,
     /// Columns of its primary key there, by which no two rows are alike.
     pub(super) primary_key: Vec<String>,
+    /// The extension that it is a member of, which goes.
+    pub(super) extension: Option<String>,
 }
 
 impl Doomed {
@@ -55,7 +59,20 @@ impl Doomed {
     pub(super) fn plain(schema: &str, name: &str, columns: Vec<String>) -> Self {
         let (schema, name) = (schema.to_owned(), name.to_owned());
         let (has_key, primary_key) = (true, Vec::new());
-        Self { schema, name, columns, recorded: None, above: Vec::new(), has_key, primary_key }
+        let (numbered, above) = (Vec::new(), Vec::new());
+        let (recorded, extension) = (None, None);
+        Self { schema, name, columns, numbered, recorded, above, has_key, primary_key, extension }
+    }
+
+    /// The columns that a table of the snapshot has too, as pairs: by number, or by name. What has another
+    /// name and no number that is known may be a column that came while another one went.
+    pub(super) fn pairs<'a>(&'a self, recorded: &'a [String]) -> Vec<(&'a str, &'a str)> {
+        let live = |name: &String| {
+            let numbered = self.numbered.iter().find(|(_, was)| was == name).map(|(is, _)| is);
+            let is_free = |is: &&String| *is == name && !self.numbered.iter().any(|(other, _)| other == *is);
+            numbered.or_else(|| self.columns.iter().find(is_free)).map(String::as_str)
+        };
+        recorded.iter().filter_map(|name| Some((live(name)?, name.as_str()))).collect()
     }
 
     /// The table of the snapshot that takes its rows: the topmost one finds their partitions.
@@ -75,7 +92,7 @@ impl Doomed {
     /// Schema and name in the snapshot, and the columns there that the table has now too.
     fn compared(&self) -> Option<((String, String), BTreeSet<String>)> {
         let (schema, name, columns) = self.recorded.as_ref()?;
-        let kept = pairs(&self.columns, columns).into_iter().map(|(_, name)| name.to_owned());
+        let kept = self.pairs(columns).into_iter().map(|(_, name)| name.to_owned());
         Some(((schema.clone(), name.clone()), kept.collect()))
     }
 
@@ -84,7 +101,7 @@ impl Doomed {
     /// and without a key a new row may be like one that went.
     fn select(&self, rank: usize, ago: Option<i32>, pushed: Option<i32>) -> String {
         let recorded = self.recorded.as_ref().map(|(_, _, columns)| columns.as_slice()).unwrap_or_default();
-        let pairs = pairs(&self.columns, recorded);
+        let pairs = self.pairs(recorded);
         let columns: Vec<String> =
             pairs.iter().map(|(live, _)| format!("t.{}", quote_identifier(live))).collect();
         let has_more = self.columns.len() > pairs.len() || pairs.is_empty();
@@ -114,20 +131,6 @@ pub struct Saved {
     pub rows: u64,
     /// The file, in the folder of the rollback.
     pub file: String,
-}
-
-/// The columns that both sides have, as pairs; what goes by another name on one side is paired in
-/// order, since a column that was renamed is more likely than one that went while another came.
-pub(super) fn pairs<'a>(live: &'a [String], recorded: &'a [String]) -> Vec<(&'a str, &'a str)> {
-    let only = |one: &'a [String], other: &[String]| -> Vec<&'a str> {
-        one.iter().filter(|name| !other.contains(name)).map(String::as_str).collect()
-    };
-    let renamed: BTreeMap<&str, &str> = only(recorded, live).into_iter().zip(only(live, recorded)).collect();
-    let pair = |name: &'a String| {
-        let same = live.iter().find(|column| *column == name).map(String::as_str);
-        Some((same.or_else(|| renamed.get(name.as_str()).copied())?, name.as_str()))
-    };
-    recorded.iter().filter_map(pair).collect()
 }
 
 /// The hashes of the archive's rows of some tables, worked out from the columns that both sides had.
@@ -372,15 +375,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_paired_by_name_and_then_in_order() {
+    fn columns_are_paired_by_number_and_then_by_name() {
         let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let check = |live: &str, recorded: &str, expected: &[(&str, &str)]| {
-            let (live, recorded) = (names(live), names(recorded));
-            assert_eq!(pairs(&live, &recorded), expected);
+        let check = |live: &str, numbered: &[(&str, &str)], recorded: &str, expected: &[(&str, &str)]| {
+            let numbered = numbered.iter().map(|(live, was)| ((*live).to_owned(), (*was).to_owned()));
+            let doomed = Doomed { numbered: numbered.collect(), ..Doomed::plain("public", "t", names(live)) };
+            assert_eq!(doomed.pairs(&names(recorded)), expected);
         };
-        check("id a b", "id a b", &[("id", "id"), ("a", "a"), ("b", "b")]);
-        check("id b2 a", "id a b", &[("id", "id"), ("a", "a"), ("b2", "b")]);
-        check("id a", "id a b", &[("id", "id"), ("a", "a")]);
-        check("id a c", "id a", &[("id", "id"), ("a", "a")]);
+        check("id a b", &[], "id a b", &[("id", "id"), ("a", "a"), ("b", "b")]);
+        check("id c", &[], "id a", &[("id", "id")]);
+        check("id c", &[("id", "id"), ("c", "a")], "id a", &[("id", "id"), ("c", "a")]);
+        // They changed their names; the second one went, and another one has its name.
+        check("b a", &[("b", "a"), ("a", "b")], "a b", &[("b", "a"), ("a", "b")]);
+        check("id a", &[("id", "id")], "id a", &[("id", "id"), ("a", "a")]);
+        check("id a", &[("id", "id"), ("a", "b")], "id a b", &[("id", "id"), ("a", "b")]);
     }
 }

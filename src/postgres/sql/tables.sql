@@ -25,7 +25,10 @@ select
         from pg_attribute a
         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
         order by a.attnum
-    ) as columns
+    ) as columns,
+    array(
+        select a.attnum from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and a.attisdropped order by a.attnum
+    ) as dropped
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_depend d

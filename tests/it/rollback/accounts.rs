@@ -391,3 +391,73 @@ fn a_view_of_what_users_wrote_since_is_filled_as_it_is_now() {
     proved.unwrap();
     assert_eq!(found, ["7", "1"]);
 }
+
+/// The push makes types longer, and puts one column in the place of another.
+#[test]
+fn values_of_a_new_account_are_not_cut_and_go_into_no_other_column() {
+    let base = base(
+        "create domain public.short as varchar(3);
+        create table public.profiles (gone int, id uuid primary key references auth.users on delete cascade, name varchar(5),
+            price numeric(4, 1), tag public.short, tags varchar(2)[], nick text, a text, b text, phone text);
+        alter table public.profiles drop column gone",
+    );
+    base.world.sql(
+        OWNER,
+        "alter table public.profiles alter name type text, alter price type numeric, alter tag type text, alter tags type text[],
+            drop column phone, add column avatar_url text;
+        alter table public.profiles rename nick to nickname; alter table public.profiles rename a to c;
+        alter table public.profiles rename b to a; alter table public.profiles rename c to b",
+    );
+    base.world.sql(
+        ADMIN,
+        &format!(
+            "insert into auth.users (id, email) select ('00000000-0000-0000-0000-00000000002' || n)::uuid, 'new' || n || '@x.y'
+                from generate_series(0, 5) n;
+            insert into public.profiles (id, name, price, tag, tags, nickname, b, a, avatar_url) values
+                ('{}', 'fits', 1.5, 'abc', '{{ab,c}}', 'nick', 'was a', 'was b', 'https://x.y/1.png'),
+                ('{}', 'too long', 1, 'x', null, null, null, null, null), ('{}', 'x', 1.25, 'x', null, null, null, null, null),
+                ('{}', 'x', 1, 'abcd', null, null, null, null, null), ('{}', 'x', 1, 'x', '{{abc}}', null, null, null, null),
+                ('{}', 'x', 1.50, null, null, null, null, null, null)",
+            id(20), id(21), id(22), id(23), id(24), id(25)
+        ),
+    );
+    let rows = "select right(id::text, 2), name, price, tag, tags, nick, a, b, phone from public.profiles order by 1";
+    let (proved, found) = base.back(&[], &Besides::default(), rows);
+    let accounts = proved.unwrap().accounts;
+    assert_eq!(found, ["20|fits|1.5|abc|{ab,c}|nick|was a|was b|~", "25|x|1.5|~|~|~|~|~|~"]);
+    assert_eq!(accounts.failed, None);
+    assert_eq!(names(&accounts.loaded), ["2 public.profiles"]);
+    assert_eq!(names(&accounts.unfit), ["4 public.profiles"]);
+    let load = base.kept("load.sql");
+    let told: Vec<&str> = load.lines().filter(|line| line.starts_with("-- Of the file alone")).collect();
+    assert_eq!(told, ["-- Of the file alone, the table has none that it was: avatar_url"]);
+}
+
+/// What the push had let be without an account cannot be so in the snapshot.
+#[test]
+fn rows_that_cannot_be_without_their_account_go_with_it() {
+    let (gone, other) = (id(1), id(2));
+    let base = base(&format!(
+        "create table public.orders (id int primary key, of uuid not null references auth.users on delete set null);
+        create table public.tips (id int primary key, of uuid references auth.users on delete set null, guest text,
+            constraint known check (of is not null or guest is not null));
+        create table public.shares (id int, of uuid not null references auth.users on delete set default) partition by list (id);
+        create table public.shares_1 partition of public.shares for values in (1, 2);
+        insert into public.orders values (1, '{gone}'), (2, '{other}');
+        insert into public.tips values (1, '{gone}', null), (2, '{gone}', 'Ann'), (3, '{other}', null);
+        insert into public.shares values (1, '{gone}'), (2, '{other}')"
+    ));
+    base.world.sql(
+        OWNER,
+        "alter table public.orders alter of drop not null; alter table public.tips drop constraint known;
+        alter table public.shares alter of drop not null",
+    );
+    base.world.sql(ADMIN, "delete from auth.users where email = '1@x.y'");
+    let rows = "select id from public.orders; select id, of, guest from public.tips order by 1; select id from public.shares";
+    let tables = ["public.orders", "public.tips", "public.shares_1"];
+    let (proved, found) = base.back(&tables, &Besides::default(), rows);
+    let mut removed = names(&proved.unwrap().accounts.removed);
+    removed.sort_unstable();
+    assert_eq!(removed, ["1 public.orders", "1 public.shares", "2 public.tips"]);
+    assert_eq!(found, ["2", "2|~|Ann", &format!("3|{other}|~"), "2"]);
+}

@@ -13,6 +13,29 @@ const BEFORE: &str = "create type public.state as enum ('new');
     create table public.tree (id bigint generated always as identity primary key,
         above bigint references public.tree deferrable initially deferred, owner uuid references auth.users);
     create table public.log (what text not null);";
+/// Names may hold lines, and these may be commands of `psql`.
+const ODD: &str = r#"create table public."x
+\! touch ran
+" ("id
+\! touch ran
+" int primary key, c1 text, supa_safe_row text);
+create table public."y
+\! touch ran
+" ("what
+':\! touch ran
+" text)"#;
+const ODD_ROWS: &str = r#"insert into public."x
+\! touch ran
+" values (1, 'one', 'row');
+insert into public."y
+\! touch ran
+" values ('two')"#;
+const ODD_LOADED: &str = r#"select c1, supa_safe_row from public."x
+\! touch ran
+";
+select * from public."since_y
+\! touch ran
+""#;
 const PUSH: &str =
     "alter table public.orders alter note type text, alter tag type text, alter total drop not null,
         drop constraint orders_total_check, add column more text;
@@ -33,10 +56,12 @@ fn rolled_back() -> Base {
         "insert into auth.users (id, email) values ('00000000-0000-0000-0000-000000000001', '1@x.y')",
     );
     world.sql(OWNER, BEFORE);
+    world.sql(OWNER, ODD);
     let base = Base::of(world);
     base.world.sql(OWNER, "alter type public.state add value 'archived'");
     base.world.sql(OWNER, PUSH);
     base.world.sql(OWNER, USERS);
+    base.world.sql(OWNER, ODD_ROWS);
     let session = base.world.session(OWNER);
     let proved = session.bring_back(&Task {
         snapshot: &base.snapshot,
@@ -51,7 +76,7 @@ fn rolled_back() -> Base {
         patience: PATIENCE,
         keep_in: Some(&base.world.path("kept")),
     });
-    assert_eq!(proved.unwrap().saved.len(), 4);
+    assert_eq!(proved.unwrap().saved.len(), 6);
     session.run("commit");
     base
 }
@@ -76,6 +101,10 @@ fn rows_that_do_not_fit_stay_in_their_file_and_all_others_are_loaded() {
         [
             "\"public\".\"since_log\"|2|1|0002.csv",
             "\"public\".\"orders\"|8|3|0003.csv",
+            "\"public\".\"x",
+            "\"|1|1|",
+            "\"public\".\"since_y",
+            "\"|1|1|",
             "\"public\".\"tree\"|4|2|0004.csv"
         ]
     );
@@ -85,11 +114,22 @@ fn rows_that_do_not_fit_stay_in_their_file_and_all_others_are_loaded() {
     assert_eq!(base.world.sql(OWNER, tree), ["10|12", "12|~"]);
     assert_eq!(base.world.sql(OWNER, "insert into public.tree default values returning id"), ["13"]);
     assert_eq!(base.world.sql(OWNER, "select * from public.since_log"), ["a"]);
+    // Names that hold lines are names, and no commands.
+    assert_eq!(base.world.sql(OWNER, ODD_LOADED), ["one|row", "two"]);
+    assert!(!base.world.path("kept/ran").exists());
     // What was in the way can be taken away.
     base.world.sql(OWNER, "alter type public.state add value 'archived'");
     base.world.sql(OWNER, "drop table public.tree");
     let told = load(&base);
-    assert_eq!(told, ["\"public\".\"orders\"|8|1|0003.csv", "\"public\".\"tree\"|4|0|0004.csv"]);
+    assert_eq!(
+        told,
+        [
+            "\"public\".\"orders\"|8|1|0003.csv",
+            "\"public\".\"x",
+            "\"|1|0|0005.csv",
+            "\"public\".\"tree\"|4|0|0004.csv"
+        ]
+    );
     assert_eq!(base.world.sql(OWNER, orders)[1], "2|archived|~|~|2|4");
     assert_eq!(base.world.sql(OWNER, "select count(*) from public.since_log"), ["1"]);
 }
