@@ -86,6 +86,16 @@ impl LeftOut {
         fingerprint.without(|line| self.is_line_left_out(line))
     }
 
+    /// Whether a table, by its qualified name, could not be read.
+    pub fn is_unread(&self, table: &str) -> bool {
+        self.unread.iter().any(|unread| unread == table)
+    }
+
+    /// What a fingerprint says of tables that could not be read.
+    pub fn of_unread(&self, fingerprint: &Fingerprint) -> Fingerprint {
+        fingerprint.without(|line| !self.unread.iter().any(|table| is_about(line, table)))
+    }
+
     fn is_line_left_out(&self, line: &Line) -> bool {
         if line.is_beyond_dump() {
             return true;

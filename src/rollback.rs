@@ -11,6 +11,7 @@ mod canary;
 mod cascade;
 pub mod choice;
 mod closure;
+mod definitions;
 mod extensions;
 mod grants;
 mod history;
@@ -40,6 +41,7 @@ pub mod storage;
 mod unproved;
 
 pub use accounts::Changed;
+pub use definitions::{DEFINITIONS, contents, recorded_contents};
 pub use large::SavedObject;
 pub use merged::Taken;
 pub use proved::{Accounts, Proved};
@@ -51,15 +53,13 @@ use crate::effect::Besides;
 use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
 use crate::manifest::qualified;
-use crate::postgres::connect::NOTICE_SILENCE;
+use crate::postgres::connect::{self, NOTICE_SILENCE};
 use crate::postgres::{catalog, rows};
 use crate::proc;
 use crate::salvage;
 use crate::store::{self, Snapshot};
-use crate::target::Connection;
 use crate::tools::installs::Installation;
-use crate::tools::pg_restore::{self, Section};
-use crate::tools::{Login, pg_dump};
+use crate::tools::pg_restore::Section;
 use inverse::Inverse;
 use script::Archive;
 use selection::{Known, Owned, Selection};
@@ -78,8 +78,6 @@ pub const LIMITS: [&str; 6] = [
     "passwords of roles that were dropped",
     "who granted a privilege, where that was not the owner",
 ];
-/// The definitions of a database, as `pg_restore` reads them.
-pub const DEFINITIONS: &str = "definitions.dump";
 /// How long a lock is waited for where nobody minds: as long as `pg_dump` is told to.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Looks at what is left and changes it in place, at most so often: a privilege can depend on another.
@@ -100,6 +98,9 @@ pub enum Error {
     /// A query failed.
     #[error("a query of the rollback failed")]
     Query(#[from] tokio_postgres::Error),
+    /// There is no session.
+    #[error(transparent)]
+    Connect(#[from] connect::Error),
     /// The catalog could not be read.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
@@ -217,25 +218,6 @@ pub struct Task<'a> {
     pub keep_in: Option<&'a Path>,
 }
 
-/// The table of contents of a database as it is now, for a [`Translation`]. Its definitions stay in the
-/// folder, in a file named [`DEFINITIONS`].
-pub async fn contents(
-    connection: &Connection,
-    clients: &Installation,
-    folder: &Path,
-) -> Result<Contents, Error> {
-    let file = folder.join(DEFINITIONS);
-    let dump = pg_dump::definitions(clients, &Login { connection }, &file);
-    dump.run().await.map_err(Error::Definitions)?;
-    let listed = pg_restore::list(clients, &file).run().await.map_err(Error::Definitions)?;
-    Ok(Contents::parse(&listed.stdout)?)
-}
-
-/// The table of contents of a snapshot.
-pub fn recorded_contents(snapshot: &Snapshot) -> Result<Contents, Error> {
-    Ok(Contents::parse(&fs_err::read_to_string(snapshot.database_file("contents.txt"))?)?)
-}
-
 /// Takes the database back in a transaction that it begins and leaves open; whoever calls it
 /// commits, or does not.
 pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Error> {
@@ -262,7 +244,7 @@ pub async fn bring_back_announced(
     announce(&transaction).await?;
     let started = Instant::now();
     work.ago = work.transactions_since().await?;
-    let live = work.look().await?;
+    let (live, unread) = work.look_at_all().await?;
     let closure = closure::find(&work, &live).await?;
     work.hold_history().await?;
     let sequences = sequences::hold(&work).await?;
@@ -307,7 +289,9 @@ pub async fn bring_back_announced(
     let sequences = sequences::turn_back(&work, &sequences).await?;
     let mut references = references::follow(&work).await?;
     references.extend(refreshed.into_iter().chain(marked.missed));
-    proof::platform(&work, &live, &work.look().await?)?;
+    let now = work.look_at_all().await?;
+    proof::platform(&work, &live, &now.0)?;
+    proof::unread(&unread, &now.1)?;
     if task.mode == Mode::Whole {
         proof::sequences(client, task, (&accounts, &sequences)).await?;
         proof::large_objects(client, task).await?;
@@ -402,6 +386,19 @@ impl<'a> Work<'a> {
         Ok(self.task.left_out.comparable(&catalog::fingerprint(self.client).await?))
     }
 
+    /// The same, and what it says of tables that nobody could read.
+    async fn look_at_all(&self) -> Result<(Fingerprint, Fingerprint), Error> {
+        let (all, left_out) = (catalog::fingerprint(self.client).await?, self.task.left_out);
+        Ok((left_out.comparable(&all), left_out.of_unread(&all)))
+    }
+
+    /// The user's tables, but those that nobody could read: they are left alone.
+    async fn tables(&self) -> Result<Vec<live::Table>, Error> {
+        let mut tables = live::tables(self.client).await?;
+        tables.retain(|table| !self.task.left_out.is_unread(&table.qualified()));
+        Ok(tables)
+    }
+
     /// What is to be done to get from here to the snapshot. Users make large objects as they write rows:
     /// where only a part goes back, those that the push did not touch stay.
     fn differences(&self, live: &Fingerprint) -> Vec<Difference> {
@@ -427,7 +424,7 @@ impl<'a> Work<'a> {
     async fn read_ahead(&self) -> Result<since::Known, Error> {
         let mut known = since::Known::default();
         let Some(ago) = self.transactions_since().await? else { return Ok(known) };
-        let tables = live::tables(self.client).await?;
+        let tables = self.tables().await?;
         let is_meant = |table: &&live::Table| {
             let is_whole = self.task.mode == Mode::Whole || closure::is_named(self.task.tables, table);
             is_whole && table.has_rows && !table.is_history()

@@ -349,7 +349,7 @@ fn next(stopped: &rollback::Error) -> Option<&'static str> {
 /// A rollback that did not come to its end.
 fn not_done(error: &NotDone) -> Failure {
     match error {
-        NotDone::Connect(error) => fail::connect_failed(error),
+        NotDone::Connect(error) | NotDone::Rollback(rollback::Error::Connect(error)) => fail::connect_failed(error),
         NotDone::Unsettled(_) => Failure::new(Exit::RollbackIncomplete, error)
             .hint("Run `supa-safe rollback` again: it asks the server what became of it first"),
         NotDone::Rollback(passing) if run::is_passing(passing) => Failure::new(Exit::Error, error)

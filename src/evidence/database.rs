@@ -13,9 +13,7 @@ use crate::evidence::estimate::{self, bytes_in_words};
 use crate::evidence::point;
 use crate::evidence::storage::{self, Storage};
 use crate::fingerprint::Fingerprint;
-use crate::manifest::{
-    Content, Database, ExtensionVersion, Gap, TableRows, Taken, Tool, qualified, quote_identifier,
-};
+use crate::manifest::{Content, Database, ExtensionVersion, Gap, TableRows, Taken, Tool, qualified};
 use crate::postgres::catalog::{self, Table, TableKind};
 use crate::postgres::connect::Session;
 use crate::postgres::{history, rows, sessions, settings};
@@ -232,7 +230,7 @@ impl Capture<'_> {
         let extensions = catalog::extensions(client).await?;
         let applied = history::read(client).await.map_err(doing("read the migration history"))?;
         let (readable, gaps) = split_readable(&tables);
-        let without: Vec<String> = gaps.iter().map(pattern).collect();
+        let without: Vec<String> = gaps.iter().map(|gap| pg_dump::pattern(&gap.schema, &gap.name)).collect();
 
         let compression = self.compression().await?;
         let archive = self.archive();
@@ -470,11 +468,6 @@ fn split_readable(tables: &[Table]) -> (Vec<&Table>, Vec<Gap>) {
         })
         .collect();
     (readable, gaps)
-}
-
-/// A pattern of `pg_dump` that means exactly this table.
-fn pattern(gap: &Gap) -> String {
-    format!("{}.{}", quote_identifier(&gap.schema), quote_identifier(&gap.name))
 }
 
 /// Counts and hashes as a file for people and `diff`: `count<TAB>hash<TAB>table`.

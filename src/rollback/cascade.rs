@@ -1,7 +1,7 @@
 //! Rows of users that go along with the accounts that the push added: those that refer to one, or to such a
 //! row, in tables that stay. They are kept in files first.
 
-use super::live::{self, Table};
+use super::live::Table;
 use super::since::{self, Doomed, Saved};
 use super::{Error, Work, proof};
 use crate::disk;
@@ -63,7 +63,7 @@ pub(super) async fn keep(
         done.map_err(Error::at("take away the accounts that the push added"))?;
     }
     let Some(folder) = work.task.keep_in else { return Ok(Vec::new()) };
-    let all = live::tables(client).await?;
+    let all = work.tables().await?;
     let stays = |table: &&Table| {
         table.has_rows && !table.is_history() && reached.contains(&table.oid) && !going.contains(&table.oid)
     };

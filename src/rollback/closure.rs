@@ -1,7 +1,7 @@
 //! What must go: what differs, and everything that cannot stay when that goes.
 
 use super::inverse::{self, Inverse, RELATIONS, Unit};
-use super::live::{self, Table};
+use super::live::Table;
 use super::{Error, Mode, Work, large, names, partitions, unproved};
 use crate::fingerprint::{Class, Fingerprint};
 use crate::manifest::quote_identifier;
@@ -31,12 +31,12 @@ impl Closure {
 /// Finds what must go, and locks its tables. A partition that somebody makes before its parent is locked
 /// would go with it unseen: then everything is looked at again, under the locks.
 pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure, Error> {
-    let mut tables = live::tables(work.client).await?;
+    let mut tables = work.tables().await?;
     for _ in 0..ROUNDS {
         let closure = find_among(work, live, &tables).await?;
         keep_hidden(work, live, &closure)?;
         lock(work.client, &closure.tables).await?;
-        let now = live::tables(work.client).await?;
+        let now = work.tables().await?;
         let oids = |tables: &[Table]| tables.iter().map(|table| table.oid).collect::<BTreeSet<u32>>();
         if oids(&now) == oids(&tables) {
             return Ok(closure);
@@ -94,8 +94,7 @@ async fn find_among(work: &Work<'_>, live: &Fingerprint, tables: &[Table]) -> Re
         work.client.batch_execute("savepoint supa_safe_closure").await?;
         drop_all(work.client, &closure).await?;
         let left = work.look().await?;
-        let standing: BTreeSet<u32> =
-            live::tables(work.client).await?.iter().map(|table| table.oid).collect();
+        let standing: BTreeSet<u32> = work.tables().await?.iter().map(|table| table.oid).collect();
         work.client.batch_execute("rollback to savepoint supa_safe_closure").await?;
         closure.tables = tables.iter().filter(|table| !standing.contains(&table.oid)).cloned().collect();
         let mut more = differing(work, &left);

@@ -125,6 +125,17 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
     if lost.is_empty() { Ok(()) } else { Err(Error::Platform(lost)) }
 }
 
+/// Demands that tables which nobody could read are as they were before: no archive has what they may have lost.
+pub(super) fn unread(before: &Fingerprint, after: &Fingerprint) -> Result<(), Error> {
+    let lost = before.differences(after, Class::Owned);
+    let lost: Vec<String> = lost
+        .iter()
+        .take(NAMED)
+        .map(|difference| format!("{difference}, of a table that the snapshot could not read"))
+        .collect();
+    if lost.is_empty() { Ok(()) } else { Err(Error::NotExact(lost)) }
+}
+
 /// Demands that sequences are where they were; those that went back by themselves may be ahead.
 pub(super) async fn sequences(
     client: &Client,

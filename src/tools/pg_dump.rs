@@ -1,5 +1,6 @@
 //! `pg_dump` and `pg_dumpall`: their commands, and how their output is made fit.
 
+use crate::manifest::quote_identifier;
 use crate::proc::Cmd;
 use crate::tools::Login;
 use crate::tools::installs::Installation;
@@ -63,13 +64,20 @@ pub fn dump(installation: &Installation, login: &Login<'_>, dump: &Dump<'_>) -> 
         .args(dump.without.iter().map(|pattern| format!("--exclude-table={pattern}")))
 }
 
-/// The command that dumps the definitions alone.
-pub fn definitions(installation: &Installation, login: &Login<'_>, file: &Path) -> Cmd {
+/// The command that dumps the definitions alone, but for tables that match these patterns: it locks what it
+/// dumps, and who may not read a table may not lock it.
+pub fn definitions(installation: &Installation, login: &Login<'_>, file: &Path, without: &[String]) -> Cmd {
     login
         .cmd(installation.bin_dir.join("pg_dump"))
         .args(["--no-password", "--schema-only", "--format=custom"])
         .arg(format!("--file={}", file.display()))
         .args(assumed_role(login))
+        .args(without.iter().map(|pattern| format!("--exclude-table={pattern}")))
+}
+
+/// A pattern that means exactly this table.
+pub fn pattern(schema: &str, name: &str) -> String {
+    format!("{}.{}", quote_identifier(schema), quote_identifier(name))
 }
 
 /// The command that prints roles, memberships, and role settings, without password hashes.

@@ -311,6 +311,18 @@ fn ss006_a_table_whose_rows_cannot_be_read() {
     let ran = world.migrate(&["--json"]).exits(0);
     let limit = "table public.hidden could not be read: it and its rows are not in the copy";
     assert!(ran.summary()["limits"].as_array().unwrap().contains(&limit.into()), "{ran}");
+
+    // The way back leaves it alone, and does nothing where it cannot.
+    world.sql(OWNER, "create type public.mood as enum ('good')");
+    world.sql(ADMIN, "alter table public.hidden add column mood public.mood");
+    let rollback = || world.run(["rollback", "--mode", "whole", "--confirm", &world.target()]);
+    drop(rollback().exits(1));
+    assert_eq!(world.sql(ADMIN, "select mood from public.hidden"), ["~"]);
+    assert_eq!(world.history(), ["20260101000000"]);
+    world.sql(ADMIN, "alter table public.hidden drop column mood");
+    drop(rollback().exits(0));
+    assert_eq!(world.sql(ADMIN, "select id, t from public.hidden"), ["1|x"]);
+    assert_eq!(world.history(), [""; 0]);
 }
 
 #[test]
