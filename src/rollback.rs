@@ -145,6 +145,9 @@ pub enum Error {
         /// Versions that went.
         went: Vec<String>,
     },
+    /// Somebody wrote to large objects while they went.
+    #[error("large objects were written to while they were taken back")]
+    LargeObjects,
     /// Something of the platform would be lost.
     #[error("the platform would lose what is not ours: {}", .0.join("; "))]
     Platform(Vec<String>),
@@ -253,7 +256,6 @@ pub async fn bring_back_announced(
     let doomed = proof::doomed(&work, closure.users_tables());
     let removed_tables = doomed.iter().filter(|table| table.recorded.is_none());
     let removed_tables = removed_tables.map(|table| qualified(&table.schema, &table.name)).collect();
-    let large_objects = large::save(&work, &closure).await?;
     let mut saved = work.save(&doomed, known).await?;
     let managed = merged::load(&work).await?;
     let marked = merged::mark_added(&work, &managed).await?;
@@ -268,6 +270,7 @@ pub async fn bring_back_announced(
     let kept = accounts::keep(&work, &doomed).await?;
     references::note(&work).await?;
     closure::drop_all(client, &closure).await?;
+    let large_objects = large::take_away(&work, &closure).await?;
     if let Some(saved) = task.storage {
         // Before the keys that refer to them.
         salvage::rows(client, saved).await?;
@@ -294,7 +297,7 @@ pub async fn bring_back_announced(
     proof::unread(&unread, &now.1)?;
     if task.mode == Mode::Whole {
         proof::sequences(client, task, (&accounts, &sequences)).await?;
-        proof::large_objects(client, task).await?;
+        large::prove(&work).await?;
     }
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
@@ -400,14 +403,15 @@ impl<'a> Work<'a> {
     }
 
     /// What is to be done to get from here to the snapshot. Users make large objects as they write rows:
-    /// where only a part goes back, those that the push did not touch stay.
+    /// where only a part goes back, those that the push did not touch stay; elsewhere all go that stand, and
+    /// those that come after stay.
     fn differences(&self, live: &Fingerprint) -> Vec<Difference> {
         let mut differences = live.differences(&self.recorded, Class::Owned);
-        if self.task.mode == Mode::Touched {
-            differences.retain(|difference| {
-                large::of(difference).is_none_or(|oid| self.task.besides.large_objects.contains(&oid))
-            });
-        }
+        differences.retain(|difference| match (large::of(difference), self.task.mode) {
+            (None, _) => true,
+            (Some(oid), Mode::Touched) => self.task.besides.large_objects.contains(&oid),
+            (Some(_), Mode::Whole) => difference.after.is_some(),
+        });
         differences
     }
 

@@ -161,11 +161,16 @@ fn is_unhashable(error: &Error) -> bool {
 
 /// Counts and hashes the large objects that the role may read.
 pub async fn large_objects(client: &Client) -> Result<LargeObjects, Error> {
+    large_objects_among(client, None).await
+}
+
+/// The same of some of them.
+pub async fn large_objects_among(client: &Client, some: Option<&[u32]>) -> Result<LargeObjects, Error> {
     let row = client
         .query_one(
             "select count(*), coalesce(sum(pg_catalog.hashtextextended(oid::text || ':' || pg_catalog.md5(pg_catalog.lo_get(oid)), 0)::numeric), 0)::text
-             from pg_catalog.pg_largeobject_metadata",
-            &[],
+             from pg_catalog.pg_largeobject_metadata where oid = any(coalesce($1, array[oid]))",
+            &[&some],
         )
         .await?;
     Ok(LargeObjects { count: unsigned(row.get(0)), hash: row.get(1) })

@@ -249,6 +249,8 @@ pub(super) async fn drop_all(client: &Client, closure: &Closure) -> Result<(), E
     let mut units: Vec<&Unit> = closure
         .units
         .iter()
+        // These go after everything else, by themselves.
+        .filter(|unit| unit.kind != large::KIND)
         // It goes with its table, and cannot be named once that is gone.
         .filter(|unit| inverse::carrier(unit).is_none_or(|table| !tables.contains(table)))
         .collect();

@@ -304,7 +304,6 @@ pub(super) fn drop_statement(unit: &Unit) -> Option<String> {
             let (publication, schema) = names::member(identity)?;
             format!("alter publication {publication} drop tables in schema {schema}")
         }
-        "large object" => format!("select pg_catalog.lo_unlink({identity})"),
         kind => format!("drop {} if exists {identity} cascade", word(kind)?),
     })
 }

@@ -3,9 +3,9 @@
 use super::closure::Closure;
 use super::inverse::{Unit, quote_literal};
 use super::selection::LARGE;
-use super::{Error, Mode, Work, history};
+use super::{Error, Mode, Work, history, proof};
 use crate::disk;
-use crate::fingerprint::{Difference, Fingerprint};
+use crate::fingerprint::{Class, Difference, Fingerprint, Place};
 use crate::postgres::rows;
 use crate::tools::pg_restore::Section;
 use bytes::Bytes;
@@ -15,16 +15,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 /// The kind of their lines.
-const KIND: &str = "large object";
+pub(super) const KIND: &str = "large object";
 /// Pieces of output between the program and the server.
 const PIECES: usize = 16;
 /// Bytes of statements that go to the server at once.
 const AT_ONCE: usize = 1 << 20;
 /// Bytes of one of them that are read at once.
 const READ_AT_ONCE: i32 = 1 << 22;
+
+/// Large objects that one message takes away.
+const UNLINKED_AT_ONCE: usize = 100;
+/// What the server says when another session has it at this instant.
+const PASSING: [SqlState; 2] = [SqlState::INTERNAL_ERROR, SqlState::UNDEFINED_OBJECT];
 
 /// The large object that a difference is about, or a comment on it.
 pub(super) fn of(difference: &Difference) -> Option<u32> {
@@ -126,50 +132,111 @@ pub struct SavedObject {
     pub is_changed: bool,
 }
 
-/// Keeps those that are about to go and that the archive does not have. Writing to one takes no lock that
-/// could be held against it (`inv_api.c`), so this stands right before the drop.
-pub(super) async fn save(work: &Work<'_>, closure: &Closure) -> Result<Vec<SavedObject>, Error> {
-    let going = closure.units.iter().filter(|unit| unit.kind == KIND);
-    let going: Vec<u32> = going.filter_map(|unit| unit.identity.parse().ok()).collect();
-    let Some(folder) = work.task.keep_in.filter(|_| !going.is_empty()) else { return Ok(Vec::new()) };
-    let recorded = &work.task.snapshot.manifest.database.large_objects;
-    if rows::large_objects(work.client).await? == *recorded {
+/// Those that go: of all of the user's, whatever stands now, since users make them and take them away meanwhile.
+async fn going(work: &Work<'_>, closure: &Closure) -> Result<Vec<u32>, Error> {
+    let units = closure.units.iter().filter(|unit| unit.kind == KIND);
+    let units: BTreeSet<u32> = units.filter_map(|unit| unit.identity.parse().ok()).collect();
+    let sql = "select oid, pg_catalog.pg_get_userbyid(lomowner)::text from pg_catalog.pg_largeobject_metadata order by oid";
+    let standing = work.client.query(sql, &[]).await?;
+    let standing = standing.iter().map(|row| (row.get::<_, u32>(0), row.get::<_, &str>(1)));
+    let goes = |oid: u32, owner: &str| match work.task.mode {
+        Mode::Touched => units.contains(&oid),
+        Mode::Whole => {
+            Place { subject: KIND, owner: Some(owner), ..Place::default() }.class() == Class::Owned
+        }
+    };
+    Ok(standing.filter(|(oid, owner)| goes(*oid, owner)).map(|(oid, _)| oid).collect())
+}
+
+/// Lets those go that have to, the others of the closure being gone; keeps those that the archive does not have.
+/// Writing to one takes no lock that could be held against it (`inv_api.c`), so this is the last that goes, and
+/// one that was written to after it was read is the end of this attempt.
+pub(super) async fn take_away(work: &Work<'_>, closure: &Closure) -> Result<Vec<SavedObject>, Error> {
+    let going = going(work, closure).await?;
+    if going.is_empty() {
         return Ok(Vec::new());
     }
-    let known = digests(work).await?;
-    disk::make_private_dir(folder)?;
+    let Some(folder) = work.task.keep_in else {
+        let sql =
+            "select pg_catalog.lo_unlink(oid) from pg_catalog.pg_largeobject_metadata where oid = any($1)";
+        work.client.query(sql, &[&going]).await.map_err(Error::at("drop large objects"))?;
+        return Ok(Vec::new());
+    };
     let sql =
         "select oid, pg_catalog.pg_get_userbyid(lomowner)::text, pg_catalog.md5(pg_catalog.lo_get(oid)),
             pg_catalog.length(pg_catalog.lo_get(oid))::int8
         from pg_catalog.pg_largeobject_metadata where oid = any($1) order by oid";
+    let standing = work.client.query(sql, &[&going]).await.map_err(Error::at("keep large objects"))?;
     let mut saved = Vec::new();
-    for row in work.client.query(sql, &[&going]).await? {
-        let (oid, md5): (u32, String) = (row.get(0), row.get(2));
-        if known.get(&oid) == Some(&md5) {
-            continue;
+    let recorded = &work.task.snapshot.manifest.database.large_objects;
+    if rows::large_objects(work.client).await? != *recorded {
+        let known = digests(work).await?;
+        disk::make_private_dir(folder)?;
+        for row in &standing {
+            let (oid, md5): (u32, String) = (row.get(0), row.get(2));
+            if known.get(&oid) == Some(&md5) {
+                continue;
+            }
+            let (owner, bytes) = (row.get(1), row.get::<_, i64>(3));
+            let file = format!("large-{oid}.bin");
+            write(work.client, (oid, bytes), &folder.join(&file)).await?;
+            let (bytes, is_changed) = (bytes.unsigned_abs(), known.contains_key(&oid));
+            saved.push(SavedObject { oid, owner, bytes, file, is_changed });
         }
-        let file = format!("large-{oid}.bin");
-        let bytes = row.get::<_, i64>(3).unsigned_abs();
-        write(work.client, oid, &folder.join(&file)).await?;
-        saved.push(SavedObject { oid, owner: row.get(1), bytes, file, is_changed: known.contains_key(&oid) });
     }
+    let read = |row: &Row| -> (u32, String) { (row.get(0), row.get(2)) };
+    unlink(work.client, standing.iter().map(read).collect()).await?;
     Ok(saved)
 }
 
-async fn write(client: &Client, oid: u32, path: &Path) -> Result<(), Error> {
+/// Takes them away, and demands that nobody wrote to them since they were read.
+async fn unlink(client: &Client, read: Vec<(u32, String)>) -> Result<(), Error> {
+    let unlink = |(oid, md5): &(u32, String)| {
+        // A statement sees what was committed when it began.
+        format!(
+            "select pg_catalog.md5(pg_catalog.lo_get(oid)) = '{md5}', pg_catalog.lo_unlink(oid) \
+             from pg_catalog.pg_largeobject_metadata where oid = {oid}"
+        )
+    };
+    for some in read.chunks(UNLINKED_AT_ONCE) {
+        let statements: Vec<String> = some.iter().map(unlink).collect();
+        let messages = match client.simple_query(&statements.join(";\n")).await {
+            // Somebody wrote to it, or took it away, at this instant (`simple_heap_delete` of `heapam.c`).
+            Err(error) if error.code().is_some_and(|code| PASSING.contains(code)) => {
+                return Err(Error::LargeObjects);
+            }
+            outcome => outcome.map_err(Error::at("drop large objects"))?,
+        };
+        let is_other = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) != Some("t"));
+        if messages.iter().any(is_other) {
+            return Err(Error::LargeObjects);
+        }
+    }
+    Ok(())
+}
+
+async fn write(client: &Client, (oid, bytes): (u32, i64), path: &Path) -> Result<(), Error> {
     let mut file = disk::Temp::new_in(path.parent().unwrap_or(path))?;
     let mut from = 0_i64;
-    loop {
+    while from < bytes {
         let sql = "select pg_catalog.lo_get($1, $2, $3)";
         let row = client.query_one(sql, &[&oid, &from, &READ_AT_ONCE]).await;
-        let piece: Vec<u8> = row.map_err(Error::at("keep a large object"))?.get(0);
+        let piece: Vec<u8> = row.map_err(Error::at("keep large objects"))?.get(0);
         if piece.is_empty() {
-            break;
+            return Err(Error::LargeObjects);
         }
         file.write_all(&piece)?;
         from += i64::try_from(piece.len()).unwrap_or(i64::MAX);
     }
     Ok(file.persist(path)?)
+}
+
+/// Demands that those of the snapshot are as they were there. One that it does not have was made by users
+/// since the others went.
+pub(super) async fn prove(work: &Work<'_>) -> Result<(), Error> {
+    let recorded: Vec<u32> = of_kind(&work.recorded).into_iter().collect();
+    let found = rows::large_objects_among(work.client, Some(&recorded)).await?;
+    proof::same_large_objects(&found, &work.task.snapshot.manifest.database.large_objects)
 }
 
 /// The MD5 of each large object of the archive.
@@ -208,13 +275,7 @@ fn oid_at(text: &str) -> Option<u32> {
 pub(super) fn load_script(saved: &[SavedObject]) -> String {
     let load = |object: &SavedObject| {
         let SavedObject { oid, owner, bytes, file, is_changed } = object;
-        let owner = |of: &str| {
-            format!(
-                "select format('alter large object %s owner to %I', {of}, rolname) from pg_roles\n\
-                 where rolname = {} and rolname <> current_user \\gexec\n",
-                quote_literal(owner)
-            )
-        };
+        let owner = |of: &str| format!("call pg_temp.give_away({of}, {}, '{file}');\n", quote_literal(owner));
         if *is_changed {
             return format!(
                 "\n-- Large object {oid} is as in the snapshot; what it was before goes into another one.\n\

@@ -6,7 +6,7 @@ use super::since::{Doomed, Recorded};
 use super::{Accounts, Error, Proved, Task, Work, keys, names, partitions};
 use crate::archive;
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
-use crate::manifest::{Content, TableRows};
+use crate::manifest::{Content, LargeObjects, TableRows};
 use crate::postgres::rows;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,9 +173,12 @@ pub(super) async fn sequences(
 
 /// Demands that large objects are those that they were.
 pub(super) async fn large_objects(client: &Client, task: &Task<'_>) -> Result<(), Error> {
-    let (found, wanted) =
-        (rows::large_objects(client).await?, &task.snapshot.manifest.database.large_objects);
-    if found == *wanted {
+    let found = rows::large_objects(client).await?;
+    same_large_objects(&found, &task.snapshot.manifest.database.large_objects)
+}
+
+pub(super) fn same_large_objects(found: &LargeObjects, wanted: &LargeObjects) -> Result<(), Error> {
+    if found == wanted {
         return Ok(());
     }
     Err(Error::NotExact(vec![format!(

@@ -140,10 +140,10 @@ pub async fn prove(
             }
             Err(error) if attempt + 1 < ATTEMPTS.len() && (is_passing(&error) || is_by_others(&error)) => {
                 session.close().await;
-                let what = if is_by_others(&error) {
-                    "the platform changed meanwhile"
-                } else {
-                    "a lock did not come"
+                let what = match &error {
+                    Error::LargeObjects => "large objects were written meanwhile",
+                    error if is_by_others(error) => "the platform changed meanwhile",
+                    _ => "a lock did not come",
                 };
                 attempt += 1;
                 context.note(format!("{what}, attempt {attempt} of {}: nothing was changed", ATTEMPTS.len()));
@@ -239,9 +239,9 @@ fn in_the_way(error: &Error) -> Option<String> {
     (Class::of_rows(schema, name) == Class::Owned).then(|| qualified(schema, name))
 }
 
-/// Something of the platform that went or changed while we were at work: it may have been the platform.
+/// Something that went or changed while we were at work: it may have been the platform, or users.
 fn is_by_others(error: &Error) -> bool {
-    matches!(error, Error::Platform(_))
+    matches!(error, Error::Platform(_) | Error::LargeObjects)
 }
 
 /// A lock that did not come, and being the one whom the server picks to end a deadlock.

@@ -1,9 +1,14 @@
 //! Large objects that users wrote since the snapshot: kept in files before they go, and loaded again.
 
-use super::{NOTES, WRONG};
+use super::{Base, NOTES, WRONG};
 use crate::rollback_live::run_as_printed;
-use crate::world::{OWNER, World};
+use crate::scratch::until;
+use crate::world::{ADMIN, OWNER, Session, World};
 use serde_json::json;
+use supa_safe::disk;
+use supa_safe::effect::Besides;
+use supa_safe::left_out::LeftOut;
+use supa_safe::rollback::{Mode, PATIENCE, Task};
 
 /// More than is read at once.
 const LONG: usize = (4 << 20) + 5;
@@ -55,4 +60,72 @@ fn large_objects_of_users_are_kept_and_loaded_again() {
     world.sql(OWNER, "select lo_put(424250, 0, 'old')");
     run_as_printed(&world, &format!("cd '{}' && psql <url> -f load.sql", done["folder"].as_str().unwrap()));
     assert_eq!(world.sql(OWNER, "select convert_from(lo_get(424250), 'UTF8')"), ["old"]);
+    // An owner to whom nothing can be given keeps nothing away.
+    world.sql(OWNER, "select lo_unlink(424250)");
+    let script = std::path::Path::new(done["folder"].as_str().unwrap()).join("load.sql");
+    let text = fs_err::read_to_string(&script).unwrap().replace("'anon'", "'supabase_admin'");
+    disk::write(&script, text.as_bytes()).unwrap();
+    run_as_printed(&world, &format!("cd '{}' && psql <url> -f load.sql", done["folder"].as_str().unwrap()));
+    let found = "select lomowner::regrole, convert_from(lo_get(oid), 'UTF8') from pg_largeobject_metadata where oid = 424250";
+    assert_eq!(world.sql(OWNER, found), ["postgres|new"]);
+}
+
+/// Waits until a session of the database waits for a lock on a relation.
+fn until_waiting(session: &Session, relation: &str) {
+    let sql = format!(
+        "select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())
+            and relation = '{relation}'::regclass"
+    );
+    until("the rollback waits", || session.run(&sql) == ["1"]);
+}
+
+#[test]
+fn large_objects_that_are_written_during_a_rollback_are_not_lost() {
+    let world = World::hosted(&[]);
+    world.sql(
+        OWNER,
+        "create view public.v as select 1 as a; create table public.members (id uuid primary key references auth.users);
+        select lo_from_bytea(424242, 'one'), lo_from_bytea(424243, 'two')",
+    );
+    let base = Base::of(world);
+    let (world, ids, kept) = (&base.world, base.ids(), base.world.path("kept"));
+    world.sql(
+        OWNER,
+        "select lo_from_bytea(424244, 'three'); alter table public.members drop constraint members_id_fkey",
+    );
+    let [view, accounts, user] = [OWNER, ADMIN, OWNER].map(|role| world.session(role));
+    view.run("begin; select * from public.v");
+    accounts.run("begin; lock table auth.users in row exclusive mode");
+    let session = world.session(OWNER);
+    let proved = std::thread::scope(|scope| {
+        let rollback = scope.spawn(|| {
+            session.bring_back(&Task {
+                snapshot: &base.snapshot,
+                mode: Mode::Whole,
+                tables: &[],
+                besides: &Besides::default(),
+                versions: &[],
+                clients: &base.clients,
+                left_out: &LeftOut::default(),
+                translation: &ids,
+                storage: None,
+                patience: PATIENCE,
+                keep_in: Some(&kept),
+            })
+        });
+        until_waiting(&user, "public.v");
+        user.run(
+            "select lo_put(424242, 0, 'won'); select lo_from_bytea(424250, 'new'); select lo_unlink(424244)",
+        );
+        view.run("rollback");
+        until_waiting(&user, "auth.users");
+        user.run("select lo_from_bytea(424251, 'later')");
+        accounts.run("rollback");
+        rollback.join().unwrap()
+    });
+    let file = |oid: u32| fs_err::read_to_string(kept.join(format!("large-{oid}.bin"))).unwrap();
+    let saved: Vec<_> = proved.unwrap().large_objects.iter().map(|one| (one.oid, file(one.oid))).collect();
+    assert_eq!(saved, [(424_242, "won".to_owned()), (424_250, "new".to_owned())]);
+    let contents = "select oid, convert_from(lo_get(oid), 'UTF8') from pg_largeobject_metadata order by oid";
+    assert_eq!(session.run(contents), ["424242|one", "424243|two", "424251|later"]);
 }
