@@ -42,6 +42,7 @@ mod unproved;
 
 pub use accounts::Changed;
 pub use definitions::{DEFINITIONS, contents, recorded_contents};
+pub use extensions::of_added as rows_of_added_extensions;
 pub use large::SavedObject;
 pub use merged::Taken;
 pub use proved::{Accounts, Proved};
@@ -268,6 +269,7 @@ pub async fn bring_back_announced(
         client.batch_execute(sql).await.map_err(Error::at("check deferred keys"))?;
     }
     let kept = accounts::keep(&work, &doomed).await?;
+    let of_extensions = extensions::keep(&work, &closure, saved.len() + along.len()).await?;
     references::note(&work).await?;
     closure::drop_all(client, &closure).await?;
     let large_objects = large::take_away(&work, &closure).await?;
@@ -276,8 +278,10 @@ pub async fn bring_back_announced(
         salvage::rows(client, saved).await?;
     }
     let merged::Back { kept: changed, taken } = merged::bring_back(&work, &managed).await?;
-    let doomed = doomed.into_iter().chain(along.iter().map(|(table, _)| table.clone())).collect::<Vec<_>>();
-    saved.extend(along.into_iter().map(|(_, saved)| saved));
+    let beside = along.into_iter().chain(of_extensions.saved);
+    let (beside, of_beside): (Vec<_>, Vec<_>) = beside.unzip();
+    let doomed = doomed.into_iter().chain(beside).collect::<Vec<_>>();
+    saved.extend(of_beside);
     saved.extend(changed);
     if let Some(folder) = task.keep_in {
         // Every file that they name is synced.
@@ -291,7 +295,7 @@ pub async fn bring_back_announced(
     work.prove_history().await?;
     let sequences = sequences::turn_back(&work, &sequences).await?;
     let mut references = references::follow(&work).await?;
-    references.extend(refreshed.into_iter().chain(marked.missed));
+    references.extend(refreshed.into_iter().chain(marked.missed).chain(of_extensions.lost));
     let now = work.look_at_all().await?;
     proof::platform(&work, &live, &now.0)?;
     proof::unread(&unread, &now.1)?;

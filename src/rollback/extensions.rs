@@ -1,12 +1,119 @@
 //! Rows of an extension's own tables, such as jobs and the list of queues: they are in no archive as rows of
 //! the user's, and cannot be told from what the extension keeps there.
 
-use super::names;
+use super::closure::Closure;
+use super::inverse::quote_literal;
+use super::live::sql_name;
+use super::since::{self, Doomed, Saved};
+use super::{Error, Work, names};
+use crate::disk;
 use crate::effect::FileEffect;
 use crate::fingerprint::Difference;
-use crate::manifest::TableRows;
+use crate::manifest::{ExtensionVersion, TableRows, qualified};
 use crate::policy::Obstacle;
 use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::Client;
+
+/// Tables that are members of some extensions, or of all but some, and whether this role can read all of them.
+const MEMBERS: &str = "
+    select e.extname::text, n.nspname::text, c.relname::text,
+        array(
+            select a.attname::text from pg_catalog.pg_attribute a
+            where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+            order by a.attnum),
+        pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select')
+            and not pg_catalog.row_security_active(c.oid)
+    from pg_catalog.pg_extension e
+    join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.refobjid = e.oid
+        and d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.deptype = 'e'
+    join pg_catalog.pg_class c on c.oid = d.objid and c.relkind = 'r'
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where (e.extname = any($1)) = $2
+    order by 1, 2, 3";
+
+/// A table of an extension.
+struct Member {
+    extension: String,
+    schema: String,
+    name: String,
+    columns: Vec<String>,
+    is_readable: bool,
+}
+
+/// Tables of these extensions, or of all others.
+async fn members(client: &Client, extensions: &[String], are_these: bool) -> Result<Vec<Member>, Error> {
+    let rows = client.query(MEMBERS, &[&extensions, &are_these]).await?;
+    let member = |row: &tokio_postgres::Row| Member {
+        extension: row.get(0),
+        schema: row.get(1),
+        name: row.get(2),
+        columns: row.get(3),
+        is_readable: row.get(4),
+    };
+    Ok(rows.iter().map(member).collect())
+}
+
+/// Tables with rows of extensions that the snapshot does not have and that go, in words, for people who are
+/// about to take back a push.
+pub async fn of_added(client: &Client, recorded: &[ExtensionVersion]) -> Result<Vec<String>, Error> {
+    let recorded: Vec<String> = recorded.iter().map(|extension| extension.name.clone()).collect();
+    let mut found = Vec::new();
+    for Member { extension, schema, name, is_readable, .. } in members(client, &recorded, false).await? {
+        let table = qualified(&schema, &name);
+        if !is_readable {
+            found.push(format!("{table} of extension {extension}, which this role may not read"));
+            continue;
+        }
+        let sql = format!("select exists (select from only {})", sql_name(&schema, &name));
+        if client.query_one(&sql, &[]).await?.get(0) {
+            found.push(format!("{table} of extension {extension}"));
+        }
+    }
+    Ok(found)
+}
+
+/// Rows of extensions that were kept, and what could not be, in words.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) saved: Vec<(Doomed, Saved)>,
+    pub(super) lost: Vec<String>,
+}
+
+/// Keeps the rows of extensions that go; so many files are there already.
+pub(super) async fn keep(work: &Work<'_>, closure: &Closure, files: usize) -> Result<Kept, Error> {
+    let mut kept = Kept::default();
+    let going = closure.units.iter().filter(|unit| unit.kind == "extension");
+    let going: Vec<String> = going.map(|unit| names::plain(&unit.identity)).collect();
+    let Some(folder) = work.task.keep_in.filter(|_| !going.is_empty()) else { return Ok(kept) };
+    for Member { extension, schema, name, columns, is_readable } in members(work.client, &going, true).await?
+    {
+        let table = qualified(&schema, &name);
+        if !is_readable {
+            kept.lost.push(format!(
+                "extension {extension} is gone, and with it the rows of {table}, which this role may not read"
+            ));
+            continue;
+        }
+        since::unmark(work.client).await?;
+        let sql = sql_name(&schema, &name);
+        // Who may not lock it reads what is there.
+        let body = format!(
+            "begin lock table only {sql} in access exclusive mode; exception when insufficient_privilege then null; end"
+        );
+        let mark = format!("insert into pg_temp.supa_safe_since select 0, t.ctid from only {sql} t");
+        let stage = Error::at("keep the rows of extensions");
+        work.client.batch_execute(&format!("do {}", quote_literal(&body))).await.map_err(&stage)?;
+        let rows = work.client.execute(&mark, &[]).await.map_err(&stage)?;
+        if rows > 0 {
+            let file = format!("{:04}.csv", files + kept.saved.len() + 1);
+            let doomed = Doomed { extension: Some(extension), ..Doomed::plain(&schema, &name, columns) };
+            since::write(work.client, (0, &doomed), &folder.join(&file)).await?;
+            kept.saved.push((doomed, Saved { table, rows, file }));
+        }
+    }
+    disk::sync_dir(folder)?;
+    Ok(kept)
+}
 
 /// Those that a push writes, of extensions that stay.
 pub(super) fn written(tables: &[TableRows], effects: &[FileEffect]) -> Vec<Obstacle> {

@@ -94,6 +94,7 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
     let had = |identity: &str| {
         work.recorded.lines().iter().any(|line| line.kind == "extension" && line.identity == identity)
     };
+    let has_brought = before.lines().iter().any(|line| line.kind == "extension" && !had(&line.identity));
     let given: Vec<String> = before
         .differences(after, Class::Owned)
         .into_iter()
@@ -113,6 +114,9 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
     let is_brought = |difference: &Difference| match difference.kind.as_str() {
         "extension version" => !had(&difference.identity),
         "member privileges" => !had(difference.identity.split(" in ").next().unwrap_or_default()),
+        "policy" | "default privileges" => {
+            has_brought && home(difference).is_some_and(|home| !is_known(&work.recorded, home))
+        }
         _ => false,
     };
     let lost: Vec<String> = before
@@ -123,6 +127,26 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
         .map(ToString::to_string)
         .collect();
     if lost.is_empty() { Ok(()) } else { Err(Error::Platform(lost)) }
+}
+
+/// The schema of a policy, or of default privileges, as it is written.
+fn home(difference: &Difference) -> Option<&str> {
+    let rest = match difference.kind.as_str() {
+        "policy" => names::on(&difference.identity)?.1,
+        _ => names::identifier(difference.identity.strip_prefix("of ")?)?.1.strip_prefix(" in ")?,
+    };
+    Some(names::identifier(rest)?.0)
+}
+
+/// Whether a fingerprint has anything in a schema.
+fn is_known(recorded: &Fingerprint, schema: &str) -> bool {
+    let begins = format!("{schema}.");
+    recorded.lines().iter().any(|line| {
+        line.identity == schema
+            || line.identity.starts_with(&begins)
+            || line.identity.contains(&format!(" on {begins}"))
+            || line.identity.contains(&format!(" in {schema} on "))
+    })
 }
 
 /// Demands that tables which nobody could read are as they were before: no archive has what they may have lost.

@@ -19,7 +19,7 @@ use crate::rollback::choice::{self, Asked, Choice, Past, Refusal};
 use crate::rollback::pushed::{self, Written};
 use crate::rollback::run::NotDone;
 use crate::rollback::storage::{self, Wanted};
-use crate::rollback::{Mode, named};
+use crate::rollback::{self, Mode, named};
 use crate::salvage::{self, Probing, Removal};
 use crate::verify::{self, Verified};
 
@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) only_here: Written,
     /// What others made or changed since the push, and what goes back with the rest, in words.
     pub(super) by_others: Vec<String>,
+    /// Tables with rows of extensions that the push added, in words.
+    pub(super) extensions: Vec<String>,
     pub(super) with_database: bool,
     pub(super) with_storage: bool,
     pub(super) removal: Removal,
@@ -119,6 +121,7 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
         tables,
         only_here: Written::default(),
         by_others: Vec::new(),
+        extensions: Vec::new(),
         with_database,
         with_storage: false,
         removal,
@@ -163,6 +166,9 @@ async fn look(
 async fn look_at_others(opened: &Opened, session: &Session, plan: &mut Plan) -> Result<(), Failure> {
     let client = &session.client;
     client.batch_execute(rows::PINNED).await.map_err(failed(Exit::Error))?;
+    let recorded = &plan.base.snapshot().manifest.database.extensions;
+    let added = rollback::rows_of_added_extensions(client, recorded).await;
+    plan.extensions = added.map_err(failed(Exit::Error))?;
     if plan.mode == Mode::Touched {
         let watch = opened.context.stage(Stage::Rollback, "look where else the push wrote");
         let found = pushed::tables(client, &plan.choice.versions, &plan.tables).await;

@@ -145,6 +145,15 @@ fn unrehearsed(plan: &Plan) -> Vec<(&'static str, String)> {
         );
         lines.push(("WARNING", text));
     }
+    if !plan.extensions.is_empty() {
+        lines.push((
+            "also",
+            format!(
+                "goes with its extension, and is kept in files where it can be: {}",
+                named(&plan.extensions)
+            ),
+        ));
+    }
     let others = plan.by_others.iter().take(SHOWN).cloned();
     lines.extend(
         others.map(|what| ("WARNING", format!("not as in the rehearsal, and goes back as well: {what}"))),

@@ -2,7 +2,7 @@
 
 use super::{Base, NOTES, WRONG};
 use crate::world::{ADMIN, OWNER, World};
-use supa_safe::rollback::Mode;
+use supa_safe::rollback::{Mode, Task};
 
 /// The one fact for which a push is refused before anything is pushed.
 fn obstacle(world: &World) -> String {
@@ -72,4 +72,42 @@ fn an_extension_that_lost_its_rows_is_named() {
     let proved = base.bring_back(&session, Mode::Touched, &[], &base.ids()).unwrap();
     assert_eq!(proved.references, ["extension pg_cron came back without its rows: 1 of cron.job"]);
     session.run("rollback");
+}
+
+/// What people put into an extension that the push added goes with it.
+#[test]
+fn rows_of_an_extension_that_the_push_added_are_kept() {
+    let world = World::hosted(&[]);
+    world.sql(ADMIN, "drop extension if exists pg_cron");
+    let base = Base::of(world);
+    base.world.sql(
+        ADMIN,
+        "create extension pg_cron; insert into cron.job (jobname, schedule, command) values ('nightly', '0 3 * * *', 'select 1')",
+    );
+    let session = base.world.session(ADMIN);
+    let added = session.rows_of_added_extensions(&base.snapshot.manifest.database.extensions);
+    assert_eq!(added.unwrap(), ["cron.job of extension pg_cron"]);
+    let kept = base.world.path("kept");
+    let ids = base.ids();
+    for mode in [Mode::Touched, Mode::Whole] {
+        let proved = base
+            .with_task(mode, &[], &ids, |task| session.bring_back(&Task { keep_in: Some(&kept), ..*task }));
+        let saved = proved.unwrap().saved;
+        assert_eq!(
+            saved.iter().map(|one| (one.table.as_str(), one.rows)).collect::<Vec<_>>(),
+            [("cron.job", 1)]
+        );
+        let rows = fs_err::read_to_string(kept.join(&saved[0].file)).unwrap();
+        assert_eq!(rows.matches("nightly").count(), 1);
+        let load = fs_err::read_to_string(kept.join("load.sql")).unwrap();
+        let told: Vec<&str> = load.lines().filter(|line| line.starts_with("-- cron.job")).collect();
+        assert_eq!(
+            told,
+            [
+                "-- cron.job: 1 rows in 0001.csv, of extension pg_cron, which went: by hand, where it is there again"
+            ]
+        );
+        assert_eq!(session.run("select to_regclass('cron.job')"), ["~"]);
+        session.run("rollback");
+    }
 }

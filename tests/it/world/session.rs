@@ -1,5 +1,6 @@
 //! Sessions of a test on a server.
 
+use supa_safe::manifest::ExtensionVersion;
 use supa_safe::rollback::{self, Proved, Task};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -63,6 +64,14 @@ impl Session {
     /// Takes the session's database back, in a transaction that is left open.
     pub(crate) fn bring_back(&self, task: &Task<'_>) -> Result<Proved, rollback::Error> {
         self.runtime.block_on(rollback::bring_back(&self.client, task))
+    }
+
+    /// Tables with rows of extensions that a snapshot does not have.
+    pub(crate) fn rows_of_added_extensions(
+        &self,
+        recorded: &[ExtensionVersion],
+    ) -> Result<Vec<String>, rollback::Error> {
+        self.runtime.block_on(rollback::rows_of_added_extensions(&self.client, recorded))
     }
 
     /// Compares what that left, as the rehearsal does.
