@@ -1,5 +1,7 @@
 //! `supa-safe demo`: plays a whole migration on this machine, with nothing of the person's in it.
 
+mod proof;
+
 use super::fail::failed;
 use super::signals::Signals;
 use super::{Cli, Command, Global, Setting, look, migrate, open, rollback, secrets, snapshot};
@@ -8,7 +10,7 @@ use crate::demo::platform::{self, Platform};
 use crate::demo::{self, Hosted};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::{Database, Manifest, TableRows};
+use crate::manifest::Manifest;
 use crate::proc::shell_word;
 use crate::runbook;
 use crate::scratch::Kept;
@@ -285,7 +287,7 @@ async fn take_back(stage: &Stage<'_>, story: Story) -> Result<(), Failure> {
     let Command::Migrate(args) = stage.command(story, &["migrate", "--quiet"], &confirm)? else {
         return Err(lost());
     };
-    Box::pin(migrate::run(&quiet, args)).await?;
+    went(Box::pin(migrate::run(&quiet, args)).await?)?;
     let before = newest(stage.hosted).map_err(failed(Exit::Error))?.ok_or_else(lost)?;
     story.line("it went through; customers go on, before anybody looks:");
     stage.hosted.go_on().await.map_err(|error| broken(&error))?;
@@ -296,16 +298,24 @@ async fn take_back(stage: &Stage<'_>, story: Story) -> Result<(), Failure> {
 
     story.act("7/8", "The way back");
     let Command::Rollback(args) = stage.command(story, &["rollback"], &confirm)? else { return Err(lost()) };
-    rollback::run(&stage.setting, args).await?;
+    went(rollback::run(&stage.setting, args).await?)?;
     story.line(&format!("now: {}", stage.hosted.looks().await.map_err(|error| broken(&error))?));
     story.line("the proof: one more snapshot, compared with the one from before the migration");
     let Command::Snapshot(args) = stage.command(story, &["snapshot", "--quiet"], &[])? else {
         return Err(lost());
     };
-    Box::pin(snapshot::run(&quiet, args)).await?;
+    went(Box::pin(snapshot::run(&quiet, args)).await?)?;
     let after = newest(stage.hosted).map_err(failed(Exit::Error))?.ok_or_else(lost)?;
-    story.compared(&before.manifest, &after.manifest);
-    Ok(())
+    story.compared(&before.manifest, &after.manifest)
+}
+
+/// Demands that a command of the story did what it was asked for.
+fn went(exit: Exit) -> Result<(), Failure> {
+    if exit == Exit::Done {
+        return Ok(());
+    }
+    let text = format!("a command of the demo ended with code {}", exit.code());
+    Err(Failure::message(Exit::Error, text))
 }
 
 fn newest(hosted: &Hosted) -> Result<Option<Snapshot>, store::Error> {
@@ -394,29 +404,19 @@ impl Story {
         Ok(())
     }
 
-    /// What differs between two snapshots: rows of which tables, and whether anything else does.
-    fn compared(self, before: &Manifest, after: &Manifest) {
-        let (was, is) = (&before.database, &after.database);
-        let shape = if was.owned_digest == is.owned_digest { "equal" } else { "NOT EQUAL" };
-        self.line(&format!("  objects, privileges, policies, and roles of yours: {shape}"));
-        let rows = |database: &Database, name: &str| {
-            database.tables.iter().find(|table| table.qualified() == name).cloned()
-        };
-        let differs = |table: &&TableRows| {
-            rows(is, &table.qualified())
-                .is_none_or(|now| (now.count, &now.content) != (table.count, &table.content))
-        };
-        let differing: Vec<&TableRows> = was.tables.iter().filter(differs).collect();
-        let equal = was.tables.len() - differing.len();
-        self.line(&format!(
-            "  {equal} of {} tables hold the very same rows, by their hashes",
-            was.tables.len()
-        ));
-        for table in differing {
-            let now = rows(is, &table.qualified()).map_or(0, |table| table.count);
-            self.line(&format!("  {}: {} rows, and {now} now", table.qualified(), table.count));
+    /// What differs between two snapshots; fails when it is more than what customers did.
+    fn compared(self, before: &Manifest, after: &Manifest) -> Result<(), Failure> {
+        let proof = proof::compare(&before.database, &after.database);
+        for line in proof.lines {
+            self.line(&format!("  {line}"));
+        }
+        if !proof.wrong.is_empty() {
+            let text =
+                "the demo's proof does not hold: after the rollback more differs than what customers did";
+            return Err(proof.wrong.into_iter().fold(Failure::message(Exit::Error, text), Failure::detail));
         }
         self.line("what differs is what people did; every invoice of Storage can be read again");
+        Ok(())
     }
 
     fn own_project(self) {
