@@ -292,6 +292,14 @@ impl Store {
         Ok(Snapshot { manifest_sha256: disk::sha256(&bytes), dir, manifest })
     }
 
+    /// The target that a snapshot is of, when it stands beside the snapshots of this one.
+    pub fn elsewhere(&self, id: &SnapshotId) -> Option<String> {
+        let beside = fs::read_dir(self.root.parent()?).ok()?;
+        let mut roots = beside.filter_map(|entry| Some(entry.ok()?.path())).filter(|root| *root != self.root);
+        let snapshot = roots.find_map(|root| Self { root, shared: None }.load(id).ok())?;
+        Some(snapshot.manifest.identity.name)
+    }
+
     /// Begins a snapshot.
     pub fn begin(&self, id: SnapshotId) -> Result<Draft, Error> {
         let dir = self.root.join("snapshots").join(format!("{id}{PARTIAL}"));

@@ -367,12 +367,20 @@ pub(super) fn pick(store: &Store, id: Option<&SnapshotId>) -> Result<Snapshot, B
                 .hint("Run `supa-safe snapshot`")
         })?,
     };
-    store.load(&id).map_err(|error| match error.damage() {
-        Some(what) => damaged(&id, &[what]),
-        None => Failure::new(Exit::Error, &error)
+    store.load(&id).map_err(|error| match (error.damage(), store.elsewhere(&id)) {
+        (Some(what), _) => damaged(&id, &[what]),
+        (None, Some(target)) => of_another(&id, &target).into(),
+        (None, None) => Failure::new(Exit::Error, &error)
             .hint("Run `supa-safe list` for the snapshots of this target")
             .into(),
     })
+}
+
+/// A snapshot that stands in the state folder of another target.
+fn of_another(id: &SnapshotId, target: &str) -> Failure {
+    Failure::message(Exit::Refused, format!("snapshot {id} is of {target}, which is another target"))
+        .detail("[SS004] nothing was touched")
+        .hint(format!("Name {target} as the target, or see `supa-safe list` for the snapshots of this one"))
 }
 
 impl Opened {

@@ -1,5 +1,6 @@
 //! A linked project: which one a run is about, and the way to its database.
 
+mod another;
 mod doors;
 mod looked_at;
 mod traps;
