@@ -117,9 +117,15 @@ fn a_run_that_is_told_to_end_at_the_question_leaves_the_terminal_usable() {
     untouched(&world);
 }
 
+/// What the project owns, its history aside.
+fn owned(world: &World) -> Vec<String> {
+    world.state().into_iter().filter(|line| !line.contains("supabase_migrations")).collect()
+}
+
 #[test]
 fn a_person_who_takes_longer_than_the_evidence_lasts() {
     let world = World::hosted(&[TABLE, ("20260102000000_index", "create index on public.notes (id);")]);
+    let before = owned(&world);
     let mut terminal = Terminal::start(&world, &["migrate", "--max-age", "20s"]);
     terminal.sees("to push");
     let rehearsed = world.snapshots();
@@ -137,6 +143,14 @@ fn a_person_who_takes_longer_than_the_evidence_lasts() {
     assert_eq!((world.snapshots().len(), world.rehearsals().len()), (2, 1), "{seen}");
     assert_eq!(seen.matches("into a scratch server").count().min(1), 1, "{seen}");
     assert_eq!(world.history(), ["20260101000000", "20260102000000"]);
+    // The snapshot that succeeded the rehearsed one is the one to go back to, without a word more.
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    let successor = world.snapshots()[0].file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(
+        (&ran.summary()["snapshot"], &ran.summary()["rolled_back"]["mode"]),
+        (&successor.into(), &"touched".into())
+    );
+    assert_eq!(owned(&world), before);
 }
 
 /// Whoever writes a migration also chooses its name, and the person reads both.

@@ -15,7 +15,7 @@ pub(crate) use containers::{IMAGE, Registry, podman};
 pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open, TEMPORARY};
 pub(crate) use platform::{Platform, REF_15, REF_17};
 pub(crate) use ran::Ran;
-pub(crate) use session::Session;
+pub(crate) use session::{Listener, Session};
 pub(crate) use weed::Weed;
 
 use fs_err as fs;
@@ -123,12 +123,12 @@ struct OwnServer {
 }
 
 impl OwnServer {
-    fn start(major: Major, base_dir: &Path, password: &str) -> (Self, Place) {
+    fn start(major: Major, base_dir: &Path, settings: &[&str], password: &str) -> (Self, Place) {
         let runtime = Runtime::new().unwrap();
         let scratch = runtime.block_on(async {
             let search = Search { explicit: vec![major.hosted_programs().into()], ..Search::default() };
             let mut installation = installs::installations(&search).await.swap_remove(0);
-            installation.bin_dir = with_movable_clock(&installation.bin_dir, base_dir);
+            installation.bin_dir = with_movable_clock(&installation.bin_dir, base_dir, settings);
             let wanted = Wanted {
                 engine: Engine::Local(installation),
                 superuser: ADMIN.to_owned(),
@@ -157,8 +157,9 @@ impl OwnServer {
     }
 }
 
-/// Programs that run the real ones, the server by the clock that the file `clock` beside them says.
-fn with_movable_clock(bin_dir: &Path, base_dir: &Path) -> PathBuf {
+/// Programs that run the real ones, the server by the clock that the file `clock` beside them says, and with
+/// settings of its own.
+fn with_movable_clock(bin_dir: &Path, base_dir: &Path, settings: &[&str]) -> PathBuf {
     let dir = base_dir.join("bin");
     fs::create_dir(&dir).unwrap();
     let clock = dir.join("clock");
@@ -167,6 +168,9 @@ fn with_movable_clock(bin_dir: &Path, base_dir: &Path) -> PathBuf {
         told("SUPA_SAFE_TEST_FAKETIME"),
         clock.display()
     );
+    // The last word counts; what `initdb` starts takes none.
+    let settings: String = settings.iter().map(|setting| format!(" -c '{setting}'")).collect();
+    let by_clock = format!("{by_clock}\ncase $1 in -D) set -- \"$@\"{settings};; esac");
     for (name, before) in [("initdb", ":"), ("postgres", by_clock.as_str())] {
         script(&dir.join(name), &format!("{before}\nexec '{}' \"$@\"", bin_dir.join(name).display()));
     }
@@ -253,11 +257,17 @@ impl World {
 
     /// The same, of a major version.
     pub(crate) fn own_server_of(major: Major, migrations: &[(&str, &str)]) -> Self {
+        Self::own_server_set(major, &[], migrations)
+    }
+
+    /// The same, with settings of its own, each as `name=value`.
+    pub(crate) fn own_server_set(major: Major, settings: &[&str], migrations: &[(&str, &str)]) -> Self {
         let mut world = Self::new(major, Cli::V3);
         let dir = world.path("server");
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711)).unwrap();
-        world.own_server = Some(OwnServer::start(world.major, &dir, &told("SUPA_SAFE_TEST_PASSWORD")));
+        world.own_server =
+            Some(OwnServer::start(world.major, &dir, settings, &told("SUPA_SAFE_TEST_PASSWORD")));
         world.with_database(Template::Hosted).with_project(migrations)
     }
 
@@ -445,6 +455,11 @@ impl World {
     /// A session of a role.
     pub(crate) fn session(&self, role: &str) -> Session {
         self.place().session(role)
+    }
+
+    /// A session that hears what is told on a channel.
+    pub(crate) fn listener(&self, role: &str, channel: &str) -> Listener {
+        self.place().listener(role, channel)
     }
 
     /// Runs statements in a session of their own; rows as in [`Session::run`].

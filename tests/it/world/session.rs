@@ -1,9 +1,11 @@
 //! Sessions of a test on a server.
 
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 use supa_safe::manifest::ExtensionVersion;
 use supa_safe::rollback::{self, Proved, Task};
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
 
 /// A server, and how to reach a database of it.
 #[derive(Clone, Debug)]
@@ -33,6 +35,59 @@ impl Place {
             client
         });
         Session { client, runtime }
+    }
+}
+
+impl Place {
+    /// A session that hears what is told on a channel.
+    pub(super) fn listener(&self, role: &str, channel: &str) -> Listener {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (sender, heard) = mpsc::channel();
+        let client = runtime.block_on(async {
+            let (client, mut session) = tokio_postgres::Config::new()
+                .host(&self.host)
+                .port(self.port)
+                .user(role)
+                .password(&self.password)
+                .dbname(&self.database)
+                .application_name("test")
+                .connect(tokio_postgres::NoTls)
+                .await
+                .unwrap();
+            tokio::spawn(async move {
+                while let Some(Ok(message)) = std::future::poll_fn(|cx| session.poll_message(cx)).await {
+                    if let AsyncMessage::Notification(notification) = message {
+                        drop(sender.send(notification.payload().to_owned()));
+                    }
+                }
+            });
+            client.batch_execute(&format!("listen {channel}")).await.unwrap();
+            client
+        });
+        Listener { session: Session { client, runtime }, heard }
+    }
+}
+
+/// A session that hears what is told on a channel.
+pub(crate) struct Listener {
+    session: Session,
+    heard: Receiver<String>,
+}
+
+impl Listener {
+    /// Everything that was told so far, in order.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        // What was committed before this one's own word comes before it.
+        self.session.run("select pg_notify(channel, 'over') from pg_listening_channels() channel");
+        let mut heard = Vec::new();
+        loop {
+            let told = self.heard.recv_timeout(Duration::from_secs(30)).unwrap();
+            if told == "over" {
+                return heard;
+            }
+            heard.push(told);
+        }
     }
 }
 
