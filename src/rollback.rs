@@ -46,6 +46,7 @@ pub use extensions::of_added as rows_of_added_extensions;
 pub use large::SavedObject;
 pub use merged::Taken;
 pub use proved::{Accounts, Proved};
+pub use reload::load_command;
 pub use selection::Translation;
 pub use since::Saved;
 

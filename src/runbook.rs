@@ -1,14 +1,16 @@
-//! Renders `restore.md` from the very steps that the rehearsal ran.
+//! Renders `restore.md` from the very steps that the rehearsal ran, and `rollback.md` from its record.
+
+mod by_hand;
+mod way_back;
 
 use crate::archive::{self, Contents};
 use crate::disk;
+use crate::fingerprint;
 use crate::left_out::LeftOut;
 use crate::manifest::{ComponentName, ComponentState, Manifest, SnapshotId};
 use crate::plan::restore_steps;
 use crate::proc::shell_word;
 use crate::rehearse::Rehearsed;
-use crate::rehearse::record::Record;
-use crate::rollback;
 use crate::store::Snapshot;
 use crate::tools::pg_restore::{self, Site};
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -17,8 +19,6 @@ use std::path::{Path, PathBuf};
 
 /// The runbook's file name.
 pub const FILE: &str = "restore.md";
-/// The file that says how to take the target back.
-const ROLLBACK: &str = "rollback.md";
 /// What to restore of the archive, beside it.
 const LIST: &str = "restore.list";
 
@@ -28,6 +28,9 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot write the runbook")]
     Io(#[from] io::Error),
+    /// A fingerprint was not understood.
+    #[error("the fingerprint of the snapshot cannot be read")]
+    Fingerprint(#[from] fingerprint::Error),
     /// The archive's table of contents was not understood.
     #[error("the archive's table of contents cannot be read")]
     Contents(#[from] archive::Error),
@@ -55,9 +58,10 @@ impl Written {
     }
 }
 
-fn has_functions(manifest: &Manifest) -> bool {
-    let functions = manifest.components.iter().find(|component| component.name == ComponentName::Functions);
-    functions.is_some_and(|component| component.state == ComponentState::Complete)
+/// Whether the snapshot holds a component as a whole.
+fn has(manifest: &Manifest, name: ComponentName) -> bool {
+    let component = manifest.components.iter().find(|component| component.name == name);
+    component.is_some_and(|component| component.state == ComponentState::Complete)
 }
 
 /// Writes the runbook into the snapshot's folder.
@@ -98,7 +102,7 @@ pub fn write(snapshot: &Snapshot, rehearsed: Option<&Rehearsed>) -> Result<Writt
             rehearsed => rehearsed.is_some(),
             rehearsed_at => rehearsed.map(|rehearsed| rehearsed.record().rehearsed_at.to_string()),
             restore_seconds => rehearsed.map(|rehearsed| format!("{:.0}", rehearsed.record().restore_seconds.ceil())),
-            functions => has_functions(manifest),
+            functions => has(manifest, ComponentName::Functions),
             is_piped => manifest.client_major() > manifest.server.major(),
             commands,
             limits,
@@ -107,39 +111,8 @@ pub fn write(snapshot: &Snapshot, rehearsed: Option<&Rehearsed>) -> Result<Writt
     let path = snapshot.dir.join(FILE);
     disk::write(&path, text.as_bytes())?;
     if let Some(rehearsed) = rehearsed {
-        disk::write(&snapshot.dir.join(ROLLBACK), rollback(manifest, rehearsed.record())?.as_bytes())?;
+        let text = way_back::render(snapshot, &contents, rehearsed.record())?;
+        disk::write(&snapshot.dir.join(way_back::FILE), text.as_bytes())?;
     }
     Ok(Written { snapshot: manifest.id.clone(), path })
-}
-
-/// The page on the way back, from what the rehearsal of it found.
-fn rollback(manifest: &Manifest, record: &Record) -> Result<String, Error> {
-    let modes: Vec<_> = record
-        .rollbacks
-        .iter()
-        .map(|one| {
-            context! {
-                name => one.mode.as_str(),
-                failed => one.failed.as_deref(),
-                seconds => format!("{:.0}", one.seconds.ceil()),
-                tables => &one.tables,
-                storage => one.storage.map(|objects| objects.in_words()),
-            }
-        })
-        .collect();
-    let files: Vec<String> = record.effects.iter().map(|effect| effect.file.clone()).collect();
-    let mut templates = Environment::new();
-    templates.set_undefined_behavior(UndefinedBehavior::Strict);
-    Ok(templates.render_str(
-        include_str!("../templates/rollback.md"),
-        context! {
-            id => manifest.id.as_str(),
-            target => manifest.identity.name.as_str(),
-            taken_at => manifest.taken.target_clock.to_string(),
-            command => format!("supa-safe rollback {}", manifest.id),
-            limits => rollback::LIMITS,
-            files,
-            modes,
-        },
-    )?)
 }

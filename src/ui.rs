@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::policy::Finding;
+use crate::rehearse::rollback::Rehearsed;
 use crate::rollback::storage::Objects;
 use crate::rollback::{Accounts, Mode, Saved, SavedObject};
 use serde::Serialize;
@@ -63,6 +64,9 @@ pub struct Summary {
     pub applied: Vec<String>,
     /// Pending files that do not.
     pub not_applied: Vec<String>,
+    /// How what was pushed, or rehearsed, can be taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way_back: Option<WayBack>,
     /// What went back, when something did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
@@ -70,6 +74,32 @@ pub struct Summary {
     pub delegate_exit: Option<i32>,
     /// The error, outermost first.
     pub error: Vec<String>,
+}
+
+/// How the copy was taken back in the rehearsal.
+#[derive(Clone, Debug, Serialize)]
+pub struct WayBack {
+    /// The mode that a rollback takes by itself, if one was exact.
+    pub mode: Option<Mode>,
+    /// Seconds that it took on the copy.
+    pub seconds: Option<f64>,
+    /// What it would not bring back, and what stands in its way, in words.
+    pub not_back: Vec<String>,
+    /// Every mode that was rehearsed.
+    pub modes: Vec<Rehearsed>,
+}
+
+impl WayBack {
+    /// What a rehearsal recorded; `obstacles` stand in the way on the target.
+    pub fn new(record: &crate::rehearse::record::Record, obstacles: impl Iterator<Item = String>) -> Self {
+        let best = record.way_back();
+        Self {
+            mode: best.map(|best| best.mode),
+            seconds: best.map(|best| best.seconds),
+            not_back: obstacles.chain(best.map(Rehearsed::not_back).into_iter().flatten()).collect(),
+            modes: record.rollbacks.clone(),
+        }
+    }
 }
 
 /// What a rollback did.
@@ -120,6 +150,7 @@ impl Summary {
             timings: BTreeMap::new(),
             applied: Vec::new(),
             not_applied: Vec::new(),
+            way_back: None,
             rolled_back: None,
             delegate_exit: None,
             error: Vec::new(),

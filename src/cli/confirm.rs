@@ -106,6 +106,7 @@ async fn show(opened: &Opened, prepared: &Prepared, ready: &Ready, is_asked: boo
         }
         Some(rehearsed) => lines.extend(rehearsed_lines(rehearsed.record())),
     }
+    lines.extend(ready.way_back.obstacles().map(|fact| ("WARNING", fact)));
     lines.extend(
         native_backups(ready.base.snapshot()).map(|backups| ("native", format!("backups: {backups}"))),
     );
@@ -141,6 +142,7 @@ fn rehearsed_lines(record: &Record) -> Vec<(&'static str, String)> {
             ),
         ));
         lines.extend(way_back.storage.map(|objects| ("of storage", objects.in_words())));
+        lines.extend(way_back.not_back().into_iter().map(|what| ("not back", what)));
     }
     let tables = record.effects.iter().flat_map(|effect| &effect.tables);
     lines.extend(tables.map(|table| ("did", table.in_words())));

@@ -2,7 +2,6 @@
 
 use crate::evidence::estimate::bytes_in_words;
 use crate::manifest::SnapshotId;
-use crate::proc::shell_word;
 use crate::rollback::storage::Objects;
 use crate::rollback::{self, Accounts, Changed, DEFINITIONS, Mode};
 use crate::ui::RolledBack;
@@ -87,7 +86,7 @@ fn database(done: &RolledBack) -> Vec<String> {
     }
     if rows > 0 || !large.is_empty() {
         lines.push("- To load them again where they fit:".to_owned());
-        lines.push(format!("  `cd {} && psql <url> -f load.sql`", shell_word(&done.folder)));
+        lines.push(format!("  `{}`", rollback::load_command(&done.folder)));
     }
     lines.extend(accounts(&done.accounts));
     lines.extend(done.references.iter().map(|reference| format!("- To be looked at: {reference}")));

@@ -25,6 +25,7 @@ use crate::rehearse::{self, Recalled, Rehearsed};
 use crate::rollback::preflight;
 use crate::runbook::{self, Written};
 use crate::tools::container::Preference;
+use crate::ui;
 use crate::verify::Verified;
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
@@ -459,7 +460,9 @@ async fn finish(
         crate::proc::Ended::Signal(signal) => Some(128 + signal),
     };
     if let Some(rehearsed) = &ready.rehearsed {
-        done.summary.limits.extend(rehearsed.record().limits.clone());
+        let record = rehearsed.record();
+        done.summary.limits.extend(record.limits.clone());
+        done.summary.way_back = Some(ui::WayBack::new(record, ready.way_back.obstacles()));
     } else {
         done.summary.limits.push("NOT REHEARSED".to_owned());
     }
@@ -487,9 +490,9 @@ async fn finish(
         opened.context.note(pushed.clone());
     }
     done.closing.insert(0, pushed);
-    Ok(done
-        .closing(format!("To take this push back, run `{}`", opened.command("rollback")))
-        .closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
+    let lines = pushed::way_back(opened, done.summary.way_back.as_ref());
+    done.closing.extend(lines);
+    Ok(done.closing(format!("To restore it into a new database, follow {}", ready.runbook.path().display())))
 }
 
 /// A snapshot that stood on another one's restore gets its own proof when the push is over. That may

@@ -1,4 +1,5 @@
-//! What a push that did not go through left on the target, for a person.
+//! What a person has to know of a push: the way back, and what one that did not go through left on the
+//! target.
 
 use super::done::Broken;
 use super::open::Opened;
@@ -7,8 +8,23 @@ use crate::delegate::{Outcome, Stopped};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::postcheck;
-use crate::ui::Summary;
+use crate::ui::{Summary, WayBack};
 use crate::verify::Verified;
+
+/// How a push is taken back, and what that would not bring back.
+pub(super) fn way_back(opened: &Opened, known: Option<&WayBack>) -> Vec<String> {
+    let to = format!("To take this push back, run `{}`", opened.command("rollback"));
+    let Some(known) = known else { return vec![format!("{to}; NOT REHEARSED")] };
+    let first = match known.mode.zip(known.seconds) {
+        Some((mode, seconds)) => {
+            format!("{to} ({}: exact on the copy, in {seconds:.1} s)", mode.as_str())
+        }
+        None => "No rollback of this push was exact on the copy".to_owned(),
+    };
+    let not_back = known.not_back.join("; ");
+    let rest = (!not_back.is_empty()).then(|| format!("  It would not bring back: {not_back}"));
+    std::iter::once(first).chain(rest).collect()
+}
 
 /// A push that failed.
 pub(super) async fn push_failed(

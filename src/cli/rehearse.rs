@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::manifest::SnapshotId;
 use crate::rehearse;
 use crate::runbook;
+use crate::ui::WayBack;
 use clap::Args;
 
 /// Arguments of `rehearse`.
@@ -44,7 +45,9 @@ async fn rehearse(setting: &Setting, opened: &Opened, args: &RehearseArgs) -> Re
     let runbook = runbook::write(base.snapshot(), Some(&rehearsed)).map_err(fail::failed(Exit::Error))?;
     let mut done = Done::of(&base);
     done.summary.runbook = Some(runbook.path().display().to_string());
-    done.summary.limits.extend(rehearsed.record().limits.clone());
+    let record = rehearsed.record();
+    done.summary.limits.extend(record.limits.clone());
+    done.summary.way_back = Some(WayBack::new(record, std::iter::empty()));
     done.summary.not_applied =
         prepared.pending.migrations.iter().map(|file| file.file_name.clone()).collect();
     Ok(done.closing(

@@ -11,6 +11,22 @@ pub struct WayBack {
     pub blocked: Vec<Obstacle>,
 }
 
+impl WayBack {
+    /// Why there is none, in words; nothing where there is one.
+    pub fn obstacles(&self) -> impl Iterator<Item = String> {
+        let not_exact = self.not_exact.iter().map(|why| not_exact(why));
+        not_exact.chain(self.blocked.iter().map(blocked))
+    }
+}
+
+fn not_exact(why: &str) -> String {
+    format!("no rollback gives the snapshot back: {why}")
+}
+
+fn blocked(obstacle: &Obstacle) -> String {
+    format!("a rollback is not possible on the target: {}", obstacle.fact)
+}
+
 /// Something that stands in the way of a rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
@@ -26,15 +42,15 @@ pub(super) fn judge(policy: &Policy, way_back: &WayBack, findings: &mut Vec<Find
     if let Some(why) = &way_back.not_exact {
         findings.push(finding(
             Rule::RollbackNotExact,
-            format!("no rollback gives the snapshot back: {why}"),
+            not_exact(why),
             "change what cannot be undone, or set `allow_no_rollback = true` for this target",
         ));
     }
-    for blocked in &way_back.blocked {
+    for obstacle in &way_back.blocked {
         findings.push(finding(
             Rule::RollbackImpossible,
-            format!("a rollback is not possible on the target: {}", blocked.fact),
-            &format!("{}, or set `allow_no_rollback = true` for this target", blocked.way_out),
+            blocked(obstacle),
+            &format!("{}, or set `allow_no_rollback = true` for this target", obstacle.way_out),
         ));
     }
 }

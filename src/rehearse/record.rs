@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use std::io;
 
 /// Version of the record's format.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// What a rehearsal is known by: it stands for every push with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

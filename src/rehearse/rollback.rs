@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::effect::FileEffect;
 use crate::evidence::estimate::bytes_in_words;
 use crate::failure;
-use crate::fingerprint::Class;
+use crate::fingerprint::{Class, Fingerprint};
 use crate::postgres::connect;
 use crate::rollback::storage::{self, Wanted};
 use crate::rollback::{self, Mode, Task, Translation};
@@ -17,6 +17,8 @@ use crate::salvage::{self, Probing, Removal, Saved, Touched};
 use crate::store::Snapshot;
 use crate::tools::installs::{self, Installation};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use tokio_postgres::Client;
 
 impl Objects {
@@ -64,8 +66,17 @@ pub struct Rehearsed {
     pub seconds: f64,
     /// What goes back of Storage, when the push wrote to its rows.
     pub storage: Option<Objects>,
+    /// What of this push it does not bring back, or was not seen to, beside [`rollback::LIMITS`].
+    pub limits: Vec<String>,
     /// Why the copy was not as in the snapshot afterwards, if it was not.
     pub failed: Option<String>,
+}
+
+impl Rehearsed {
+    /// What it would not bring back, for people: of this push first.
+    pub fn not_back(&self) -> Vec<String> {
+        self.limits.iter().cloned().chain(rollback::LIMITS.map(str::to_owned)).collect()
+    }
 }
 
 /// Rows of Storage that went back on the copy. Bytes are counted: a copy has none.
@@ -172,6 +183,8 @@ pub(super) struct Pushed<'a> {
     pub(super) applied: &'a Applied,
     /// What it did to the rows of Storage.
     pub(super) touched: Option<&'a Touched>,
+    /// What it left, as far as the copy can hold it.
+    pub(super) after: &'a Fingerprint,
 }
 
 /// The rows of Storage that go back on the copy, and how many.
@@ -215,6 +228,47 @@ async fn bring_back(
     Ok((proved, storage.map(|(_, objects)| objects)))
 }
 
+/// Roles that may sign in and that the push drops.
+pub fn dropped_logins(recorded: &Fingerprint, after: &Fingerprint) -> Vec<String> {
+    let differences = recorded.differences(after, Class::Owned).into_iter();
+    let dropped = differences.filter(|difference| difference.kind == "role" && difference.after.is_none());
+    let may_sign_in = |definition: &Option<String>| {
+        let fields: Option<Value> = definition.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        fields.is_some_and(|fields| fields["login"] == Value::Bool(true))
+    };
+    dropped.filter(|role| may_sign_in(&role.before)).map(|role| role.identity).collect()
+}
+
+/// What of this push does not come back, or was not seen to, in words.
+fn limits(
+    pushed: &Pushed<'_>,
+    recorded: &Fingerprint,
+    (proved, storage): (&rollback::Proved, Option<Objects>),
+) -> Vec<String> {
+    let mut limits = proved.references.clone();
+    let logins = dropped_logins(recorded, pushed.after).into_iter();
+    limits.extend(logins.map(|role| format!("the password of role {role}, which the push drops")));
+    for rows in &pushed.applied.besides.managed {
+        if !rows.changed.is_empty() {
+            let columns: BTreeSet<&str> =
+                rows.changed.iter().flat_map(|change| &change.columns).map(String::as_str).collect();
+            let columns: Vec<&str> = columns.into_iter().collect();
+            limits.push(format!(
+                "what users write after the push to {} of accounts that it changed ({}): it is kept in a file",
+                columns.join(", "),
+                rows.table
+            ));
+        }
+        if rows.table == "auth.users" && !rows.gone.is_empty() {
+            limits.push(format!("sessions of the {} accounts that the push deletes", rows.gone.len()));
+        }
+    }
+    if storage.is_some() {
+        limits.push("bytes of Storage were counted and not brought back: the copy has none".to_owned());
+    }
+    limits
+}
+
 /// Takes the copy back in both modes.
 pub(super) async fn rehearse(
     restored: &Restored,
@@ -226,6 +280,10 @@ pub(super) async fn rehearse(
     let clients = clients_for(snapshot, context)?;
     let tables = written_tables(&applied.effects);
     let versions: Vec<String> = subject.pending.migrations.iter().map(|file| file.version.clone()).collect();
+    let recorded = snapshot.database_file("fingerprint.tsv");
+    let recorded = fs_err::read_to_string(recorded).map_err(rollback::Error::Io)?;
+    let recorded = Fingerprint::from_text(&recorded).map_err(rollback::Error::Fingerprint)?;
+    let recorded = restored.left_out.comparable(&recorded);
     let mut found = Vec::new();
     for mode in [Mode::Touched, Mode::Whole] {
         let session = connect::writable(&restored.scratch.superuser_connection(&restored.database)).await?;
@@ -246,14 +304,20 @@ pub(super) async fn rehearse(
         // The session ends, and with it the transaction.
         session.close().await;
         found.push(match outcome {
-            Ok((proved, storage)) => {
-                Rehearsed { mode, tables: proved.tables, seconds: proved.seconds, storage, failed: None }
-            }
+            Ok((proved, storage)) => Rehearsed {
+                mode,
+                limits: limits(&pushed, &recorded, (&proved, storage)),
+                tables: proved.tables,
+                seconds: proved.seconds,
+                storage,
+                failed: None,
+            },
             Err(error) => Rehearsed {
                 mode,
                 tables: Vec::new(),
                 seconds: 0.0,
                 storage: None,
+                limits: Vec::new(),
                 failed: Some(failure::chain(&error).join(": ")),
             },
         });

@@ -8,11 +8,19 @@ use super::{DEFINITIONS, Error, Taken, Work, names};
 use crate::disk;
 use crate::fingerprint::one_line;
 use crate::manifest::qualified;
+use crate::proc::shell_word;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How the script begins: what it says of itself, and what loads the rows of a file.
 const LOAD: &str = include_str!("load.sql");
+/// The script's file.
+const SCRIPT: &str = "load.sql";
+
+/// The command that loads the kept rows of a folder again, for people: the URL is theirs to fill in.
+pub fn load_command(folder: &str) -> String {
+    format!("cd {} && psql <url> -f {SCRIPT}", shell_word(folder))
+}
 
 /// Writes both. The files that they name are there. The script does what `beside` says too.
 pub(super) fn describe(
@@ -22,7 +30,7 @@ pub(super) fn describe(
     (folder, beside): (&Path, &str),
 ) -> Result<(), Error> {
     disk::make_private_dir(folder)?;
-    disk::write(&folder.join("load.sql"), load_script(doomed, saved, &work.keys, beside).as_bytes())?;
+    disk::write(&folder.join(SCRIPT), load_script(doomed, saved, &work.keys, beside).as_bytes())?;
     let old = taken.iter().filter_map(|taken| {
         let rows = u64::try_from(taken.ids.len()).unwrap_or(u64::MAX);
         Some(Saved { table: taken.table.clone(), rows, file: taken.file.clone()? })

@@ -38,7 +38,8 @@ fn assert_lines(ran: &Ran) -> Value {
     }
     assert_eq!(events.iter().filter(|event| event["type"] == "summary").count(), 1, "{ran}");
     let summary = ran.summary();
-    assert_eq!(keys(&summary), SUMMARY);
+    let keys: Vec<&str> = keys(&summary).into_iter().filter(|key| *key != "way_back").collect();
+    assert_eq!(keys, SUMMARY);
     summary
 }
 
@@ -61,6 +62,22 @@ fn a_healthy_run_tells_every_stage_and_says_nothing_else() {
     assert_eq!(summary["error"], json!([]));
     assert_eq!(ran.events()[0]["type"], "target");
     assert_eq!(ran.events()[0]["name"], world.target());
+    let record = world.rehearsals().remove(0);
+    let way_back = &summary["way_back"];
+    assert_eq!(keys(way_back), ["mode", "modes", "not_back", "seconds"]);
+    assert_eq!(way_back["modes"], record["rollbacks"]);
+    assert_eq!(
+        (&way_back["mode"], &way_back["seconds"]),
+        (&json!("touched"), &record["rollbacks"][0]["seconds"])
+    );
+    assert_eq!(way_back["not_back"], json!(supa_safe::rollback::LIMITS));
+    let confirmed = ran.events_of("confirmation").remove(0)["lines"].clone();
+    for limit in supa_safe::rollback::LIMITS {
+        assert!(
+            confirmed.as_array().unwrap().contains(&json!(["not back", limit])),
+            "{limit} in {confirmed}"
+        );
+    }
 
     let limits: Vec<&str> =
         summary["limits"].as_array().unwrap().iter().map(|limit| limit.as_str().unwrap()).collect();
