@@ -67,6 +67,9 @@ pub struct Summary {
     /// How what was pushed, or rehearsed, can be taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub way_back: Option<WayBack>,
+    /// What would go back, when somebody only asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Planned>,
     /// What went back, when something did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
@@ -100,6 +103,29 @@ impl WayBack {
             modes: record.rollbacks.clone(),
         }
     }
+}
+
+/// What a rollback would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Planned {
+    /// How much would go back.
+    pub mode: Mode,
+    /// Whether the database would, or Storage alone.
+    pub database: bool,
+    /// Whether Storage would.
+    pub storage: bool,
+    /// Versions that would go from the history.
+    pub versions: Vec<String>,
+    /// Tables that would go, as far as they are known before they are locked.
+    pub tables: Vec<String>,
+    /// Seconds that it took on the copy, when it was exact there.
+    pub seconds: Option<f64>,
+    /// What may stand in its way.
+    pub obstacles: Vec<String>,
+    /// What it would not bring back.
+    pub not_back: Vec<String>,
+    /// The programs that it would run, masked.
+    pub commands: Vec<String>,
 }
 
 /// What a rollback did.
@@ -151,6 +177,7 @@ impl Summary {
             applied: Vec::new(),
             not_applied: Vec::new(),
             way_back: None,
+            plan: None,
             rolled_back: None,
             delegate_exit: None,
             error: Vec::new(),

@@ -344,7 +344,7 @@ pub(super) fn refused(findings: Vec<Finding>) -> Broken {
 }
 
 /// A sentence's first letter as a capital.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

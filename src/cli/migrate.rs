@@ -22,7 +22,7 @@ use crate::policy::{Facts, Finding, Keeping, PushFacts, Rehearsal, Rule, WayBack
 use crate::postcheck::{self, rows::Traffic};
 use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled, Rehearsed};
-use crate::rollback::preflight;
+use crate::rollback::{Mode, preflight};
 use crate::runbook::{self, Written};
 use crate::tools::container::Preference;
 use crate::ui;
@@ -222,10 +222,12 @@ async fn way_back(
     let record = rehearsed.record();
     let files = prepared.pending.migrations.iter();
     let dropped: Vec<String> = files.flat_map(|file| migration::dropped_extensions(&file.sql)).collect();
+    let best = record.way_back();
     let pushed = preflight::Pushed {
         dropped: &dropped,
         after: &record.fingerprint,
-        tables: record.way_back().map(|way| way.tables.as_slice()).unwrap_or_default(),
+        mode: best.map_or(Mode::Whole, |best| best.mode),
+        tables: best.map(|best| best.tables.as_slice()).unwrap_or_default(),
         left_out: &record.left_out,
         effects: &record.effects,
         besides: &record.besides,

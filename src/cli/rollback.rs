@@ -1,5 +1,7 @@
 //! `supa-safe rollback`: choose the snapshot, confirm, take the database back, prove it, commit.
 
+mod commands;
+mod foreseen;
 mod plan;
 mod settle;
 mod undone;
@@ -121,7 +123,7 @@ async fn roll_back(
     }
     let plan = signals.guard(Box::pin(plan(opened, &past, args))).await?;
     if args.dry_run {
-        return Ok(show(opened, &plan));
+        return Ok(show(opened, &plan)?);
     }
     agreed(setting, opened, lines(opened, &plan), (args, &mut *signals)).await?;
     execute(opened, &plan, &host, signals).await

@@ -59,16 +59,11 @@ pub(super) struct Way<'a> {
 }
 
 /// What this role may not do of it.
-pub(super) async fn send(
-    client: &Client,
-    schemas: &[String],
-    way: &Way<'_>,
-    unread: &[(String, String)],
-) -> Result<Vec<Obstacle>, Error> {
+pub(super) async fn send(client: &Client, schemas: &[String], way: &Way<'_>) -> Result<Vec<Obstacle>, Error> {
     client.batch_execute("begin").await?;
     client.batch_execute(rows::PINNED).await?;
     client.batch_execute(LOCK_TIMEOUT).await?;
-    let mut found = foreign(client, schemas, unread).await?;
+    let mut found = Vec::new();
     let dependent = client.query(DEPENDENT, &[&schemas]).await?;
     let mut policies = way.changed.clone();
     policies.extend(dependent.iter().map(|row| row.get::<_, String>(0)));
@@ -92,25 +87,52 @@ pub(super) async fn send(
     Ok(found)
 }
 
-/// Objects that somebody else owns.
-async fn foreign(
+/// An object that somebody else owns.
+#[derive(Clone, Debug)]
+pub(super) struct Foreign {
+    /// Its owner.
+    pub(super) owner: String,
+    /// Its name, as SQL wants it.
+    pub(super) name: String,
+}
+
+impl Foreign {
+    /// That, as an obstacle.
+    pub(super) fn obstacle(&self) -> Obstacle {
+        let Self { owner, name } = self;
+        Obstacle {
+            fact: format!("{name} belongs to role {owner}, for whom this role cannot make it again"),
+            way_out: format!("let this role own it (`alter table … owner to …`), or `grant {owner}` to it"),
+        }
+    }
+}
+
+impl Foreign {
+    /// That, of an object that has to be made again for the owner that the snapshot names.
+    pub(super) fn obstacle_to_its_return(&self) -> Obstacle {
+        let way_out = format!(
+            "sign in as a role that may act for {} and create in the schema, or restore the snapshot into a new \
+             database by its `restore.md`",
+            self.owner
+        );
+        Obstacle { way_out, ..self.obstacle() }
+    }
+}
+
+/// Objects that somebody else owns, of a session that shows whole names.
+pub(super) async fn foreign(
     client: &Client,
     schemas: &[String],
     unread: &[(String, String)],
-) -> Result<Vec<Obstacle>, Error> {
+) -> Result<Vec<Foreign>, Error> {
     let version: i32 =
         client.query_one("select pg_catalog.current_setting('server_version_num')::int4", &[]).await?.get(0);
     // Since 16, who may act as a role need not be allowed to become it (PostgreSQL documentation, `GRANT`).
     let becoming = if version < 160_000 { "USAGE" } else { "SET" };
     let owned = client.query(FOREIGN, &[&schemas, &becoming]).await?;
-    let owned = owned.iter().map(|row| (row.get::<_, String>(0), row.get::<_, String>(1)));
+    let owned = owned.iter().map(|row| Foreign { owner: row.get(0), name: row.get(1) });
     // What the dump could not read is left alone.
-    let owned = owned.filter(|(_, name)| names::qualified(name).is_none_or(|name| !unread.contains(&name)));
-    let obstacle = |(owner, name)| Obstacle {
-        fact: format!("{name} belongs to role {owner}, for whom this role cannot make it again"),
-        way_out: format!("let this role own it (`alter table … owner to …`), or `grant {owner}` to it"),
-    };
-    Ok(owned.map(obstacle).collect())
+    Ok(owned.filter(|one| names::qualified(&one.name).is_none_or(|name| !unread.contains(&name))).collect())
 }
 
 /// Tries a step. Only a right that lacks is an obstacle: before the push there may be nothing to take back.

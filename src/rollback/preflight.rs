@@ -1,22 +1,34 @@
-//! Whether a rollback would be possible on the target, before anything is pushed.
+//! Whether a rollback would be possible on the target, before anything is pushed, and before one begins.
 
+use super::inverse::RELATIONS;
 use super::run::NotDone;
-use super::{Error, canary, extensions, names, room};
+use super::{Error, Mode, canary, extensions, live, names, room};
 use crate::effect::{Besides, FileEffect};
-use crate::fingerprint::{Class, Difference, Fingerprint};
+use crate::fingerprint::{Class, Difference, Fingerprint, Line};
 use crate::left_out::LeftOut;
 use crate::policy::Obstacle;
 use crate::postgres::connect;
+use crate::postgres::{catalog, rows};
 use crate::store::Snapshot;
 use crate::target::Target;
+use serde_json::Value;
 use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// How long others may be at work before a push: who holds a table for longer may well do so again.
+const OF_A_PUSH: Duration = Duration::from_mins(5);
+/// How long they may be before a rollback, which waits for them about as long again.
+const OF_A_ROLLBACK: Duration = Duration::from_secs(30);
 
 /// What a rehearsed push leaves, and what taking it back makes again.
 #[derive(Clone, Copy, Debug)]
 pub struct Pushed<'a> {
     /// The fingerprint that it leaves, as text: what differs in it must be made again.
     pub after: &'a str,
-    /// Qualified names of the tables that the rollback makes again.
+    /// How much the rollback takes back.
+    pub mode: Mode,
+    /// Qualified names of the tables that it makes again.
     pub tables: &'a [String],
     /// What the copy that it was rehearsed on cannot hold.
     pub left_out: &'a LeftOut,
@@ -50,7 +62,7 @@ pub async fn look(
         back: after.differences(&comparable, Class::Owned),
         settings: format!("{}\n{}", read("roles.sql")?, read("settings.sql")?),
         changed: of_kind("policy").into_iter().map(|difference| difference.identity).collect(),
-        written: written(&pushed),
+        written: written(pushed.effects, pushed.besides),
     };
     let dropped = of_kind("extension").into_iter().filter(|difference| difference.after.is_none());
     let mut dropped: BTreeSet<String> =
@@ -59,14 +71,24 @@ pub async fn look(
     let recorded_extensions = recorded_extensions.map(|line| names::plain(&line.identity));
     dropped.extend(recorded_extensions.filter(|name| pushed.dropped.contains(name)));
     let dropped: Vec<String> = dropped.into_iter().collect();
-    let gaps = &snapshot.manifest.database.gaps;
-    let unread: Vec<_> = gaps.iter().map(|gap| (gap.schema.clone(), gap.name.clone())).collect();
     let tables = &snapshot.manifest.database.tables;
     let mut found = extensions::written(tables, pushed.effects);
     found.extend(extensions::dropped(tables, &dropped));
+    let schemas = schemas(&recorded);
+    let scope = room::Scope {
+        mode: pushed.mode,
+        schemas: &schemas,
+        tables: pushed.tables,
+        extensions: &dropped,
+        patience: OF_A_PUSH,
+    };
     let outcome = async {
-        found.extend(canary::send(&session.client, &schemas(&recorded), &way, &unread).await?);
-        found.extend(room::look(&session.client, &schemas(&recorded), pushed.tables, &dropped).await?);
+        let client = &session.client;
+        client.batch_execute(rows::PINNED).await?;
+        let foreign = canary::foreign(client, &schemas, &unread(snapshot)).await?;
+        found.extend(foreign.iter().map(canary::Foreign::obstacle));
+        found.extend(canary::send(client, &schemas, &way).await?);
+        found.extend(room::look(client, &scope).await?);
         Ok::<_, Error>(found)
     };
     let outcome = outcome.await;
@@ -74,12 +96,132 @@ pub async fn look(
     Ok(outcome?)
 }
 
+/// A rollback that somebody asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// How much goes back.
+    pub mode: Mode,
+    /// Qualified names of the tables that are made again, as far as they are known; all of them with everything.
+    pub tables: &'a [String],
+    /// What the push did to rows, where that is known.
+    pub effects: &'a [FileEffect],
+    /// What it did besides.
+    pub besides: &'a Besides,
+    /// Whether steps are tried in a transaction that is rolled back, or the target is only read.
+    pub tries: bool,
+}
+
+/// What a rollback will meet.
+#[derive(Clone, Debug, Default)]
+pub struct Foreseen {
+    /// What it fails by.
+    pub stops: Vec<Obstacle>,
+    /// What it may fail by, or what it costs. It changes nothing when it fails, so nobody is kept from trying.
+    pub hinders: Vec<Obstacle>,
+    /// Bytes of the tables that are made again, about: the target takes as much again until it commits.
+    pub bytes: u64,
+}
+
+/// Looks at the target as it stands, before anything is locked.
+pub async fn look_back(
+    target: &Target,
+    snapshot: &Snapshot,
+    wanted: Wanted<'_>,
+) -> Result<Foreseen, NotDone> {
+    let session = if wanted.tries {
+        connect::writable(&target.connection).await?
+    } else {
+        connect::read_only(&target.connection).await?
+    };
+    let outcome = foresee(&session.client, snapshot, wanted).await;
+    session.close().await;
+    Ok(outcome?)
+}
+
+async fn foresee(client: &Client, snapshot: &Snapshot, wanted: Wanted<'_>) -> Result<Foreseen, Error> {
+    let read = |name: &str| fs_err::read_to_string(snapshot.database_file(name));
+    let recorded = Fingerprint::from_text(&read("fingerprint.tsv")?)?;
+    client.batch_execute(rows::PINNED).await?;
+    let live = catalog::fingerprint(client).await?;
+    let tables = match wanted.mode {
+        Mode::Touched => wanted.tables.to_vec(),
+        Mode::Whole => live::tables(client).await?.iter().map(live::Table::qualified).collect(),
+    };
+    let differences = recorded.differences(&live, Class::Owned);
+    let of_kind = |kind: &str| {
+        let differences = differences.iter().filter(move |difference| difference.kind == kind);
+        differences.cloned().collect::<Vec<Difference>>()
+    };
+    let gone = of_kind("extension").into_iter().filter(|difference| difference.after.is_none());
+    let gone: Vec<String> = gone.map(|difference| names::plain(&difference.identity)).collect();
+    let schemas = schemas(&recorded);
+    let mut foreseen = Foreseen::default();
+    for foreign in canary::foreign(client, &schemas, &unread(snapshot)).await? {
+        match fate(&recorded, &tables, &foreign) {
+            Some(Fate::Fails) => foreseen.stops.push(foreign.obstacle_to_its_return()),
+            Some(Fate::Unknown) if wanted.mode == Mode::Whole => {
+                foreseen.hinders.push(foreign.obstacle_to_its_return())
+            }
+            Some(Fate::Unknown) | None => {}
+        }
+    }
+    if wanted.tries {
+        let way = canary::Way {
+            recorded: &recorded,
+            back: live.differences(&recorded, Class::Owned),
+            settings: format!("{}\n{}", read("roles.sql")?, read("settings.sql")?),
+            changed: of_kind("policy").into_iter().map(|difference| difference.identity).collect(),
+            written: written(wanted.effects, wanted.besides),
+        };
+        foreseen.hinders.extend(canary::send(client, &schemas, &way).await?);
+    }
+    let scope = room::Scope {
+        mode: wanted.mode,
+        schemas: &schemas,
+        tables: &tables,
+        extensions: &gone,
+        patience: OF_A_ROLLBACK,
+    };
+    foreseen.hinders.extend(room::look(client, &scope).await?);
+    foreseen.bytes = scope.bytes(client).await?;
+    Ok(foreseen)
+}
+
+/// What becomes of an object that somebody else owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It goes, and cannot come again.
+    Fails,
+    /// Whether it goes is not known.
+    Unknown,
+}
+
+/// None where it is not the user's, or where it comes again for another owner.
+fn fate(recorded: &Fingerprint, tables: &[String], foreign: &canary::Foreign) -> Option<Fate> {
+    let mut lines = recorded.lines().iter().filter(|line| line.class == Class::Owned);
+    let is_it = |line: &&Line| line.identity == foreign.name && RELATIONS.contains(&line.kind.as_str());
+    let line = lines.find(is_it)?;
+    let fields: Value = serde_json::from_str(&line.definition).ok()?;
+    if fields["owner"].as_str().map(names::plain) != Some(foreign.owner.clone()) {
+        return None;
+    }
+    let name = names::qualified(&foreign.name);
+    let goes = tables.iter().any(|table| names::qualified(table) == name);
+    Some(if goes { Fate::Fails } else { Fate::Unknown })
+}
+
+/// What the dump could not read.
+fn unread(snapshot: &Snapshot) -> Vec<(String, String)> {
+    let gaps = &snapshot.manifest.database.gaps;
+    gaps.iter().map(|gap| (gap.schema.clone(), gap.name.clone())).collect()
+}
+
 /// Tables of the platform that it wrote to, and that are written to again.
-fn written(pushed: &Pushed<'_>) -> BTreeSet<String> {
+fn written(effects: &[FileEffect], besides: &Besides) -> BTreeSet<String> {
     let of_storage = ["storage.objects", "storage.buckets"];
-    let effects = pushed.effects.iter().flat_map(|effect| &effect.tables);
+    let effects = effects.iter().flat_map(|effect| &effect.tables);
     let storage = effects.map(|table| &table.table).filter(|table| of_storage.contains(&table.as_str()));
-    storage.chain(pushed.besides.managed.iter().map(|rows| &rows.table)).cloned().collect()
+    storage.chain(besides.managed.iter().map(|rows| &rows.table)).cloned().collect()
 }
 
 fn schemas(recorded: &Fingerprint) -> Vec<String> {

@@ -12,6 +12,7 @@ mod meanwhile;
 mod notified;
 mod numbers;
 mod objects;
+mod planned;
 mod refused;
 mod rules;
 mod together;

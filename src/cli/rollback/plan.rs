@@ -1,6 +1,6 @@
 //! What a rollback will do, as far as it is known before the target is locked.
 
-use super::{How, Part, RollbackArgs, not_done};
+use super::{How, Part, RollbackArgs, foreseen, not_done};
 use crate::cli::done::Broken;
 use crate::cli::fail::{self, failed};
 use crate::cli::open::{Opened, pick};
@@ -13,13 +13,14 @@ use crate::postcheck;
 use crate::postgres::connect::Session;
 use crate::postgres::{history, rows};
 use crate::rehearse::record::Record;
-use crate::rehearse::rollback::{writes_accounts, writes_storage, written_tables};
+use crate::rehearse::rollback::{Rehearsed, writes_accounts, writes_storage, written_tables};
 use crate::resolve;
 use crate::rollback::choice::{self, Asked, Choice, Past, Refusal};
+use crate::rollback::preflight::Foreseen;
 use crate::rollback::pushed::{self, Written};
 use crate::rollback::run::NotDone;
 use crate::rollback::storage::{self, Wanted};
-use crate::rollback::{self, Mode, named};
+use crate::rollback::{self, LIMITS, Mode, named};
 use crate::salvage::{self, Probing, Removal};
 use crate::verify::{self, Verified};
 
@@ -42,12 +43,36 @@ pub(super) struct Plan {
     pub(super) probing: Probing,
     /// What would be done to Storage, when something may be.
     pub(super) objects: Option<salvage::Plan>,
+    /// What it will meet, as far as that could be looked at.
+    pub(super) foreseen: Option<Foreseen>,
 }
 
 impl Plan {
     /// The versions that go from the history, which stays when Storage goes back alone.
     pub(super) fn versions(&self) -> &[String] {
         if self.with_database { &self.choice.versions } else { &[] }
+    }
+
+    /// What the rehearsal of this mode found, if there was one.
+    pub(super) fn rehearsed(&self) -> Option<&Rehearsed> {
+        self.record.as_ref()?.rollbacks.iter().find(|one| one.mode == self.mode)
+    }
+
+    /// The tables that go back, as far as they are known.
+    pub(super) fn all_tables(&self) -> Vec<String> {
+        let rehearsed = self.rehearsed().map(|one| one.tables.as_slice()).unwrap_or_default();
+        let mut tables: Vec<String> = self.tables.iter().chain(rehearsed).cloned().collect();
+        tables.sort_unstable();
+        tables.dedup();
+        tables
+    }
+
+    /// What it does not bring back, for people: of this push first.
+    pub(super) fn not_back(&self) -> Vec<String> {
+        match self.rehearsed() {
+            Some(rehearsed) => rehearsed.not_back(),
+            None => LIMITS.map(str::to_owned).to_vec(),
+        }
     }
 
     pub(super) fn wanted(&self) -> Wanted<'_> {
@@ -127,12 +152,14 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
         removal,
         probing,
         objects: None,
+        foreseen: None,
     };
     plan.with_storage = with_storage(&plan, args)?;
     let session = resolve::reopen(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
     let looked = look(opened, &session, &mut plan, args).await;
     session.close().await;
     looked?;
+    plan.foreseen = foreseen::look(opened, &plan, args.dry_run).await?;
     Ok(plan)
 }
 

@@ -1,18 +1,20 @@
 //! What a person reads before a rollback.
 
+use super::commands::commands;
+use super::foreseen;
 use super::plan::Plan;
 use crate::cli::done::Done;
 use crate::cli::message::{named, stays_in_words};
 use crate::cli::open::Opened;
 use crate::evidence::estimate::bytes_in_words;
 use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::policy::in_words;
-use crate::rehearse::record::Record;
 use crate::rollback::choice::Unsettled;
 use crate::rollback::pushed::Written;
-use crate::rollback::{self, Mode, Proved, storage};
+use crate::rollback::{Mode, Proved, storage};
 use crate::salvage;
-use crate::ui::Summary;
+use crate::ui::{Planned, Summary};
 use jiff::SignedDuration;
 
 /// What a rollback without keys does to Storage.
@@ -90,7 +92,8 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
     if plan.with_database {
         lines.push(("kept", "rows written since to tables that go back are kept in files first".to_owned()));
         lines.push(("blocks", BLOCKS.to_owned()));
-        lines.extend(rollback::LIMITS.map(|limit| ("limit", limit.to_owned())));
+        lines.extend(plan.foreseen.iter().flat_map(|foreseen| foreseen::lines(opened, foreseen)));
+        lines.extend(plan.not_back().into_iter().map(|what| ("not back", what)));
     }
     lines
 }
@@ -98,9 +101,8 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
 /// What the rehearsal found of this mode.
 fn rehearsed(plan: &Plan) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
-    let of_mode = |record: &Record| record.rollbacks.iter().find(|one| one.mode == plan.mode).cloned();
-    match plan.record.as_ref().and_then(of_mode) {
-        Some(rehearsed) => match rehearsed.failed {
+    match plan.rehearsed() {
+        Some(rehearsed) => match &rehearsed.failed {
             None => {
                 let time = SignedDuration::try_from_secs_f64(rehearsed.seconds.ceil()).unwrap_or_default();
                 lines.push(("rehearsed", format!("exact, in {} on the copy", in_words(time))));
@@ -227,10 +229,24 @@ fn storage_lines(plan: &salvage::Plan) -> Vec<(&'static str, String)> {
 }
 
 /// The plan, for whoever only asked for it.
-pub(super) fn show(opened: &Opened, plan: &Plan) -> Done {
-    let summary = Summary { snapshot: Some(plan.choice.snapshot.clone()), ..Summary::new() };
+pub(super) fn show(opened: &Opened, plan: &Plan) -> Result<Done, Failure> {
+    let commands = commands(opened, plan)?;
+    let mut lines = lines(opened, plan);
+    lines.extend(commands.iter().map(|command| ("runs", command.clone())));
+    let obstacles = plan.foreseen.iter().flat_map(|foreseen| &foreseen.hinders);
+    let planned = Planned {
+        mode: plan.mode,
+        database: plan.with_database,
+        storage: plan.with_storage,
+        versions: plan.versions().to_vec(),
+        tables: if plan.with_database { plan.all_tables() } else { Vec::new() },
+        seconds: plan.rehearsed().filter(|one| one.failed.is_none()).map(|one| one.seconds),
+        obstacles: obstacles.map(|obstacle| obstacle.fact.clone()).collect(),
+        not_back: plan.not_back(),
+        commands,
+    };
+    let summary =
+        Summary { snapshot: Some(plan.choice.snapshot.clone()), plan: Some(planned), ..Summary::new() };
     let done = Done { exit: Exit::Done, summary, closing: vec!["Plan (nothing was touched):".to_owned()] };
-    lines(opened, plan)
-        .into_iter()
-        .fold(done, |done, (title, text)| done.closing(format!("  {title:<10} {text}")))
+    Ok(lines.into_iter().fold(done, |done, (title, text)| done.closing(format!("  {title:<10} {text}"))))
 }

@@ -1,7 +1,9 @@
 //! What would stand in the way of a rollback is named before anything is pushed.
 
 use super::{Base, NOTES, WRONG};
-use crate::world::{ADMIN, OWNER, World};
+use crate::world::{ADMIN, Major, OWNER, World};
+use serde_json::json;
+use snapbox::{assert_data_eq, str};
 use supa_safe::rollback::{Mode, Task};
 
 /// The one fact for which a push is refused before anything is pushed.
@@ -24,6 +26,164 @@ fn a_transaction_that_would_hold_its_tables_is_named() {
     drop(obstacle(&world));
     idle.run("rollback");
     drop(world.migrate(&[]).exits(0));
+}
+
+/// Pushes although a rollback is not possible, since the policy accepts that by name.
+fn accepted(world: &World) {
+    world.write("supabase/supa-safe.toml", "allow_no_rollback = true\n");
+    let ran = world.migrate(&["--json"]).exits(0);
+    let findings = ran.events_of("finding");
+    let findings: Vec<_> = findings.iter().map(|one| (&one["rule"], &one["refuses"])).collect();
+    assert_eq!(findings, [(&json!("SS012"), &json!(false))], "{ran}");
+    // It stands in the summary, and in what is confirmed.
+    let obstacle = ran.summary()["way_back"]["not_back"][0].clone();
+    let confirmed = ran.events_of("confirmation").remove(0)["lines"].clone();
+    assert!(confirmed.as_array().unwrap().contains(&json!(["WARNING", obstacle])), "{ran}");
+    assert_eq!(world.history(), ["20260101000000"]);
+}
+
+fn obstacles(world: &World) -> Vec<String> {
+    let plan = world.run(["rollback", "--dry-run", "--json"]).exits(0).summary()["plan"].clone();
+    plan["obstacles"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+}
+
+fn rolled_back(world: &World) {
+    drop(world.run(["rollback", "--confirm", &world.target()]).exits(0));
+    assert_eq!(world.history(), [""; 0]);
+}
+
+#[test]
+fn a_transaction_that_works_for_long_is_named_and_keeps_nobody_from_a_rollback() {
+    let world = World::own_server(&[("20260101000000_wrong", WRONG)]);
+    world.sql(OWNER, NOTES);
+    let (gate, worker) = (world.session(OWNER), world.session(OWNER));
+    gate.run("select pg_advisory_lock(7)");
+    let pid = worker.run("begin; select count(*) from public.notes; select pg_backend_pid()").remove(1);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| worker.run("select pg_advisory_lock(7)"));
+        let is_waiting =
+            format!("select state from pg_stat_activity where pid = {pid} and wait_event_type = 'Lock'");
+        crate::scratch::until("it waits", || gate.run(&is_waiting) == ["active"]);
+        world.server_clock("+1h");
+        let held = |fact: &str| {
+            let (holder, since) = fact.split_once(" has held public.notes for 3").unwrap();
+            (holder.to_owned(), since.split_once(' ').unwrap().1.to_owned())
+        };
+        let expected = |said: &str| {
+            (format!("{said}a transaction of postgres (backend {pid})"), "s and is at work yet".to_owned())
+        };
+        assert_eq!(held(&obstacle(&world)), expected("a rollback is not possible on the target: "));
+        gate.run("select pg_advisory_unlock(7)");
+        drop(waiting.join().unwrap());
+        worker.run("commit");
+        drop(world.migrate(&[]).exits(0));
+        gate.run("select pg_advisory_lock(8)");
+        worker.run("begin; select count(*) from public.notes");
+        let waiting = scope.spawn(|| worker.run("select pg_advisory_lock(8)"));
+        crate::scratch::until("it waits", || gate.run(&is_waiting) == ["active"]);
+        world.server_clock("+2h");
+        let found = obstacles(&world);
+        assert_eq!(found.iter().map(|fact| held(fact)).collect::<Vec<_>>(), [expected("")]);
+        gate.run("select pg_advisory_unlock(8)");
+        drop(waiting.join().unwrap());
+        worker.run("rollback");
+    });
+    assert_eq!(obstacles(&world), [""; 0]);
+    rolled_back(&world);
+}
+
+#[test]
+fn a_table_of_somebody_else_is_refused_before_the_push_and_before_the_rollback() {
+    let wrong = "update public.theirs set body = 'lost'; create table public.extra (id int primary key)";
+    let world = World::own_server(&[("20260101000000_wrong", wrong)]);
+    world.sql(OWNER, "create table public.theirs (id int primary key, body text); insert into public.theirs values (1, 'one')");
+    world.sql(
+        ADMIN,
+        "create role stranger; alter table public.theirs owner to stranger; grant all on public.theirs to postgres",
+    );
+    assert_eq!(
+        obstacle(&world),
+        "a rollback is not possible on the target: public.theirs belongs to role stranger, for whom this role cannot \
+         make it again"
+    );
+    accepted(&world);
+    let before = world.state();
+    for args in [&["--dry-run"][..], &["--mode", "whole"], &[]] {
+        let target = world.target();
+        let ran = world.run([&["rollback", "--confirm", &target], args].concat()).exits(3);
+        assert_data_eq!(
+            ran.failure(),
+            str![[r#"
+error: the rollback would fail; the target was not touched
+  [SS012] public.theirs belongs to role stranger, for whom this role cannot make it again
+hint: Sign in as a role that may act for stranger and create in the schema, or restore the snapshot into a new database by its `restore.md`
+hint: Then run `supa-safe rollback` again
+
+"#]]
+        );
+    }
+    assert_eq!(world.state(), before);
+}
+
+#[test]
+fn locks_that_may_not_be_enough_are_named_for_what_goes_back() {
+    let settings = ["max_locks_per_transaction=10"];
+    let wrong = "update public.events set body = 'lost'";
+    let world = World::own_server_set(Major::Pg17, &settings, &[("20260101000000_wrong", wrong)]);
+    let partition = |number: u32| {
+        format!(
+            "create table public.events_{number} partition of public.events for values from ({number}) to ({});",
+            number + 1
+        )
+    };
+    world.sql(
+        OWNER,
+        &format!(
+            "create table public.events (id int primary key, body text) partition by range (id); {}
+            insert into public.events select n, 'event' from generate_series(0, 79) n",
+            (0..80).map(partition).collect::<String>()
+        ),
+    );
+    // The copy has no more room than the target, so the rehearsal meets it too.
+    let summary = world.migrate(&["--json"]).exits(5).summary();
+    let findings = summary["findings"].as_array().unwrap();
+    let rules: Vec<_> = findings.iter().map(|finding| &finding["rule"]).collect();
+    assert_eq!(rules, ["SS011", "SS012"]);
+    assert_eq!(
+        findings[1]["fact"],
+        "a rollback is not possible on the target: a rollback of everything takes about 484 locks, and the server has \
+         room for 300"
+    );
+    assert_eq!(world.history(), [""; 0]);
+    // A push that touches one table alone needs no locks for the others.
+    world.remove("supabase/migrations/20260101000000_wrong.sql");
+    world.migration("20260102000000_one", "create table public.one (id int primary key)");
+    drop(world.migrate(&[]).exits(0));
+}
+
+#[test]
+fn a_replication_slot_that_would_be_lost_is_named() {
+    let settings = ["wal_level=replica", "max_slot_wal_keep_size=1MB"];
+    let wrong = "update public.notes set body = 'lost' where id < 5";
+    let world = World::own_server_set(Major::Pg17, &settings, &[("20260101000000_wrong", wrong)]);
+    world.sql(
+        OWNER,
+        "create table public.notes (id int primary key, body text) with (fillfactor = 10);
+        insert into public.notes select n, repeat('x', 200) from generate_series(1, 12000) n; analyze public.notes;
+        create table public.others (id int primary key)",
+    );
+    world.sql(ADMIN, "select pg_create_physical_replication_slot('reader', true)");
+    let named = |fact: &str| {
+        let (before, after) = fact.split_once("it writes about ").unwrap();
+        (
+            before.to_owned(),
+            after.split_once(" to the log, and replication slot reader is lost after ").is_some(),
+        )
+    };
+    assert_eq!(named(&obstacle(&world)), ("a rollback is not possible on the target: ".to_owned(), true));
+    accepted(&world);
+    assert_eq!(obstacles(&world).iter().map(|fact| named(fact)).collect::<Vec<_>>(), [(String::new(), true)]);
+    rolled_back(&world);
 }
 
 #[test]
