@@ -22,7 +22,10 @@ const FILES: [(&str, &str); 3] = [
 
 /// A world whose folder is linked by the real CLI.
 pub(crate) fn linked(major: Major, cli: Cli) -> (World, Linked, Platform) {
-    let mut world = World::new(major, cli).with_database(Template::Hosted);
+    linked_to(World::new(major, cli).with_database(Template::Hosted))
+}
+
+fn linked_to(mut world: World) -> (World, Linked, Platform) {
     world.write("supabase/config.toml", "project_id = \"test\"\n");
     let mut project = Linked::take(&world);
     let platform = world.on_platform(vec![project.project()]);
@@ -51,9 +54,9 @@ const WRONG: &str = "update public.one set id = id + 10; alter table public.one 
     create table public.extra (id int primary key, one int references public.one);
     revoke all on public.one from anon; create role extra_reader; grant select on public.one to extra_reader;";
 
-/// A linked project without a password, whose platform lends a role.
+/// A linked project without a password, whose platform lends a role, on a server of its own.
 fn lends() -> (World, Linked, Platform) {
-    let (mut world, project, platform) = linked(Major::Pg17, Cli::V3);
+    let (mut world, project, platform) = linked_to(World::own_server(&[]));
     world.unset("SUPABASE_DB_PASSWORD");
     let admin = Mutex::new(world.session(ADMIN));
     platform.stub.change(&project.project_ref, |project| {

@@ -8,6 +8,7 @@ mod linked;
 mod platform;
 mod ran;
 mod session;
+mod state;
 mod weed;
 
 pub(crate) use bucket::Bucket;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use supa_safe::disk;
-use supa_safe::fingerprint::{Class, Fingerprint};
+use supa_safe::fingerprint::Fingerprint;
 use supa_safe::postgres::{catalog, rows};
 use supa_safe::scratch::{self, Engine, Scratch, Wanted};
 use supa_safe::tools::installs::{self, Search};
@@ -473,27 +474,6 @@ impl World {
             return Vec::new();
         }
         self.sql(ADMIN, "select version from supabase_migrations.schema_migrations order by version")
-    }
-
-    /// Everything that a failed run must leave as it is: the owned fingerprint, and count and content
-    /// of every table of the project.
-    pub(crate) fn state(&self) -> Vec<String> {
-        let fingerprint = self.fingerprint();
-        let owned = fingerprint.lines().iter().filter(|line| line.class == Class::Owned);
-        let mut state: Vec<String> =
-            owned.map(|line| format!("{} {}: {}", line.kind, line.identity, line.definition)).collect();
-        let tables = self.sql(
-            ADMIN,
-            "select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
-             where relkind = 'r' and nspname in ('public', 'auth', 'storage', 'supabase_migrations') order by 1",
-        );
-        let session = self.session(ADMIN);
-        for table in tables {
-            let measured =
-                format!("select count(*), sum(hashtextextended((t.*)::text, 0)::numeric) from {table} t");
-            state.push(format!("{table} {}", session.run(&measured).concat()));
-        }
-        state
     }
 
     /// The catalog fingerprint of the target, read as the program does.
