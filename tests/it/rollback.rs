@@ -2,6 +2,7 @@
 
 mod accounts;
 mod again;
+mod damages;
 mod definitions;
 mod foreseen;
 mod large;
@@ -19,12 +20,10 @@ mod together;
 mod unseen;
 mod views;
 
-use crate::rollback_rights::EXPLICIT;
 use crate::world::{ADMIN, Major, OWNER, Session, World};
 use serde_json::json;
 use snapbox::{assert_data_eq, str};
 use supa_safe::effect::Besides;
-use supa_safe::failure::chain;
 use supa_safe::left_out::LeftOut;
 use supa_safe::rollback::{Changed, Error, Mode, PATIENCE, Proved, Task, Translation};
 use supa_safe::store::Snapshot;
@@ -36,63 +35,6 @@ pub(crate) const BEFORE: &str = include_str!("rollback/before.sql");
 pub(crate) const AS_HOSTED: &str =
     "grant supabase_auth_admin, supabase_storage_admin, supabase_realtime_admin to postgres;
     grant set on parameter session_replication_role to postgres";
-
-/// What a migration can do, and the tables in which it writes rows.
-const DAMAGES: &[(&str, &str, &[&str])] = &[
-    ("rows changed", "update public.products set price = 0", &["public.products"]),
-    ("rows deleted", "delete from public.items; delete from public.orders where id % 2 = 0", &["public.items", "public.orders"]),
-    ("column dropped", "alter table public.orders drop column note cascade", &[]),
-    ("column renamed", "alter table public.orders rename column placed to placed_at", &[]),
-    ("type changed", "alter table public.audit alter column what type varchar(100)", &[]),
-    ("column added", "alter table public.audit add column who text default current_user", &[]),
-    ("default changed", "alter table public.orders alter column note set default 'x', alter column placed drop not null", &[]),
-    ("check dropped", "alter table public.orders drop constraint orders_note_check", &[]),
-    ("key dropped", "alter table public.products drop constraint products_pkey cascade", &[]),
-    ("table dropped", "drop table public.products cascade", &[]),
-    ("table renamed", "alter table public.audit rename to journal", &[]),
-    ("table added", "create table public.reviews (id int primary key, product_id bigint references public.products, body text);
-        insert into public.reviews values (1, 1, 'x')", &[]),
-    ("view added", "create view public.names as select sku from public.products", &[]),
-    ("materialized view added", "create materialized view public.m as select id, note from public.orders", &[]),
-    ("view replaced", "create or replace view public.order_notes as select id, note from public.orders where id > 5", &[]),
-    ("enum value added", "alter type public.mood add value 'great'", &[]),
-    ("policy opened", "create policy everything on public.orders for all to anon using (true); drop policy own on public.orders", &[]),
-    ("policy on storage opened", "drop policy photos on storage.objects; create policy all_photos on storage.objects for select to anon using (true)", &[]),
-    ("row security off", "alter table public.orders disable row level security; alter table public.audit no force row level security", &[]),
-    ("grant widened", "grant all on public.audit to anon; grant execute on function public.secret_count() to public; grant update (price) on public.products to anon", &[]),
-    ("grant narrowed", "revoke all on public.products from authenticated, service_role; revoke usage on schema app from authenticated", &[]),
-    ("default privileges changed", "alter default privileges in schema public grant all on tables to pg_monitor; alter default privileges revoke execute on functions from public; alter default privileges in schema app revoke select on tables from authenticated", &[]),
-    ("default privileges of the database changed", "alter default privileges grant select on tables to pg_monitor; alter default privileges revoke all on sequences from postgres; alter default privileges grant usage on schemas to anon", &[]),
-    ("function replaced", "create or replace function public.total(o bigint) returns bigint language sql security definer as 'select 1::bigint'", &[]),
-    ("function with another result", "drop function public.total(bigint); create function public.total(o bigint) returns text language sql as 'select null::text'", &[]),
-    ("function dropped", "drop function public.log_order() cascade", &[]),
-    ("trigger on auth.users added", "create function public.spy() returns trigger language plpgsql security definer as 'begin return new; end'; create trigger spy after insert on auth.users for each row execute function public.spy()", &[]),
-    ("trigger on auth.users dropped", "drop trigger on_sign_up on auth.users", &[]),
-    ("trigger disabled", "alter table public.orders disable trigger log_order", &[]),
-    ("schema added", "create schema extra; create table extra.t (id int); insert into extra.t values (1); grant usage on schema extra to anon", &[]),
-    ("schema dropped", "drop schema app cascade", &[]),
-    ("extension added", "create extension citext schema extensions; create table public.c (a extensions.citext)", &[]),
-    ("publication changed", "alter publication supabase_realtime drop table public.orders; alter publication supabase_realtime add table public.audit; create publication more for table public.items", &[]),
-    ("sequence changed", "alter sequence public.tickets increment by 7", &[]),
-    ("partition added", "create table public.events_3 partition of public.events for values from ('2026-03-01') to ('2026-04-01')", &[]),
-    ("partition detached", "alter table public.events detach partition public.events_1; delete from public.events_1", &["public.events_1"]),
-    ("index dropped", "drop index public.events_body; drop index public.prices_sku; create index more on public.orders (note)", &[]),
-    ("comment changed", "comment on table public.orders is 'theirs'; comment on column public.orders.note is null; comment on view public.order_notes is 'v'", &[]),
-    ("domain changed", "alter domain public.positive drop constraint positive_check", &[]),
-    ("role added", "create role reader login; grant select on public.products to reader; grant reader to anon; alter role reader set work_mem = '1MB'", &[]),
-    ("membership granted", "grant service_role to authenticated; grant pg_read_all_data to anon", &[]),
-    ("what was granted is passed on", "grant anon to service_role with admin option; grant all on public.products to service_role with grant option;
-        set role service_role; grant anon to authenticated; grant select on public.products to pg_monitor; reset role", &[]),
-    ("role setting changed", "alter role anon set statement_timeout = 0; alter role authenticated reset statement_timeout", &[]),
-    ("database setting changed", "do $$begin execute format('alter database %I set work_mem = 1234', current_database()); end$$", &[]),
-    ("marks of indexes", "alter table public.orders cluster on orders_pkey; alter index public.prices_sku set (fillfactor = 50); alter index public.orders_pkey set (fillfactor = 70); alter table public.products replica identity using index products_sku_key", &[]),
-    ("trigger on a parent added", "create trigger log_more after insert on public.ledger for each row execute function public.log_order()", &[]),
-    ("trigger on a parent dropped", "drop trigger mark on public.ledger", &[]),
-    ("privileges of the platform's objects", "grant select on auth.users to anon; grant select (provider) on auth.identities to anon; grant create on schema extensions to anon; grant execute on all functions in schema extensions to anon", &[]),
-    ("objects in schema extensions", "create function extensions.spy() returns trigger language plpgsql as 'begin return new; end'; create trigger spy after insert on auth.users for each row execute function extensions.spy(); create table extensions.seen (id serial); alter table extensions.own add column more int; comment on table extensions.own is 'theirs'", &[]),
-    ("database changed", "do $$begin execute format('grant create on database %I to anon', current_database()); execute format('comment on database %I is ''theirs''', current_database()); execute format('alter database %I connection limit 9', current_database()); end$$", &[]),
-    ("function and view chain", "create function public.f(p public.products) returns text language sql as 'select (p).sku'; create view public.v as select public.f(p) from public.products p", &[]),
-];
 
 /// A snapshot of a database.
 pub(crate) struct Base {
@@ -173,82 +115,6 @@ fn a_server_learns_soon_that_nobody_is_there() {
         "select current_setting('tcp_keepalives_idle')::int + current_setting('tcp_keepalives_interval')::int
         * current_setting('tcp_keepalives_count')::int, current_setting('tcp_user_timeout')::int / 1000";
     assert_eq!(session.run(shown), ["30|30"]);
-}
-
-/// What `pg_dump` says of the whole database, line by line in an order of its own: privileges are listed in
-/// the order in which they were given.
-fn dumped(base: &Base) -> Vec<String> {
-    let mut dump = base.world.program(base.clients.bin_dir.join("pg_dump"));
-    let ran = base.world.finish(dump.args(["--schema-only", "--dbname", &base.world.url()])).exits(0);
-    let mut lines: Vec<String> = ran.stdout.lines().map(str::to_owned).collect();
-    lines.retain(|line| !line.starts_with('\\'));
-    lines.sort_unstable();
-    lines
-}
-
-/// The rows of each table, as one that never heard of our hashes reads them.
-fn rows(session: &Session) -> Vec<String> {
-    let tables = session.run(
-        "select format('%I.%I', nspname, relname) from pg_catalog.pg_class c
-            join pg_catalog.pg_namespace n on n.oid = relnamespace
-        where relkind in ('r', 'm') and (relowner = 'postgres'::pg_catalog.regrole or nspname in ('auth', 'storage'))
-            and relpersistence <> 't'
-        order by 1",
-    );
-    let select = |table: &String| {
-        format!(
-            "select '{table}', count(*), md5(string_agg(t::text, ' ' order by t::text collate \"C\")) from {table} t"
-        )
-    };
-    session.run(&tables.iter().map(select).collect::<Vec<_>>().join(" union all "))
-}
-
-fn same(before: &[String], after: &[String]) -> Result<(), String> {
-    let only = |one: &[String], other: &[String], sign: &str| -> Vec<String> {
-        one.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {line}")).collect()
-    };
-    let found = [only(before, after, "-"), only(after, before, "+")].concat();
-    if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
-}
-
-/// Each damage on the same database. The second mode is committed, and what it left is told from outside; of
-/// the first one, the rows are.
-fn each_damage_alone(major: Major, project: &str, modes: [Mode; 2]) {
-    let world = World::own_server_of(major, &[]);
-    world.sql(ADMIN, AS_HOSTED);
-    world.sql(OWNER, project);
-    world.sql(OWNER, BEFORE);
-    let base = Base::of(world);
-    let (dump, before) = (dumped(&base), rows(&base.world.session(OWNER)));
-    let mut wrong = Vec::new();
-    for (name, sql, tables) in DAMAGES {
-        base.world.sql(OWNER, sql);
-        let (session, ids) = (base.world.session(OWNER), base.ids());
-        for mode in modes {
-            let tables = if mode == Mode::Touched { tables } else { &[][..] };
-            let outcome = base.bring_back(&session, mode, tables, &ids);
-            let outcome = outcome.map_err(|error| format!("{:?}", chain(&error)));
-            let outcome = outcome.and_then(|_| same(&before, &rows(&session)));
-            let is_last = mode == modes[1];
-            let is_back = outcome.is_ok();
-            session.run(if is_last && is_back { "commit" } else { "rollback" });
-            let outcome = outcome.and_then(|()| if is_last { same(&dump, &dumped(&base)) } else { Ok(()) });
-            wrong.extend(outcome.err().map(|why| format!("{name}, {}: {why}", mode.as_str())));
-            // The next one would be blamed for it.
-            assert!(!is_last || is_back, "{}", wrong.join("\n"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn each_damage_alone_on_15() {
-    each_damage_alone(Major::Pg15, EXPLICIT, [Mode::Whole, Mode::Touched]);
-}
-
-#[test]
-fn each_damage_alone_on_17() {
-    each_damage_alone(Major::Pg17, "select", [Mode::Touched, Mode::Whole]);
 }
 
 #[test]
