@@ -1,6 +1,9 @@
 //! All damages at once, in one migration that the real CLI pushes, and accounts that a push writes.
 
-use super::{AS_HOSTED, BEFORE};
+use super::AS_HOSTED;
+use super::damages::{same, state};
+use super::managed::{every_object_is_readable, with_objects};
+use crate::rollback_rights::{CLASSIC, EXPLICIT};
 use crate::world::{ADMIN, Major, OWNER, World};
 use serde_json::json;
 
@@ -40,50 +43,48 @@ const ALL: &str = "insert into auth.users (id, email) values ('77777777-0000-000
     comment on function extensions.spy() is 'theirs';
     do $$ begin execute format('grant create on database %I to anon', current_database()); end $$;
     alter table public.orders cluster on orders_pkey;
-    select lo_put(7777, 0, 'lost'); select lo_unlink(7778);";
+    select lo_put(7777, 0, 'lost'); select lo_unlink(7778);
+    alter default privileges in schema public grant all on tables to anon, pg_monitor;
+    update storage.objects set name = 'lost/' || name where name = 'a';
+    update storage.objects set owner_id = 'nobody', user_metadata = '{}', metadata = metadata || '{\"mimetype\": \"lost\"}' where name = 'b';
+    set local storage.allow_delete_query = 'true'; delete from storage.objects where name = 'c';
+    update storage.buckets set public = true, file_size_limit = 1, allowed_mime_types = '{lost/lost}';";
 const LARGE: &str =
     "select lo_from_bytea(7777, 'mine'), lo_from_bytea(7778, 'too'); comment on large object 7778 is 'too'";
 
-/// The whole state, but for the history and the time that it takes.
-fn state(world: &World) -> Vec<String> {
-    let mut state = world.state();
-    state.retain(|line| !line.contains("supabase_migrations"));
-    for more in [
-        "select 'tickets', last_value, is_called from public.tickets",
-        "select 'large', oid, lo_get(oid) from pg_largeobject_metadata order by oid",
-    ] {
-        state.extend(world.sql(ADMIN, more));
-    }
-    state
-}
-
-fn all_at_once(major: Major) {
-    let world = World::own_server_of(major, &[("20260101000000_all", ALL)]);
-    world.sql(ADMIN, AS_HOSTED);
-    world.sql(OWNER, BEFORE);
+fn all_at_once(major: Major, privileges: &str) {
+    let (world, bucket) = with_objects(major, privileges);
     world.sql(OWNER, LARGE);
     let before = state(&world);
+    world.migration("20260101000000_all", ALL);
     for mode in ["touched", "whole"] {
         drop(world.migrate(&[]).exits(0));
         assert_ne!(state(&world), before);
         let ran = world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
         assert_eq!(ran.summary()["rolled_back"]["mode"], json!(mode));
-        let after = state(&world);
-        let only = |one: &[String], other: &[String]| -> Vec<String> {
-            one.iter().filter(|line| !other.contains(line)).cloned().collect()
-        };
-        assert_eq!((only(&before, &after), only(&after, &before)), (Vec::new(), Vec::new()), "{mode}");
+        same(&before, &state(&world)).unwrap_or_else(|why| panic!("{mode}: {why}"));
+        every_object_is_readable(&bucket);
     }
 }
 
 #[test]
 fn all_damages_of_one_push_on_15() {
-    all_at_once(Major::Pg15);
+    all_at_once(Major::Pg15, CLASSIC);
 }
 
 #[test]
 fn all_damages_of_one_push_on_17() {
-    all_at_once(Major::Pg17);
+    all_at_once(Major::Pg17, CLASSIC);
+}
+
+#[test]
+fn all_damages_of_one_push_with_explicit_default_privileges_on_15() {
+    all_at_once(Major::Pg15, EXPLICIT);
+}
+
+#[test]
+fn all_damages_of_one_push_with_explicit_default_privileges_on_17() {
+    all_at_once(Major::Pg17, EXPLICIT);
 }
 
 /// Accounts that are there when the snapshot is taken: changed, deleted by the push, deleted since.
