@@ -157,15 +157,15 @@ fn accounts(accounts: &Accounts) -> Vec<String> {
 }
 
 fn storage(objects: &Objects) -> Vec<String> {
-    let Objects { moved, uploaded, found, saved, added, .. } = objects;
+    let Objects { moved, uploaded, found, saved, added_names, .. } = objects;
     let mut lines = vec![format!(
         "- Storage: {moved} objects moved back, {uploaded} uploaded, {found} were there; {saved} were written over and kept."
     )];
     if !objects.removed.is_empty() {
         lines.push(format!("- Removed from Storage, and kept: {}.", named(&objects.removed)));
     }
-    if *added > 0 {
-        lines.push(format!("- Added to Storage since, and still there: {added}."));
+    if !added_names.is_empty() {
+        lines.push(format!("- Added to Storage since, and still there: {}.", named(added_names)));
     }
     let left = stays_in_words(&objects.stays);
     lines.extend(left.map(|left| format!("- Of Storage, by others since, and as they left it: {left}.")));
@@ -234,6 +234,7 @@ mod tests {
                 uploaded: 2,
                 found: 3,
                 saved: 2,
+                added_names: ["object `photos/x`", "bucket `y`"].map(str::to_owned).to_vec(),
                 stays: [("overwritten", 1), ("removed", 2)].into(),
                 ..Objects::default()
             }),
@@ -241,12 +242,8 @@ mod tests {
             message: String::new(),
         };
         let snapshot: SnapshotId = "20260101T000000Z-000000".parse().unwrap();
-        let about = About {
-            target: "abcdefghijklmnopqrst",
-            snapshot: &snapshot,
-            taken_at: Some(at("2026-01-01T00:00:00Z")),
-            done_at: at("2026-01-01T00:10:00Z"),
-        };
+        let (taken_at, done_at) = (Some(at("2026-01-01T00:00:00Z")), at("2026-01-01T00:10:00Z"));
+        let about = About { target: "abcdefghijklmnopqrst", snapshot: &snapshot, taken_at, done_at };
         let expected = [
             "**abcdefghijklmnopqrst was taken back** to the state of 2026-01-01 00:00:00 UTC by its own clock,",
             "snapshot 20260101T000000Z-000000; done at 2026-01-01 00:10:00 UTC.",
@@ -269,6 +266,7 @@ mod tests {
              auth.users (00000000-0000-0000-0000-000000000001); as they were in `auth.users.old.csv`.",
             "- To be looked at: x refers to y",
             "- Storage: 1 objects moved back, 2 uploaded, 3 were there; 2 were written over and kept.",
+            "- Added to Storage since, and still there: object `photos/x`, bucket `y`.",
             "- Of Storage, by others since, and as they left it: 1 overwritten, 2 removed.",
             "- Not taken back: rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that \
              the push wrote; rows of an extension's own tables (cron.job, pgmq.meta) are not brought back where \

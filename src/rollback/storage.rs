@@ -25,6 +25,8 @@ pub struct Objects {
     pub removed: Vec<String>,
     /// Objects that the snapshot does not have, that would go if it were asked for, and that stay.
     pub added: u64,
+    /// The names of these, and of such buckets, in words.
+    pub added_names: Vec<String>,
     /// What differs from the snapshot by other hands than the migration's and stays: how many objects
     /// were overwritten, moved, removed, altered, added.
     pub stays: BTreeMap<&'static str, u64>,
@@ -147,8 +149,9 @@ pub async fn bytes(
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let Some(reach) = reach else {
         return if saved.is_nothing() {
-            let (added, stays) = (count(saved.plan().added.len()), saved.plan().left_counts());
-            Ok(Objects { added, stays, ..Objects::default() })
+            let plan = saved.plan();
+            let (added, added_names) = (count(plan.added.len()), plan.added_in_words());
+            Ok(Objects { added, added_names, stays: plan.left_counts(), ..Objects::default() })
         } else {
             Err(NotDone::NoWay)
         };
@@ -167,14 +170,16 @@ pub async fn bytes(
     for theirs in restored.stays.values() {
         *stays.entry(theirs.in_words()).or_default() += 1;
     }
+    let (added, added_names) = match removal {
+        Removal::Keep => (count(saved.plan().added.len()), saved.plan().added_in_words()),
+        Removal::RemoveAdded => (0, Vec::new()),
+    };
     Ok(Objects {
         moved: restored.moved,
         uploaded: restored.uploaded,
         found: restored.found,
-        added: match removal {
-            Removal::Keep => count(saved.plan().added.len()),
-            Removal::RemoveAdded => 0,
-        },
+        added,
+        added_names,
         removed: restored.removed,
         stays,
         saved: count(saved.casualties().len()),

@@ -196,6 +196,13 @@ impl Plan {
         self.left.iter().filter_map(|left| left.id.as_deref()).collect()
     }
 
+    /// What was added and is not the migration's, in words.
+    pub fn added_in_words(&self) -> Vec<String> {
+        let objects = self.added.iter().map(|row| format!("object {}", row.in_words()));
+        let buckets = self.added_buckets.iter().map(|id| format!("bucket `{}`", id.escape_debug()));
+        objects.chain(buckets).collect()
+    }
+
     /// Takes what the migration added out of what stays: a push of the corrected file would find it in
     /// its way.
     pub fn withdraw(&mut self, touched: &Touched) {

@@ -3,6 +3,7 @@
 
 mod kill;
 mod meanwhile;
+mod process;
 
 use crate::world::{ADMIN, Bucket, Cli, Major, OWNER, Template, World, told};
 use fs_err as fs;
@@ -39,7 +40,7 @@ struct Rig {
 }
 
 /// Rows without their versions, and bytes, by id; then the rows of buckets.
-type Live = BTreeMap<String, (String, Option<Vec<u8>>)>;
+pub(crate) type Live = BTreeMap<String, (String, Option<Vec<u8>>)>;
 
 /// Every object at the snapshot: bucket, key, and content type.
 const OBJECTS: [(&str, &str, &str); 14] = [
@@ -58,6 +59,28 @@ const OBJECTS: [(&str, &str, &str); 14] = [
     ("docs", "a", "application/pdf"),
     ("docs", "a/b", "application/pdf"),
 ];
+
+/// What is there now.
+pub(crate) fn live(world: &World, bucket: &Bucket) -> Live {
+    let client = bucket.runtime.block_on(Client::new(&bucket.access(bucket.pair()))).unwrap();
+    let mut state = Live::new();
+    let rows = world.sql(
+        ADMIN,
+        "set timezone = 'UTC'; select id || '|' || bucket_id || '|' || name || '|' || (to_jsonb(o) - 'version')
+         from storage.objects o",
+    );
+    for row in rows {
+        let [id, name, key, columns] = row.splitn(4, '|').collect::<Vec<_>>().try_into().unwrap();
+        let read = bucket.runtime.block_on(client.get(name, key, || Ok(Vec::new())));
+        state.insert(id.to_owned(), (columns.to_owned(), read.ok().map(|(bytes, _)| bytes)));
+    }
+    let buckets = "set timezone = 'UTC'; select id || '|' || to_jsonb(b) from storage.buckets b";
+    for row in world.sql(ADMIN, buckets) {
+        let (id, columns) = row.split_once('|').unwrap();
+        state.insert(format!("bucket {id}"), (columns.to_owned(), None));
+    }
+    state
+}
 
 fn store(world: &World) -> Store {
     let root = world.store();
@@ -127,25 +150,7 @@ impl Rig {
 
     /// What is there now.
     fn state(&self) -> Live {
-        let mut state = Live::new();
-        let rows = self.world.sql(
-            ADMIN,
-            "set timezone = 'UTC'; select id || '|' || bucket_id || '|' || name || '|' || (to_jsonb(o) - 'version')
-             from storage.objects o",
-        );
-        for row in rows {
-            let [id, bucket, key, columns] = row.splitn(4, '|').collect::<Vec<_>>().try_into().unwrap();
-            let read = self.block_on(self.api.0.get(bucket, key, || Ok(Vec::new())));
-            state.insert(id.to_owned(), (columns.to_owned(), read.ok().map(|(bytes, _)| bytes)));
-        }
-        for row in self
-            .world
-            .sql(ADMIN, "set timezone = 'UTC'; select id || '|' || to_jsonb(b) from storage.buckets b")
-        {
-            let (id, columns) = row.split_once('|').unwrap();
-            state.insert(format!("bucket {id}"), (columns.to_owned(), None));
-        }
-        state
+        live(&self.world, &self.bucket)
     }
 
     fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -210,11 +215,17 @@ impl Rig {
     /// Demands that everything of the snapshot is as it was, and nothing lies about.
     #[track_caller]
     fn is_as_before(&self, saved: &Saved, what: &str) {
+        assert_eq!(self.compare(saved), [""; 0], "{what}");
+        self.stands_as_before(what);
+    }
+
+    /// The same without a word of who brought it back.
+    #[track_caller]
+    fn stands_as_before(&self, what: &str) {
         let now = self.state();
         for (id, was) in &self.before {
             assert_eq!(now.get(id), Some(was), "{what}");
         }
-        assert_eq!(self.compare(saved), [""; 0], "{what}");
         self.no_stray_file(what);
         assert_eq!(
             self.world.sql(ADMIN, "select name from storage.objects where name like 'supa-safe%'"),
@@ -230,6 +241,16 @@ impl Rig {
         assert_eq!(self.bucket.double.unknown_calls(), [""; 0]);
     }
 }
+
+/// What SQL can do to rows, and so a migration.
+const RENAMED: &str = "update storage.objects set name = 'other' where name = 'renamed'";
+const GONE: &str =
+    "set storage.allow_delete_query = 'true'; delete from storage.objects where name = 'gone by sql'";
+const OTHER_COLUMNS: &str = r#"update storage.objects set owner_id = 'x', user_metadata = null,
+    metadata = metadata || '{"mimetype": "x/y"}' where name = 'keep'"#;
+const OTHER_BUCKET: &str = "update storage.objects set bucket_id = 'other' where name = 'keep'";
+const OTHER_VERSION: &str = "update storage.objects set version = 'x' where name = 'keep'";
+const OTHER_LIMITS: &str = "update storage.buckets set file_size_limit = 3, allowed_mime_types = '{}', public = true where id = 'docs'";
 
 /// A damage, and what it is called by the plan.
 type Damage = (&'static str, fn(&Rig), &'static [Change]);
@@ -251,18 +272,8 @@ const DAMAGES: [Damage; 17] = [
         |rig| rig.relocate(("photos", "moved"), ("photos", "elsewhere/moved")),
         &[Change::MovedByApi],
     ),
-    (
-        "renamed by SQL",
-        |rig| rig.sql("update storage.objects set name = 'other' where name = 'renamed'"),
-        &[Change::MovedBySql],
-    ),
-    (
-        "deleted by SQL",
-        |rig| {
-            rig.sql("set storage.allow_delete_query = 'true'; delete from storage.objects where name = 'gone by sql'");
-        },
-        &[Change::Absent],
-    ),
+    ("renamed by SQL", |rig| rig.sql(RENAMED), &[Change::MovedBySql]),
+    ("deleted by SQL", |rig| rig.sql(GONE), &[Change::Absent]),
     (
         "a chain by the API",
         |rig| {
@@ -285,7 +296,7 @@ const DAMAGES: [Damage; 17] = [
         "a bucket that takes it no more",
         |rig| {
             rig.overwrite("docs", "a");
-            rig.sql("update storage.buckets set file_size_limit = 3, allowed_mime_types = '{}', public = true where id = 'docs'");
+            rig.sql(OTHER_LIMITS);
         },
         &[Change::Overwritten],
     ),
@@ -294,23 +305,9 @@ const DAMAGES: [Damage; 17] = [
         |rig| rig.relocate(("docs", "a/b"), ("other", "a/b")),
         &[Change::MovedByApi],
     ),
-    (
-        "other columns",
-        |rig| {
-            rig.sql("update storage.objects set owner_id = 'x', user_metadata = null, metadata = metadata || '{\"mimetype\": \"x/y\"}' where name = 'keep'");
-        },
-        &[Change::Altered],
-    ),
-    (
-        "another bucket by SQL",
-        |rig| rig.sql("update storage.objects set bucket_id = 'other' where name = 'keep'"),
-        &[Change::MovedBySql],
-    ),
-    (
-        "another version by SQL",
-        |rig| rig.sql("update storage.objects set version = 'x' where name = 'keep'"),
-        &[Change::Overwritten],
-    ),
+    ("other columns", |rig| rig.sql(OTHER_COLUMNS), &[Change::Altered]),
+    ("another bucket by SQL", |rig| rig.sql(OTHER_BUCKET), &[Change::MovedBySql]),
+    ("another version by SQL", |rig| rig.sql(OTHER_VERSION), &[Change::Overwritten]),
     (
         "moved and overwritten",
         |rig| {

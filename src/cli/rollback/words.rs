@@ -214,14 +214,14 @@ fn storage_lines(plan: &salvage::Plan) -> Vec<(&'static str, String)> {
         let text = format!("{withdrawn} that the migration added go, unless something was put in");
         lines.push(("storage", text));
     }
-    let added = plan.added.len() + plan.added_buckets.len();
-    if added > 0 {
+    let added = plan.added_in_words();
+    if !added.is_empty() {
         let fate = if plan.remove_added {
             "are removed, and saved first"
         } else {
             "stay; `--remove-added` removes them"
         };
-        lines.push(("storage", format!("{added} that were added {fate}")));
+        lines.push(("storage", format!("{} that were added ({}) {fate}", added.len(), named(&added))));
     }
     let left = stays_in_words(&plan.left_counts());
     lines.extend(left.map(|left| ("storage", format!("by others since, and stay: {left}"))));

@@ -102,7 +102,7 @@ fn everything_goes_back_when_asked_and_what_users_did_is_saved() {
             "7 objects go back (1 altered, 2 moved by SQL, 2 overwritten, 2 removed), and 1 buckets; \
              at most [BYTES] are uploaded, in about [TIME]",
             "3 that the migration added go, unless something was put in",
-            "2 that were added are removed, and saved first",
+            "2 that were added (object `photos/added`, object `used/mine`) are removed, and saved first",
         ]
     );
     let storage = rolled_back(&world, &["--mode", "whole", "--remove-added"]);
