@@ -32,6 +32,7 @@ use clap::{Args, ValueEnum};
 use plan::{Plan, plan};
 use settle::Settled;
 pub(super) use settle::demand_none;
+use std::io;
 use std::path::Path;
 use undone::Undone;
 use words::{lines, show};
@@ -70,6 +71,9 @@ pub(super) struct RollbackArgs {
     #[arg(long, value_name = "WORDS", help_heading = RUN)]
     confirm: Option<String>,
 }
+
+/// What to do about a full disk.
+const ROOM: &str = "Make room on the disk of the state folder, then run it again";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum How {
@@ -179,7 +183,7 @@ async fn execute(opened: &Opened, plan: &Plan, host: &str, signals: &mut Signals
     let ready = signals.guard(Box::pin(prove(opened, plan, storage.as_ref(), &announcement))).await?;
     let at = (context.clock)();
     let undone = Undone::new(ready.proved.clone(), plan.versions(), plan.with_database, at);
-    undone.write(&folder).map_err(failed(Exit::Error))?;
+    undone.write(&folder).map_err(not_kept)?;
     let proved =
         run::commit(target, snapshot.id(), ready, context).await.map_err(|error| not_done(&error))?;
     // The bytes may take long: what was kept is in the store before.
@@ -301,6 +305,7 @@ async fn bring_bytes(
         let failure = Failure::new(Exit::RollbackIncomplete, &error);
         incomplete(match error {
             NotDone::NoWay => failure.hint("Set the keys that `supa-safe snapshot` used"),
+            _ if is_full(&error) => failure.hint(ROOM),
             _ => failure,
         })
     })?;
@@ -318,11 +323,11 @@ async fn ids(
     plan: &Plan,
     (clients, folder): (&installs::Installation, &Path),
 ) -> Result<Translation, Failure> {
-    disk::make_private_dir(folder).map_err(failed(Exit::Error))?;
+    disk::make_private_dir(folder).map_err(not_kept)?;
     let not_read = |error: rollback::Error| not_done(&NotDone::Rollback(error));
     resolve::refresh(&opened.target).await.map_err(|error| fail::resolve_failed(&error))?;
     let now = rollback::contents(&opened.target.connection, clients, folder).await.map_err(not_read)?;
-    disk::sync_tree(folder).map_err(failed(Exit::Error))?;
+    disk::sync_tree(folder).map_err(not_kept)?;
     let recorded = rollback::recorded_contents(plan.base.snapshot()).map_err(not_read)?;
     Ok(Translation::of_target(&recorded, &now))
 }
@@ -343,15 +348,33 @@ fn next(stopped: &rollback::Error) -> Option<&'static str> {
         rollback::Error::Definitions(_) | rollback::Error::Query(_) => {
             Some("Run it again; `supa-safe doctor` looks at the connection and the role")
         }
-        rollback::Error::Io(_) => Some("Make room where the state stands, then run it again"),
+        rollback::Error::Io(_) => Some("See that the state folder can be written to, then run it again"),
         _ => None,
     }
+}
+
+/// A file of the rollback that could not be written, before anything was committed.
+fn not_kept(error: io::Error) -> Failure {
+    not_done(&NotDone::Rollback(error.into()))
+}
+
+/// Whether there is no room for what is to be kept.
+fn is_full(error: &NotDone) -> bool {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
 /// A rollback that did not come to its end.
 fn not_done(error: &NotDone) -> Failure {
     match error {
-        NotDone::Connect(error) | NotDone::Rollback(rollback::Error::Connect(error)) => fail::connect_failed(error),
+        error if is_full(error) => {
+            Failure::new(Exit::Error, error).detail("nothing was changed").hint(ROOM)
+        }
+        NotDone::Connect(error) | NotDone::Rollback(rollback::Error::Connect(error)) => {
+            fail::connect_failed(error)
+        }
         NotDone::Unsettled(_) => Failure::new(Exit::RollbackIncomplete, error)
             .hint("Run `supa-safe rollback` again: it asks the server what became of it first"),
         NotDone::Rollback(passing) if run::is_passing(passing) => Failure::new(Exit::Error, error)

@@ -21,6 +21,9 @@ use tokio_postgres::Client;
 /// Larger objects go through the S3 protocol.
 const REST_SIZE: u64 = 6_000_000;
 
+/// The rows as text, and how long somebody else's lock is waited for: the next run goes on.
+const SETTINGS: &str = "set timezone = 'UTC'; set lock_timeout = '10s'";
+
 /// What becomes of objects that the snapshot does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
@@ -118,7 +121,7 @@ pub async fn bytes(
     index: &Path,
     removal: Removal,
 ) -> Result<Restored, Error> {
-    client.batch_execute("set timezone = 'UTC'").await?;
+    client.batch_execute(SETTINGS).await?;
     let mut done = Restored::default();
     let restored = restore(client, reach, saved, (index, &mut done)).await;
     // Whatever became of it, nobody else shall upload what the buckets do not allow.

@@ -1,6 +1,9 @@
 //! A rollback that is killed, cut off, or kept from what it needs: production is as before it, or as in
 //! the snapshot, and the next run finishes. Never anything between.
 
+mod objects;
+mod room;
+
 use crate::kill::Going;
 use crate::rollback::{NOTES, WRONG, pushed};
 use crate::scratch::until;
@@ -10,6 +13,7 @@ use snapbox::{assert_data_eq, str};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -67,9 +71,9 @@ pub(crate) fn open_gate(session: &Session) {
     session.run("select pg_advisory_unlock(77)");
 }
 
-/// The sessions of a rollback on the server.
+/// The sessions of a rollback on the server. Storage has some of its own.
 const BACKENDS: &str = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
-    and application_name <> 'test' and backend_type = 'client backend'";
+    and application_name <> 'test' and backend_type = 'client backend' and usename = 'postgres'";
 
 pub(crate) fn until_commit_waits(world: &World) {
     let session = world.session(ADMIN);
@@ -239,16 +243,20 @@ fn killed_at_any_instant() {
 struct Relay {
     address: String,
     open: Arc<Mutex<Vec<TcpStream>>>,
+    is_closed: Arc<AtomicBool>,
 }
 
 impl Relay {
     fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let open = Arc::new(Mutex::new(Vec::new()));
-        let streams = Arc::clone(&open);
+        let (open, is_closed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (streams, is_deaf) = (Arc::clone(&open), Arc::clone(&is_closed));
         std::thread::spawn(move || {
             for client in listener.incoming() {
+                if is_deaf.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(&server)) else { return };
                 for (from, to) in [(&client, &server), (&server, &client)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -257,7 +265,17 @@ impl Relay {
                 streams.lock().unwrap().extend([client, server]);
             }
         });
-        Self { address, open }
+        Self { address, open, is_closed }
+    }
+
+    /// Cuts, and hangs up on whoever comes.
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    fn reopen(&self) {
+        self.is_closed.store(false, Ordering::SeqCst);
     }
 
     fn cut(&self) {
@@ -408,6 +426,7 @@ fn a_full_disk_for_what_came_since() {
 error: cannot keep the files of the rollback
   caused by: No space left on device (os error 28) at path "[..]"
   nothing was changed
+hint: Make room on the disk of the state folder, then run it again
 
 "#]]
     );
