@@ -160,7 +160,7 @@ async fn foresee(client: &Client, snapshot: &Snapshot, wanted: Wanted<'_>) -> Re
         match fate(&recorded, &tables, &foreign) {
             Some(Fate::Fails) => foreseen.stops.push(foreign.obstacle_to_its_return()),
             Some(Fate::Unknown) if wanted.mode == Mode::Whole => {
-                foreseen.hinders.push(foreign.obstacle_to_its_return())
+                foreseen.hinders.push(foreign.obstacle_to_its_return());
             }
             Some(Fate::Unknown) | None => {}
         }

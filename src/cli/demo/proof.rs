@@ -94,7 +94,7 @@ mod tests {
 
     /// Every table of the customers, of ten rows and one that nobody writes to, after `more` of each came.
     fn after(digest: &str, content: &str, others: &[(&str, u64, &str)]) -> Database {
-        let more = if content == "before" { 0 } else { 1 };
+        let more = u64::from(content != "before");
         let customers = BY_CUSTOMERS.iter().map(|(name, grows)| (*name, 10 + more * grows, content));
         let tables: Vec<_> = customers.chain(others.iter().copied()).collect();
         database(digest, &tables)
