@@ -14,6 +14,7 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 pub const PINNED: &str = "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; \
      set bytea_output = 'hex'; set extra_float_digits = 1; set search_path = ''; \
      set quote_all_identifiers = off; set lc_monetary = 'C'; set xmloption = 'content'; set row_security = off; \
+     set standard_conforming_strings = on; \
      set statement_timeout = 0; set lock_timeout = '10s'; set idle_in_transaction_session_timeout = 0";
 
 /// Count and content of a table `t`.

@@ -76,8 +76,8 @@ pub(super) async fn keep(
             select distinct 0, g.place from pg_temp.supa_safe_going g where g.rel = $1";
         let rows = client.execute(sql, &[&table.oid]).await?;
         if rows > 0 {
-            let file = format!("{:04}.csv", saved + kept.len() + 1);
-            since::write(client, (0, &doomed), &folder.join(&file)).await?;
+            let stem = format!("{:04}", saved + kept.len() + 1);
+            let file = since::write(client, (0, &doomed), (folder, &stem)).await?;
             kept.push((doomed, Saved { table: qualified(&table.schema, &table.name), rows, file }));
         }
     }

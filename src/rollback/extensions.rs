@@ -105,9 +105,9 @@ pub(super) async fn keep(work: &Work<'_>, closure: &Closure, files: usize) -> Re
         work.client.batch_execute(&format!("do {}", quote_literal(&body))).await.map_err(&stage)?;
         let rows = work.client.execute(&mark, &[]).await.map_err(&stage)?;
         if rows > 0 {
-            let file = format!("{:04}.csv", files + kept.saved.len() + 1);
+            let stem = format!("{:04}", files + kept.saved.len() + 1);
             let doomed = Doomed { extension: Some(extension), ..Doomed::plain(&schema, &name, columns) };
-            since::write(work.client, (0, &doomed), &folder.join(&file)).await?;
+            let file = since::write(work.client, (0, &doomed), (folder, &stem)).await?;
             kept.saved.push((doomed, Saved { table, rows, file }));
         }
     }

@@ -381,7 +381,12 @@ fn comment(identity: &str, wanted: Option<&Fields>) -> Option<String> {
 
 /// A text in single quotes, under `standard_conforming_strings`.
 pub(super) fn quote_literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    // However a session reads backslashes (PostgreSQL documentation, `standard_conforming_strings`).
+    if text.contains('\\') {
+        format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    }
 }
 
 #[cfg(test)]

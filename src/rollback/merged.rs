@@ -399,9 +399,9 @@ async fn taken(
     let ids = found.iter().map(|row| row.get(0)).collect();
     let mut taken = Taken { table: table.clone(), ids, file: None };
     if let (Some(folder), Some(("pg_temp", bare))) = (work.task.keep_in, was.split_once('.')) {
-        let file = format!("{table}.old.csv");
         let columns = columns.iter().map(|(name, _)| name.clone()).collect();
-        since::write(client, (0, &Doomed::plain("pg_temp", bare, columns)), &folder.join(&file)).await?;
+        let old = Doomed::plain("pg_temp", bare, columns);
+        let file = since::write(client, (0, &old), (folder, &format!("{table}.old"))).await?;
         disk::sync_dir(folder)?;
         taken.file = Some(file);
     }
@@ -422,9 +422,9 @@ async fn keep(work: &Work<'_>, one: &Managed<'_>) -> Result<Option<Saved>, Error
     let Some((schema, name)) = names::qualified(&one.rows.table).filter(|_| rows > 0) else {
         return Ok(None);
     };
-    let file = format!("{}.csv", one.rows.table);
     let columns = one.columns.iter().map(|(name, _)| name.clone()).collect();
-    since::write(work.client, (0, &Doomed::plain(&schema, &name, columns)), &folder.join(&file)).await?;
+    let now = Doomed::plain(&schema, &name, columns);
+    let file = since::write(work.client, (0, &now), (folder, &one.rows.table)).await?;
     disk::sync_dir(folder)?;
     Ok(Some(Saved { table: one.rows.table.clone(), rows, file }))
 }

@@ -113,7 +113,7 @@ fn load_rows(saved: &Saved, table: &Doomed, (schema, bare, recorded): &Recorded)
     format!(
         "\n-- {}: {} rows\n{}{head}create temp table saved (\n    \
          supa_safe_row bigint generated always as identity primary key, {} text);\n\
-         \\copy saved ({}) from '{}' with (format csv, header)\nanalyze saved;\n\
+         \\copy saved ({}) from '{}' with (format {}, header)\nanalyze saved;\n\
          call pg_temp.load_saved({}, '{}', {}, {});\ndrop table saved;\n{}{end}",
         one_line(&saved.table),
         saved.rows,
@@ -121,6 +121,7 @@ fn load_rows(saved: &Saved, table: &Doomed, (schema, bare, recorded): &Recorded)
         numbered.join(" text, "),
         numbered.join(", "),
         saved.file,
+        saved.file.strip_suffix(".txt").map_or("csv", |_| "text"),
         quote_literal(&target),
         saved.file,
         array(here),

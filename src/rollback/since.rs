@@ -240,18 +240,13 @@ pub(super) async fn save(
     known.add(&written, compared.archive).await?;
     let pushed = pushed(client, compared.versions).await?;
     let counts = mark(client, &written, known, (compared.ago, pushed)).await?;
-    let mut saved = Vec::new();
-    let mut files = Vec::new();
-    for ((rank, table), rows) in written.iter().enumerate().zip(counts) {
-        if rows > 0 {
-            let file = format!("{:04}.csv", saved.len() + 1);
-            files.push((rank, *table, folder.join(&file)));
-            saved.push(Saved { table: qualified(&table.schema, &table.name), rows, file });
-        }
-    }
+    let kept = written.iter().enumerate().zip(counts).filter(|(_, rows)| *rows > 0).enumerate();
     // Each waits for the way there and back.
-    let writing = files.iter().map(|(rank, table, path)| write(client, (*rank, table), path));
-    futures_util::stream::iter(writing).buffered(FILES_AT_ONCE).try_collect::<()>().await?;
+    let writing = kept.map(|(at, ((rank, table), rows))| async move {
+        let file = write(client, (rank, table), (folder, &format!("{:04}", at + 1))).await?;
+        Ok::<_, Error>(Saved { table: qualified(&table.schema, &table.name), rows, file })
+    });
+    let saved = futures_util::stream::iter(writing).buffered(FILES_AT_ONCE).try_collect().await?;
     disk::sync_dir(folder)?;
     Ok(saved)
 }
@@ -346,33 +341,80 @@ async fn send_places(client: &Client, mut places: std::fs::File) -> Result<(), E
     Ok(())
 }
 
-/// Writes the marked rows of the table with this number, synced.
+/// Writes the marked rows of the table with this number, synced, and returns the file's name: a CSV file, but
+/// where a value has a line that psql before 18 takes for the end of such a file; then it is as `COPY` has it
+/// without options, with a header.
 pub(super) async fn write(
     client: &Client,
     (rank, table): (usize, &Doomed),
-    path: &Path,
-) -> Result<(), Error> {
+    (folder, stem): (&Path, &str),
+) -> Result<String, Error> {
     let columns: Vec<String> =
         table.columns.iter().map(|column| format!("t.{}", quote_identifier(column))).collect();
     let sql = format!(
         "copy (select {} from only {} t join pg_temp.supa_safe_since s on s.place = t.ctid and s.rank = {rank}) \
-         to stdout (format csv, header)",
+         to stdout",
         columns.join(", "),
         sql_name(&table.schema, &table.name)
     );
-    let folder = path.parent().unwrap_or(path);
-    let mut file = disk::Temp::new_in(folder)?;
-    let stream = client.copy_out(&sql).await?;
-    let mut stream = std::pin::pin!(stream);
-    while let Some(piece) = stream.try_next().await? {
-        file.write_all(&piece)?;
+    for (extension, options) in [("csv", "format csv, header"), ("txt", "header")] {
+        let mut file = disk::Temp::new_in(folder)?;
+        let mut ends = Ends::default();
+        let stream = client.copy_out(&format!("{sql} ({options})")).await?;
+        let mut stream = std::pin::pin!(stream);
+        while let Some(piece) = stream.try_next().await? {
+            ends.look(&piece);
+            file.write_all(&piece)?;
+        }
+        if !ends.is_met || extension != "csv" {
+            let name = format!("{stem}.{extension}");
+            file.persist(&folder.join(&name))?;
+            return Ok(name);
+        }
     }
-    Ok(file.persist(path)?)
+    Err(Error::Cut)
+}
+
+/// Looks for a line that psql takes for the end of rows, within a value too.
+#[derive(Debug, Default)]
+struct Ends {
+    /// The last bytes that were seen.
+    before: Vec<u8>,
+    is_met: bool,
+}
+
+impl Ends {
+    fn look(&mut self, piece: &[u8]) {
+        self.before.extend_from_slice(piece);
+        self.is_met |= [&b"\n\\.\n"[..], b"\n\\.\r\n"]
+            .iter()
+            .any(|end| memchr::memmem::find(&self.before, end).is_some());
+        let seen = self.before.len().saturating_sub(4);
+        self.before.drain(..seen);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_rows_is_seen_wherever_a_piece_breaks_off() {
+        for (text, expected) in [
+            ("a\n\"x\n\\.\ny\"\n", true),
+            ("a\n\"x\r\n\\.\r\ny\"\n", true),
+            ("a\n\"x\n\\.y\"\n", false),
+            ("a\n\"x\n \\.\ny\"\n", false),
+        ] {
+            for at in 0..=text.len() {
+                let mut ends = Ends::default();
+                let (first, second) = text.as_bytes().split_at(at);
+                ends.look(first);
+                ends.look(second);
+                assert_eq!(ends.is_met, expected, "{text:?} at {at}");
+            }
+        }
+    }
 
     #[test]
     fn columns_are_paired_by_number_and_then_by_name() {

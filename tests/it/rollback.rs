@@ -16,6 +16,7 @@ mod objects;
 mod planned;
 mod refused;
 mod rules;
+mod strings;
 mod together;
 mod unseen;
 mod views;
