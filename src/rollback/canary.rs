@@ -68,6 +68,7 @@ pub(super) async fn send(client: &Client, schemas: &[String], way: &Way<'_>) -> 
     let mut policies = way.changed.clone();
     policies.extend(dependent.iter().map(|row| row.get::<_, String>(0)));
     let mut steps = of_managed(way.recorded, &policies);
+    steps.extend(of_triggers(way));
     steps.extend(of_roles(way));
     for (what, sql) in steps {
         found.extend(tried(client, &what, &sql).await?);
@@ -165,6 +166,30 @@ fn of_roles(way: &Way<'_>) -> Vec<(String, String)> {
     back.flat_map(steps).collect()
 }
 
+/// Triggers that the push leaves on tables of the platform, which must go: who may make one need not be allowed to
+/// drop it.
+fn of_triggers(way: &Way<'_>) -> Vec<(String, String)> {
+    let left =
+        way.back.iter().filter(|difference| difference.kind == "trigger" && difference.before.is_some());
+    let on_platform = left.filter_map(|difference| {
+        let (name, table) = names::on(&difference.identity)?;
+        is_platform_schema(&names::qualified(table)?.0).then_some((name, table))
+    });
+    let step = |(name, table): (&str, &str)| {
+        let sql = format!("{}; drop trigger supa_safe_canary on {table}", trigger_on(table));
+        (format!("drop trigger {name} on {table}"), sql)
+    };
+    on_platform.map(step).collect()
+}
+
+/// Makes a trigger on a table.
+fn trigger_on(table: &str) -> String {
+    format!(
+        "create function public.supa_safe_canary() returns trigger language plpgsql as 'begin return null; end'; \
+         create trigger supa_safe_canary after truncate on {table} execute function public.supa_safe_canary()"
+    )
+}
+
 /// Objects on tables of the platform, and event triggers.
 fn of_managed(recorded: &Fingerprint, policies: &[String]) -> Vec<(String, String)> {
     let owned = || recorded.lines().iter().filter(|line| line.class == Class::Owned);
@@ -180,13 +205,9 @@ fn of_managed(recorded: &Fingerprint, policies: &[String]) -> Vec<(String, Strin
         tables.dedup_by(|left, right| left.1 == right.1);
         tables
     };
-    let triggers = on_managed("trigger").into_iter().map(|(name, table)| {
-        let sql = format!(
-            "create function public.supa_safe_canary() returns trigger language plpgsql as 'begin return null; end'; \
-             create trigger supa_safe_canary after truncate on {table} execute function public.supa_safe_canary()"
-        );
-        (format!("make trigger {name} on {table} again"), sql)
-    });
+    let triggers = on_managed("trigger")
+        .into_iter()
+        .map(|(name, table)| (format!("make trigger {name} on {table} again"), trigger_on(&table)));
     let policies = on_managed("policy").into_iter().map(|(name, table)| {
         (format!("make policy {name} on {table} again"), format!("drop policy if exists {name} on {table}"))
     });

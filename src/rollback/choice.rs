@@ -178,6 +178,11 @@ impl Choice {
         self.files.iter().any(|file| !self.stands(file))
     }
 
+    /// Whether nothing is known that could be taken back.
+    pub fn is_of_no_push(&self) -> bool {
+        self.versions.is_empty() && self.files.is_empty()
+    }
+
     /// Whether no file of the push stands, nor anything else that would go from the history.
     pub fn is_void(&self) -> bool {
         self.versions.is_empty() && self.is_partial()
@@ -205,6 +210,11 @@ pub enum Refusal {
         "nothing of the last push stands: the history and everything that the schema owns are as in snapshot {0}"
     )]
     NothingStands(SnapshotId),
+    /// Nothing was pushed.
+    #[error(
+        "no push is on record, and the history and everything that the schema owns are as in snapshot {0}"
+    )]
+    NothingPushed(SnapshotId),
     /// Somebody else pushed since.
     #[error("the target's history holds {}, which neither the snapshot nor a push on record knows", .0.join(", "))]
     Foreign(Vec<String>),

@@ -170,7 +170,8 @@ fn with_movable_clock(bin_dir: &Path, base_dir: &Path, settings: &[&str]) -> Pat
         clock.display()
     );
     // The last word counts; what `initdb` starts takes none.
-    let settings: String = settings.iter().map(|setting| format!(" -c '{setting}'")).collect();
+    let settings: Vec<String> = settings.iter().map(|setting| format!(" -c '{setting}'")).collect();
+    let settings = settings.concat();
     let by_clock = format!("{by_clock}\ncase $1 in -D) set -- \"$@\"{settings};; esac");
     for (name, before) in [("initdb", ":"), ("postgres", by_clock.as_str())] {
         script(&dir.join(name), &format!("{before}\nexec '{}' \"$@\"", bin_dir.join(name).display()));

@@ -75,6 +75,7 @@ mod tests {
                 content: Content::Sum((*content).to_owned()),
                 is_hashed_in_archive: true,
                 extension: None,
+                dropped: None,
             }
         };
         Database {

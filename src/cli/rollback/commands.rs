@@ -25,12 +25,14 @@ pub(super) fn commands(opened: &Opened, plan: &Plan) -> Result<Vec<String>, Fail
     let login = Login { connection: &opened.target.connection };
     let definitions = opened.context.store.rollback_dir(RUN).join(DEFINITIONS);
     let archive = snapshot.archive();
+    let gaps = snapshot.manifest.database.gaps.iter();
+    let unread: Vec<String> = gaps.map(|gap| pg_dump::pattern(&gap.schema, &gap.name)).collect();
     let section = |section: Section| {
         let list = Path::new(LISTS).join(format!("{}.list", section.word()));
         pg_restore::section(clients, &archive, &list, section)
     };
     let commands = [
-        pg_dump::definitions(clients, &login, &definitions),
+        pg_dump::definitions(clients, &login, &definitions, &unread),
         pg_restore::list(clients, &definitions),
         section(Section::PreData),
         section(Section::Data),

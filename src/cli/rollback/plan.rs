@@ -175,6 +175,13 @@ async fn look(
     if !unknown.is_empty() {
         return Err(not_tables(&unknown));
     }
+    let is_named = args.id.is_some() || args.mode.is_some() || !args.table.is_empty() || args.remove_added;
+    if plan.choice.is_of_no_push() && plan.with_database && !is_named {
+        let (live, _) = prepare::look(session).await?;
+        if live.owned_digest == snapshot.manifest.database.owned_digest {
+            return Err(refused(&Refusal::NothingPushed(plan.choice.snapshot.clone()), args));
+        }
+    }
     let is_asked_for_more = args.mode.is_some() || !args.table.is_empty() || plan.with_storage;
     if plan.choice.is_void() && plan.with_database && !is_asked_for_more {
         let (live, _) = prepare::look(session).await?;
@@ -292,6 +299,8 @@ fn refused(refusal: &Refusal, args: &RollbackArgs) -> Failure {
         Refusal::TakenAfter { right: None, .. } => {
             failure.hint("Name an older one of `supa-safe list`: `supa-safe rollback <id>`")
         }
+        Refusal::NothingPushed(_) => failure
+            .hint("To take back rows that were written since, name their tables with `--table`, or pass `--mode whole`"),
         Refusal::NothingStands(_) => failure
             .hint("Where a file that is not all-or-nothing wrote rows before it failed, name their tables with `--table`")
             .hint("To take back everything that was written since the snapshot, pass `--mode whole`"),

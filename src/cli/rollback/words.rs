@@ -100,20 +100,30 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
 
 /// What the rehearsal found of this mode.
 fn rehearsed(plan: &Plan) -> Vec<(&'static str, String)> {
-    let mut lines = Vec::new();
-    match plan.rehearsed() {
-        Some(rehearsed) => match &rehearsed.failed {
-            None => {
-                let time = SignedDuration::try_from_secs_f64(rehearsed.seconds.ceil()).unwrap_or_default();
-                lines.push(("rehearsed", format!("exact, in {} on the copy", in_words(time))));
-                let tables = named(&rehearsed.tables);
-                lines.push(("tables", format!("{tables}: these go, and come as the snapshot has them")));
-            }
-            Some(why) => lines.push(("WARNING", format!("not exact in the rehearsal: {why}"))),
-        },
-        None => {
-            lines.push(("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()));
-        }
+    let Some(rehearsed) = plan.rehearsed() else {
+        let tables = match plan.mode {
+            Mode::Whole => "all of yours".to_owned(),
+            Mode::Touched => named(&plan.tables),
+        };
+        return vec![
+            ("WARNING", "NOT REHEARSED: the proof before the commit is all there is".to_owned()),
+            ("tables", format!("{tables}: these go back as well as what the schema owns")),
+        ];
+    };
+    if let Some(why) = &rehearsed.failed {
+        return vec![("WARNING", format!("not exact in the rehearsal: {why}"))];
+    }
+    let time = SignedDuration::try_from_secs_f64(rehearsed.seconds.ceil()).unwrap_or_default();
+    let tables = named(&rehearsed.tables);
+    let mut lines = vec![
+        ("rehearsed", format!("exact, in {} on the copy", in_words(time))),
+        ("tables", format!("{tables}: these go, and come as the snapshot has them")),
+    ];
+    let is_more =
+        |table: &&String| !rehearsed.tables.contains(*table) && !plan.only_here.tables.contains(*table);
+    let more: Vec<String> = plan.tables.iter().filter(is_more).cloned().collect();
+    if plan.mode == Mode::Touched && !more.is_empty() {
+        lines.push(("also", format!("{}: go back as well, which was not rehearsed", named(&more))));
     }
     lines
 }

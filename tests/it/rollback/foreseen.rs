@@ -140,8 +140,8 @@ fn locks_that_may_not_be_enough_are_named_for_what_goes_back() {
         OWNER,
         &format!(
             "create table public.events (id int primary key, body text) partition by range (id); {}
-            insert into public.events select n, 'event' from generate_series(0, 79) n",
-            (0..80).map(partition).collect::<String>()
+            insert into public.events select n, 'event' from generate_series(0, 59) n",
+            (0..60).map(partition).collect::<String>()
         ),
     );
     // The copy has no more room than the target, so the rehearsal meets it too.
@@ -151,7 +151,7 @@ fn locks_that_may_not_be_enough_are_named_for_what_goes_back() {
     assert_eq!(rules, ["SS011", "SS012"]);
     assert_eq!(
         findings[1]["fact"],
-        "a rollback is not possible on the target: a rollback of everything takes about 484 locks, and the server has \
+        "a rollback is not possible on the target: a rollback of everything takes about 364 locks, and the server has \
          room for 300"
     );
     assert_eq!(world.history(), [""; 0]);
@@ -270,4 +270,23 @@ fn rows_of_an_extension_that_the_push_added_are_kept() {
         assert_eq!(session.run("select to_regclass('cron.job')"), ["~"]);
         session.run("rollback");
     }
+}
+
+/// Whoever may make a trigger on a table need not be allowed to drop it.
+#[test]
+fn a_trigger_that_nobody_may_drop_is_named() {
+    let trigger = "create trigger evil after update on auth.users for each row execute function public.spy()";
+    let world = World::own_server(&[("20260101000000_trigger", trigger)]);
+    world.sql(
+        OWNER,
+        "create function public.spy() returns trigger language plpgsql as 'begin return new; end'",
+    );
+    let fact = "a rollback is not possible on the target: this role cannot drop trigger evil on auth.users: \
+        must be owner of relation users";
+    assert_eq!(obstacle(&world), fact);
+    world.sql(ADMIN, super::AS_HOSTED);
+    let before = world.state();
+    drop(world.migrate(&[]).exits(0));
+    drop(world.run(["rollback", "--confirm", &world.target()]).exits(0));
+    assert_eq!(world.state(), before);
 }

@@ -21,7 +21,7 @@ Plan (nothing was touched):
   rehearsed  exact, in [TIME] on the copy
   tables     public.extra, public.notes: these go, and come as the snapshot has them
   kept       rows written since to tables that go back are kept in files first
-  blocks     nobody reads or writes these tables until it is over
+  blocks     nobody reads or writes these tables until it is over, nor those of the platform that keys tie to them: sign-ups and logins may wait too
   needs      about [BYTES] more on the target's disk until it commits, and at most as much here for what is kept ([BYTES] are free)
   not back   rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that the push wrote
   not back   rows of an extension's own tables (cron.job, pgmq.meta) are not brought back where the push dropped it
