@@ -244,8 +244,10 @@ impl Store {
     }
 
     /// Process id of the run that holds the lock, as far as it is known.
-    pub fn lock_holder(&self) -> String {
-        fs::read_to_string(self.root.join("locks").join("run")).unwrap_or_default()
+    pub fn lock_holder(&self) -> Option<String> {
+        let process = fs::read_to_string(self.root.join("locks").join("run")).ok()?;
+        // It has the lock before it writes its number.
+        Some(process).filter(|process| !process.is_empty())
     }
 
     /// Names of the snapshots, newest first.

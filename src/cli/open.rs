@@ -293,10 +293,10 @@ impl Opened {
         ended
     }
 
-    /// A run that touched the target ends as that ended, whatever becomes of its last words.
+    /// A run that touched the target, or that failed, ends as that ended, whatever becomes of its last words.
     fn told<E: std::error::Error>(&self, summary: &Summary, told: Result<(), E>) -> Result<(), Failure> {
         match told {
-            Err(error) if summary.target_touched => {
+            Err(error) if summary.target_touched || !summary.error.is_empty() => {
                 self.context.warn(format!("the end of this run could not be told: {error}"));
                 Ok(())
             }
@@ -310,8 +310,8 @@ pub(super) fn lock(store: &Store) -> Result<Lock, Failure> {
         Failure::message(
             Exit::Locked,
             format!(
-                "another run (process {}) works on this target; the target was not touched",
-                store.lock_holder()
+                "another run{} works on this target; the target was not touched",
+                store.lock_holder().map(|process| format!(" (process {process})")).unwrap_or_default()
             ),
         )
         .hint("Wait until it has ended, then run again")

@@ -289,21 +289,25 @@ async fn prove(
     run::prove(target, &task, context, announcement).await.map_err(|error| not_done(&error))
 }
 
+/// Says that objects are owed, and how that ends.
+fn owed(failure: Failure) -> Failure {
+    failure
+        .detail("the rows are as in the snapshot; the objects of Storage are not yet")
+        .hint("Run `supa-safe rollback` again: it goes on with Storage")
+        .hint(
+            "Where these objects cannot come back, `supa-safe rollback --leave-objects` ends it without them",
+        )
+}
+
 /// The bytes of Storage, after the commit.
 async fn bring_bytes(
     opened: &Opened,
     snapshot: &Snapshot,
     mut salvaged: Salvaged,
 ) -> Result<Objects, Failure> {
-    let incomplete = |failure: Failure| {
-        failure
-            .detail("the rows are as in the snapshot; the objects of Storage are not yet")
-            .hint("Run `supa-safe rollback` again: it goes on with Storage")
-            .hint("Where these objects cannot come back, `supa-safe rollback --leave-objects` ends it without them")
-    };
     let objects = storage::bytes(&opened.target, snapshot, &mut salvaged).await.map_err(|error| {
         let failure = Failure::new(Exit::RollbackIncomplete, &error);
-        incomplete(match error {
+        owed(match error {
             NotDone::NoWay => failure.hint("Set the keys that `supa-safe snapshot` used"),
             _ if is_full(&error) => failure.hint(ROOM),
             _ => failure,
@@ -313,7 +317,7 @@ async fn bring_bytes(
         return Ok(objects);
     }
     let failure = Failure::message(Exit::RollbackIncomplete, "objects of Storage are not as in the snapshot");
-    Err(incomplete(objects.left.iter().take(20).fold(failure, |failure, left| failure.detail(left.clone()))))
+    Err(owed(objects.left.iter().take(20).fold(failure, |failure, left| failure.detail(left.clone()))))
 }
 
 /// The ids that the snapshot's objects have now. The definitions as they stand, of what others made since too,

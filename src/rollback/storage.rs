@@ -78,6 +78,11 @@ pub struct Salvaged {
 }
 
 impl Salvaged {
+    /// What a run saved whose transaction stands, and the way to the bytes.
+    pub async fn reached(context: &Context, saved: Saved) -> Result<Self, NotDone> {
+        Ok(Self { reach: reach(context).await?, saved })
+    }
+
     /// What is written in the transaction.
     pub fn saved(&self) -> &Saved {
         &self.saved
@@ -114,12 +119,6 @@ pub async fn save(
         None => salvage::defer(plan, folder)?,
     };
     Ok(Some(Salvaged { reach, saved }))
-}
-
-/// Reads back what a run saved whose transaction stands.
-pub async fn resume(context: &Context, folder: &Path) -> Result<Option<Salvaged>, NotDone> {
-    let Some(saved) = salvage::resume(folder)? else { return Ok(None) };
-    Ok(Some(Salvaged { reach: reach(context).await?, saved }))
 }
 
 /// The rows alone, in a transaction that is left open.

@@ -88,7 +88,7 @@ impl Store {
 
     /// What dead runs have left, by name; nothing while a run is going on.
     pub fn leftovers(&self) -> Vec<String> {
-        let holder = self.lock_holder().trim().parse().ok();
+        let holder = self.lock_holder().and_then(|process| process.trim().parse().ok());
         if holder.is_some_and(proc::is_alive) {
             return Vec::new();
         }

@@ -3,7 +3,7 @@
 
 use super::undone::Undone;
 use super::words::standing_lines;
-use super::{How, Part, RollbackArgs, agreed, bring_bytes, incomplete, lock, not_done, parted};
+use super::{How, Part, RollbackArgs, agreed, bring_bytes, incomplete, lock, not_done, owed, parted};
 use crate::cli::Setting;
 use crate::cli::bucket;
 use crate::cli::done::{Broken, Done};
@@ -17,8 +17,9 @@ use crate::postgres::history;
 use crate::resolve;
 use crate::rollback::Mode;
 use crate::rollback::choice::{Past, Unsettled};
-use crate::rollback::run::{self, Fate};
-use crate::rollback::storage::{self, Objects, Salvaged};
+use crate::rollback::run::{self, Fate, NotDone};
+use crate::rollback::storage::{Objects, Salvaged};
+use crate::salvage::{self, Saved};
 use crate::ui::Summary;
 use crate::verify;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub(super) struct Standing {
     unsettled: Unsettled,
     folder: PathBuf,
     /// The objects of Storage that it was to bring back.
-    objects: Option<Salvaged>,
+    objects: Option<Saved>,
 }
 
 /// What became of one that was cut off.
@@ -106,8 +107,8 @@ pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Set
     }
     let folder = context.store.rollback_dir(&unsettled.run);
     context.store.fetch_rollback(&unsettled.run).await.map_err(|error| bucket::store_failed(&error))?;
-    let objects = storage::resume(context, &folder).await.map_err(|error| not_done(&error))?;
-    let objects = objects.filter(|objects| !objects.saved().is_nothing());
+    let objects = salvage::resume(&folder).map_err(|error| not_done(&NotDone::Storage(error)))?;
+    let objects = objects.filter(|objects| !objects.is_nothing());
     Ok(Settled::Standing(Box::new(Standing { unsettled, folder, objects })))
 }
 
@@ -189,9 +190,9 @@ pub(super) async fn finish(
 ) -> Result<Done, Broken> {
     let Standing { unsettled, folder, objects } = standing;
     let snapshot = unsettled.snapshot.clone();
-    let left = objects.as_ref().filter(|_| args.leave_objects).map(|objects| objects.saved().items().count());
+    let left = objects.as_ref().filter(|_| args.leave_objects).map(|objects| objects.items().count());
     let objects = objects.filter(|_| !args.leave_objects);
-    let lines = objects.as_ref().map(|objects| standing_lines(opened, &unsettled, objects.saved()));
+    let lines = objects.as_ref().map(|objects| standing_lines(opened, &unsettled, objects));
     if args.dry_run {
         return Ok(foreseen(opened, &unsettled, lines.unwrap_or_default()));
     }
@@ -205,6 +206,11 @@ pub(super) async fn finish(
                 verify::accept(base, &opened.context).await.map_err(|error| fail::verify_failed(&error))
             };
             let base = signals.guard(Box::pin(accept)).await?;
+            let reached = async {
+                let reached = Salvaged::reached(&opened.context, objects).await;
+                reached.map_err(|error| owed(Failure::new(Exit::RollbackIncomplete, &error)))
+            };
+            let objects = signals.guard(reached).await?;
             let held = signals.guard(lock(&opened.target)).await?;
             // From here on the target changes: no signal ends this halfway.
             let objects = bring_bytes(opened, base.snapshot(), objects).await;
