@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(
             insert(head, b"1\tit's\\n\\\\x\n2\t\\N\n3\t\n").unwrap().unwrap(),
             "INSERT INTO public.\"T\" (id, \"a)\") OVERRIDING SYSTEM VALUE VALUES\n\
-             ('1', 'it''s\n\\x'),\n('2', NULL),\n('3', '');\n"
+             ('1', E'it''s\n\\\\x'),\n('2', NULL),\n('3', '');\n"
         );
         assert_eq!(insert("COPY public.t  FROM stdin;\n", b"\n\n").unwrap(), None);
         assert_eq!(insert(head, b"").unwrap().unwrap(), "");
