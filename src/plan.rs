@@ -72,7 +72,7 @@ pub fn restore_steps(manifest: &Manifest, contents: &Contents, client_major: u32
 
 /// Roles other than the bootstrap role that own event triggers: a plain server lets only
 /// superusers own one ("The owner of an event trigger must be a superuser").
-fn event_trigger_owners(contents: &Contents, bootstrap_role: &str) -> Vec<String> {
+pub fn event_trigger_owners(contents: &Contents, bootstrap_role: &str) -> Vec<String> {
     let mut owners: Vec<String> = contents
         .entries
         .iter()

@@ -9,7 +9,9 @@ use crate::context::Context;
 use crate::effect::FileEffect;
 use crate::evidence::estimate::bytes_in_words;
 use crate::failure;
-use crate::fingerprint::{Class, Fingerprint};
+use crate::fingerprint::{Class, Fingerprint, is_platform_role};
+use crate::manifest::quote_identifier;
+use crate::plan::event_trigger_owners;
 use crate::postgres::connect;
 use crate::rollback::storage::{self, Wanted};
 use crate::rollback::{self, Mode, Task, Translation};
@@ -269,6 +271,42 @@ fn limits(
     limits
 }
 
+/// Makes roles superusers, or takes that from them.
+async fn raise(restored: &Restored, roles: &[String], word: &str) -> Result<(), rollback::Error> {
+    if roles.is_empty() {
+        return Ok(());
+    }
+    let statements: Vec<String> =
+        roles.iter().map(|role| format!("alter role {} {word}", quote_identifier(role))).collect();
+    let session = connect::writable(&restored.scratch.superuser_connection(&restored.database)).await?;
+    let outcome = session.client.batch_execute(&statements.join("; ")).await;
+    session.close().await;
+    Ok(outcome?)
+}
+
+/// Takes the copy back in a session that ends, and with it the transaction, while these roles are superusers.
+async fn try_to_bring_back(
+    restored: &Restored,
+    (task, pushed): (&Task<'_>, &Pushed<'_>),
+    raised: &[String],
+) -> Result<(rollback::Proved, Option<Objects>), rollback::Error> {
+    raise(restored, raised, "superuser").await?;
+    let session = connect::writable(&restored.scratch.superuser_connection(&restored.database)).await?;
+    let outcome = bring_back(&session.client, task, pushed).await;
+    session.close().await;
+    raise(restored, raised, "nosuperuser").await?;
+    outcome
+}
+
+/// Roles of the platform that own event triggers, which its own library lets them. They are raised where a
+/// rollback fails without it, and only there: what a superuser grants is granted by the owner.
+fn owners_of_event_triggers(snapshot: &Snapshot) -> Result<Vec<String>, rollback::Error> {
+    let contents = rollback::recorded_contents(snapshot)?;
+    let mut owners = event_trigger_owners(&contents, &snapshot.manifest.server.bootstrap_role);
+    owners.retain(|owner| is_platform_role(owner));
+    Ok(owners)
+}
+
 /// Takes the copy back in both modes.
 pub(super) async fn rehearse(
     restored: &Restored,
@@ -284,9 +322,9 @@ pub(super) async fn rehearse(
     let recorded = fs_err::read_to_string(recorded).map_err(rollback::Error::Io)?;
     let recorded = Fingerprint::from_text(&recorded).map_err(rollback::Error::Fingerprint)?;
     let recorded = restored.left_out.comparable(&recorded);
+    let owners = owners_of_event_triggers(snapshot)?;
     let mut found = Vec::new();
     for mode in [Mode::Touched, Mode::Whole] {
-        let session = connect::writable(&restored.scratch.superuser_connection(&restored.database)).await?;
         let task = Task {
             snapshot,
             mode,
@@ -300,9 +338,10 @@ pub(super) async fn rehearse(
             patience: rollback::PATIENCE,
             keep_in: None,
         };
-        let outcome = bring_back(&session.client, &task, &pushed).await;
-        // The session ends, and with it the transaction.
-        session.close().await;
+        let mut outcome = try_to_bring_back(restored, (&task, &pushed), &[]).await;
+        if outcome.is_err() && !owners.is_empty() {
+            outcome = try_to_bring_back(restored, (&task, &pushed), &owners).await;
+        }
         found.push(match outcome {
             Ok((proved, storage)) => Rehearsed {
                 mode,

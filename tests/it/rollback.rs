@@ -4,6 +4,7 @@ mod accounts;
 mod again;
 mod damages;
 mod definitions;
+mod event_triggers;
 mod foreseen;
 mod large;
 mod loaded;
