@@ -156,8 +156,10 @@ pub struct Choice {
     pub snapshot: SnapshotId,
     /// The versions that go from the history.
     pub versions: Vec<String>,
-    /// The files of the push that is taken back, when one is on record.
+    /// The files of the push that is taken back, when one is on record: none where it was one of seeds or roles.
     pub files: Vec<String>,
+    /// Whether a push is on record.
+    pub is_pushed: bool,
 }
 
 impl Choice {
@@ -180,7 +182,7 @@ impl Choice {
 
     /// Whether nothing is known that could be taken back.
     pub fn is_of_no_push(&self) -> bool {
-        self.versions.is_empty() && self.files.is_empty()
+        self.versions.is_empty() && !self.is_pushed
     }
 
     /// Whether no file of the push stands, nor anything else that would go from the history.
@@ -285,7 +287,7 @@ pub fn choose(
         // The database went back, and what the push did to Storage may still be there.
         versions = files.iter().map(|file| version(file)).collect();
     }
-    Ok(Some(Choice { snapshot, versions, files }))
+    Ok(Some(Choice { snapshot, versions, files, is_pushed: meant.is_some() }))
 }
 
 /// The version of a file, which its name begins with.

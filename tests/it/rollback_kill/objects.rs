@@ -275,7 +275,7 @@ pub(super) fn is_told_truly(
     let is_back = all.is_back(what);
     match code {
         0 => all.stands_as_before(what),
-        1 | 12 => {
+        1 | 10 | 12 => {
             assert_eq!((is_back, &summary["target_touched"]), (was_back, &false.into()), "{what}: {summary}");
         }
         22 => assert_eq!((is_back, &summary["target_touched"]), (true, &true.into()), "{what}: {summary}"),
