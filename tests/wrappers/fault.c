@@ -1,10 +1,10 @@
 /*
  * Preloaded into supa-safe, it ends the program at one of its writes, or lets the disk be full from there on.
  *
- * FAULT is `HOW NUMBER PART`. Files whose path holds PART count:
- *   before  kill -9 before their NUMBERth sync
+ * FAULT is `HOW N PART`. Files whose path holds PART count:
+ *   before  kill -9 before their Nth sync
  *   after   kill -9 right after it
- *   full    no room for their NUMBERth write, and for none after it
+ *   full    no room for their Nth write, and for none after it
  * Programs that supa-safe starts inherit it, and are left alone.
  */
 #define _GNU_SOURCE
@@ -19,7 +19,7 @@
 
 static atomic_long seen;
 
-/* Whether this is the NUMBERth call on such a file, or a later one; *is_it says whether it is that very one. */
+/* Whether this is the Nth call on such a file, or a later one; *is_it says whether it is that very one. */
 static int comes(const char *wanted, int fd, int *is_it)
 {
     const char *fault = getenv("FAULT");
