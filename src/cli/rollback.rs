@@ -229,10 +229,9 @@ async fn lock(target: &Target) -> Result<TargetLock, Failure> {
 
 /// The objects of Storage that came back, or why some did not.
 fn parted(objects: Option<Result<Objects, Failure>>) -> (Option<Objects>, Option<Failure>) {
-    match objects {
-        Some(Ok(objects)) => (Some(objects), None),
-        Some(Err(failure)) => (None, Some(failure)),
-        None => (None, None),
+    match objects.transpose() {
+        Ok(objects) => (objects, None),
+        Err(failure) => (None, Some(failure)),
     }
 }
 

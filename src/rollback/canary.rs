@@ -106,9 +106,7 @@ impl Foreign {
             way_out: format!("let this role own it (`alter table … owner to …`), or `grant {owner}` to it"),
         }
     }
-}
 
-impl Foreign {
     /// That, of an object that has to be made again for the owner that the snapshot names.
     pub(super) fn obstacle_to_its_return(&self) -> Obstacle {
         let way_out = format!(

@@ -357,22 +357,26 @@ pub(super) async fn write(
         columns.join(", "),
         sql_name(&table.schema, &table.name)
     );
-    for (extension, options) in [("csv", "format csv, header"), ("txt", "header")] {
-        let mut file = disk::Temp::new_in(folder)?;
-        let mut ends = Ends::default();
-        let stream = client.copy_out(&format!("{sql} ({options})")).await?;
-        let mut stream = std::pin::pin!(stream);
-        while let Some(piece) = stream.try_next().await? {
-            ends.look(&piece);
-            file.write_all(&piece)?;
-        }
-        if !ends.is_met || extension != "csv" {
-            let name = format!("{stem}.{extension}");
-            file.persist(&folder.join(&name))?;
-            return Ok(name);
-        }
+    let (csv, ends) = copied(client, &format!("{sql} (format csv, header)"), folder).await?;
+    let (file, name) = if ends.is_met {
+        (copied(client, &format!("{sql} (header)"), folder).await?.0, format!("{stem}.txt"))
+    } else {
+        (csv, format!("{stem}.csv"))
+    };
+    file.persist(&folder.join(&name))?;
+    Ok(name)
+}
+
+/// The rows in a file that has no name yet.
+async fn copied(client: &Client, sql: &str, folder: &Path) -> Result<(disk::Temp, Ends), Error> {
+    let (mut file, mut ends) = (disk::Temp::new_in(folder)?, Ends::default());
+    let stream = client.copy_out(sql).await?;
+    let mut stream = std::pin::pin!(stream);
+    while let Some(piece) = stream.try_next().await? {
+        ends.look(&piece);
+        file.write_all(&piece)?;
     }
-    Err(Error::Cut)
+    Ok((file, ends))
 }
 
 /// Looks for a line that psql takes for the end of rows, within a value too.
