@@ -1,13 +1,13 @@
 //! The program on a terminal, with a person who reads and types.
 
+use crate::scratch::until;
 use crate::world::World;
 use expectrl::process::Termios as _;
 use expectrl::process::unix::WaitStatus;
 use expectrl::session::OsSession;
 use expectrl::{Eof, Expect as _, Session};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use supa_safe::proc::{self, Signal};
 
 /// How long a person waits for the next words.
@@ -63,13 +63,8 @@ impl Terminal {
 
     /// Types a line that is not shown, as soon as the program has seen to that: what was typed before is
     /// thrown away then.
-    #[track_caller]
     pub(crate) fn types_unseen(&mut self, line: &str) {
-        let asked = Instant::now();
-        while self.session.is_echo().unwrap() {
-            assert!(asked.elapsed() < PATIENCE, "what is typed is shown; seen: {}", self.seen);
-            thread::sleep(Duration::from_millis(10));
-        }
+        until("what is typed is not shown", || !self.session.is_echo().unwrap());
         self.types(line);
     }
 

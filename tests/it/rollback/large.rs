@@ -6,9 +6,7 @@ use crate::scratch::until;
 use crate::world::{ADMIN, OWNER, Session, World};
 use serde_json::json;
 use supa_safe::disk;
-use supa_safe::effect::Besides;
-use supa_safe::left_out::LeftOut;
-use supa_safe::rollback::{Mode, PATIENCE, Task};
+use supa_safe::rollback::{Mode, Task};
 
 /// More than is read at once.
 const LONG: usize = (4 << 20) + 5;
@@ -99,18 +97,8 @@ fn large_objects_that_are_written_during_a_rollback_are_not_lost() {
     let session = world.session(OWNER);
     let proved = std::thread::scope(|scope| {
         let rollback = scope.spawn(|| {
-            session.bring_back(&Task {
-                snapshot: &base.snapshot,
-                mode: Mode::Whole,
-                tables: &[],
-                besides: &Besides::default(),
-                versions: &[],
-                clients: &base.clients,
-                left_out: &LeftOut::default(),
-                translation: &ids,
-                storage: None,
-                patience: PATIENCE,
-                keep_in: Some(&kept),
+            base.with_task(Mode::Whole, &[], &ids, |task| {
+                session.bring_back(&Task { keep_in: Some(&kept), ..*task })
             })
         });
         until_waiting(&user, "public.v");

@@ -2,9 +2,7 @@
 
 use super::Base;
 use crate::world::{ADMIN, OWNER, World, told};
-use supa_safe::effect::Besides;
-use supa_safe::left_out::LeftOut;
-use supa_safe::rollback::{Mode, PATIENCE, Task};
+use supa_safe::rollback::{Mode, Task};
 
 const BEFORE: &str = "create type public.state as enum ('new');
     create domain public.short as varchar(5);
@@ -63,18 +61,9 @@ fn rolled_back() -> Base {
     base.world.sql(OWNER, USERS);
     base.world.sql(OWNER, ODD_ROWS);
     let session = base.world.session(OWNER);
-    let proved = session.bring_back(&Task {
-        snapshot: &base.snapshot,
-        mode: Mode::Whole,
-        tables: &[],
-        besides: &Besides::default(),
-        versions: &[],
-        clients: &base.clients,
-        left_out: &LeftOut::default(),
-        translation: &base.ids(),
-        storage: None,
-        patience: PATIENCE,
-        keep_in: Some(&base.world.path("kept")),
+    let kept = base.world.path("kept");
+    let proved = base.with_task(Mode::Whole, &[], &base.ids(), |task| {
+        session.bring_back(&Task { keep_in: Some(&kept), ..*task })
     });
     assert_eq!(proved.unwrap().saved.len(), 6);
     session.run("commit");

@@ -5,7 +5,8 @@ use std::time::Duration;
 use supa_safe::manifest::ExtensionVersion;
 use supa_safe::rollback::{self, Proved, Task};
 use tokio::runtime::Runtime;
-use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Socket};
 
 /// A server, and how to reach a database of it.
 #[derive(Clone, Debug)]
@@ -16,12 +17,18 @@ pub(super) struct Place {
     pub(super) database: String,
 }
 
+type Connection = tokio_postgres::Connection<Socket, NoTlsStream>;
+
 impl Place {
-    pub(super) fn session(&self, role: &str) -> Session {
+    /// A client, and the runtime that runs its connection in the given way.
+    fn connect<F>(&self, role: &str, run: impl FnOnce(Connection) -> F) -> Session
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = runtime.block_on(async {
-            let (client, session) = tokio_postgres::Config::new()
+            let (client, connection) = tokio_postgres::Config::new()
                 .host(&self.host)
                 .port(self.port)
                 .user(role)
@@ -31,41 +38,28 @@ impl Place {
                 .connect(tokio_postgres::NoTls)
                 .await
                 .unwrap();
-            tokio::spawn(session);
+            tokio::spawn(run(connection));
             client
         });
         Session { client, runtime }
     }
-}
 
-impl Place {
+    pub(super) fn session(&self, role: &str) -> Session {
+        self.connect(role, |connection| async move { drop(connection.await) })
+    }
+
     /// A session that hears what is told on a channel.
     pub(super) fn listener(&self, role: &str, channel: &str) -> Listener {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (sender, heard) = mpsc::channel();
-        let client = runtime.block_on(async {
-            let (client, mut session) = tokio_postgres::Config::new()
-                .host(&self.host)
-                .port(self.port)
-                .user(role)
-                .password(&self.password)
-                .dbname(&self.database)
-                .application_name("test")
-                .connect(tokio_postgres::NoTls)
-                .await
-                .unwrap();
-            tokio::spawn(async move {
-                while let Some(Ok(message)) = std::future::poll_fn(|cx| session.poll_message(cx)).await {
-                    if let AsyncMessage::Notification(notification) = message {
-                        drop(sender.send(notification.payload().to_owned()));
-                    }
+        let session = self.connect(role, |mut connection| async move {
+            while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notification(notification) = message {
+                    drop(sender.send(notification.payload().to_owned()));
                 }
-            });
-            client.batch_execute(&format!("listen {channel}")).await.unwrap();
-            client
+            }
         });
-        Listener { session: Session { client, runtime }, heard }
+        session.run(&format!("listen {channel}"));
+        Listener { session, heard }
     }
 }
 
