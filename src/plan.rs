@@ -24,6 +24,8 @@ pub enum RestoreStep {
     Archive {
         /// Whether the server is older than `pg_restore`, whose settings it does not know then.
         is_older: bool,
+        /// How many entries are restored side by side.
+        jobs: u8,
     },
 }
 
@@ -63,7 +65,8 @@ pub fn restore_steps(manifest: &Manifest, contents: &Contents, client_major: u32
     for role in &raised {
         steps.push(statement(Place::Database, format!("alter role {} superuser", quote_identifier(role))));
     }
-    steps.push(RestoreStep::Archive { is_older: manifest.server.major() < client_major });
+    let is_older = manifest.server.major() < client_major;
+    steps.push(RestoreStep::Archive { is_older, jobs: if contents.needs_its_order() { 1 } else { 2 } });
     for role in &raised {
         steps.push(statement(Place::Database, format!("alter role {} nosuperuser", quote_identifier(role))));
     }

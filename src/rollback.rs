@@ -543,14 +543,15 @@ impl<'a> Work<'a> {
     /// Changes in place what still differs, until nothing does.
     async fn settle(&self) -> Result<(), Error> {
         self.pin().await?;
+        let parents = partitions::parents(&self.recorded);
         for _ in 0..PASSES {
             let differences = self.differences(&self.look().await?);
             if differences.is_empty() {
                 return Ok(());
             }
-            let mut statements: Vec<(u8, String)> = Vec::new();
+            let mut statements: Vec<((u8, usize), String)> = Vec::new();
             for difference in &differences {
-                let rank = rank(difference);
+                let rank = (rank(difference), partitions::depth(&parents, difference));
                 let change = match inverse::of(difference, &self.settings) {
                     Inverse::Change(change) => change,
                     Inverse::Archive => inverse::constraint(difference).into_iter().collect(),

@@ -100,7 +100,8 @@ impl Archive<'_> {
 /// functions may hold anything (`src/bin/pg_dump/pg_backup_archiver.c`, `RestoreArchive`).
 fn without_frame(script: &str, server: u32) -> String {
     let mut in_head = true;
-    let mut kept: Vec<&str> = script.lines().collect();
+    // `lines` would take the carriage returns of literals away.
+    let mut kept: Vec<&str> = script.split('\n').collect();
     kept.retain(|line| {
         let is_framed = in_head
             && (line.starts_with("\\restrict ")

@@ -86,12 +86,13 @@ pub fn step(step: &RestoreStep, site: &Site<'_>) -> Cmd {
             psql(*place, site).arg(format!("--file={}", site.snapshot.join(file).display()))
         }
         RestoreStep::Statement { place, sql } => psql(*place, site).arg(format!("--command={sql}")),
-        RestoreStep::Archive { is_older: false } => program("pg_restore", Place::Database, site)
-            .args(["--no-password", "--exit-on-error", "--no-tablespaces", "--jobs=2"])
+        RestoreStep::Archive { is_older: false, jobs } => program("pg_restore", Place::Database, site)
+            .args(["--no-password", "--exit-on-error", "--no-tablespaces"])
+            .arg(format!("--jobs={jobs}"))
             .arg(format!("--dbname={}", site.database))
             .arg(format!("--use-list={}", site.list.display()))
             .arg(site.snapshot.join("database/archive")),
-        RestoreStep::Archive { is_older: true } => {
+        RestoreStep::Archive { is_older: true, .. } => {
             let path = site.installation.map_or_else(|| "pg_restore".into(), |at| at.program("pg_restore"));
             let script = Cmd::new(path)
                 .args(["--file=-", "--no-tablespaces"])

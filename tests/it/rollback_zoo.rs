@@ -14,12 +14,12 @@ const SOME: usize = 12;
 pub(crate) const WRAPPER: &str = "create extension postgres_fdw schema extensions;
     grant usage on foreign data wrapper postgres_fdw to postgres";
 
-fn zoo(major: Major) -> Base {
+fn zoo(major: Major) -> World {
     let world = World::own_server_of(major, &[]);
     world.sql(ADMIN, AS_HOSTED);
     world.sql(ADMIN, WRAPPER);
     world.sql(OWNER, ZOO);
-    Base::of(world)
+    world
 }
 
 fn damages() -> impl Iterator<Item = &'static str> {
@@ -50,7 +50,7 @@ fn difference(before: &[String], after: &[String]) -> Vec<String> {
 
 /// Each damage alone, in a transaction that nobody sees.
 fn each_alone(major: Major) {
-    let base = zoo(major);
+    let base = Base::of(zoo(major));
     let recorded = supa_safe::rollback::recorded_contents(&base.snapshot).unwrap();
     // Whatever stands has the id that it had.
     let ids = Translation::of_target(&recorded, &recorded);
@@ -83,7 +83,7 @@ fn each_damage_of_the_zoo_alone_on_17() {
 
 /// Damages that stay, one after the other: afterwards a dump of everything is what it was.
 fn as_dumped(major: Major) {
-    let base = zoo(major);
+    let base = Base::of(zoo(major));
     let before = dump(&base.world);
     let mut wrong = Vec::new();
     let every = std::env::var("SUPA_SAFE_TEST_EVERY").map_or(SOME, |every| every.parse().unwrap());
@@ -116,4 +116,56 @@ fn a_dump_of_the_zoo_is_what_it_was_on_15() {
 #[test]
 fn a_dump_of_the_zoo_is_what_it_was_on_17() {
     as_dumped(Major::Pg17);
+}
+
+/// As many damages as go together, those that drop most last.
+fn batch(world: &World) -> String {
+    let session = world.session(OWNER);
+    session.run("begin");
+    let mut fitting: Vec<&str> = damages().collect();
+    fitting.reverse();
+    fitting.retain(|damage| {
+        session.run("savepoint one");
+        let is_done = session.try_run(damage).is_ok();
+        session.run(if is_done { "release one" } else { "rollback to one" });
+        is_done
+    });
+    session.run("rollback");
+    assert!(fitting.len() > damages().count() / 2, "{} fit", fitting.len());
+    fitting.join(";\n")
+}
+
+/// Everything at once, and as much as goes together: pushed with the real CLI, and taken back in both modes.
+fn pushed(major: Major) {
+    let world = zoo(major);
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort_unstable();
+        lines
+    };
+    let before = (sorted(world.state()), dump(&world));
+    for (name, damage) in [("dropped", "drop schema zoo cascade".to_owned()), ("changed", batch(&world))] {
+        let file = format!("20260101000000_{name}");
+        world.migration(&file, &damage);
+        for mode in ["touched", "whole"] {
+            drop(world.migrate(&[]).exits(0));
+            assert_ne!(sorted(world.state()), before.0);
+            let ran =
+                world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
+            assert_eq!(ran.summary()["rolled_back"]["mode"], mode);
+            let found = [difference(&before.0, &sorted(world.state())), difference(&before.1, &dump(&world))]
+                .concat();
+            assert!(found.is_empty(), "{name}, {mode}:\n{}", found.join("\n"));
+        }
+        world.remove(&format!("supabase/migrations/{file}.sql"));
+    }
+}
+
+#[test]
+fn a_push_over_the_zoo_is_taken_back_on_15() {
+    pushed(Major::Pg15);
+}
+
+#[test]
+fn a_push_over_the_zoo_is_taken_back_on_17() {
+    pushed(Major::Pg17);
 }

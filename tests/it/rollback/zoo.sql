@@ -124,7 +124,10 @@ create table zoo.event (id bigint, at date not null, kind text not null, parent_
     primary key (id, at, kind)) partition by range (at);
 create table zoo.event_2024 partition of zoo.event for values from ('2024-01-01') to ('2025-01-01') partition by list (kind);
 create table zoo.event_2024_a partition of zoo.event_2024 for values in ('a', 'it''s');
+create table zoo.a_leaf partition of zoo.event_2024 for values in ('leaf');
 create table zoo.event_2024_rest partition of zoo.event_2024 default;
+create schema a_zoo;
+create table a_zoo.event_2025 partition of zoo.event for values from ('2025-01-01') to ('2026-01-01');
 create table zoo.event_rest (body jsonb, id bigint not null, at date not null, kind text not null, parent_id bigint, primary key (id, at, kind));
 alter table zoo.event attach partition zoo.event_rest default;
 create index event_at on zoo.event (at);
@@ -141,6 +144,7 @@ create view zoo.cheap with (security_invoker = true) as
     select id, price, note from zoo.parent where price < 10 with local check option;
 alter view zoo.cheap alter column price set default 5;
 create view zoo.cheaper with (security_barrier) as select * from zoo.cheap where price < 5;
+create view zoo.lines as select string_agg(note, E'\r\n' order by id) as notes from zoo.parent;
 create view zoo.grouped as select id, note, count(*) as n from zoo.parent group by id;
 create view zoo.above_grouped as select g.id, g.n, c.price from zoo.grouped g join zoo.cheaper c using (id);
 create recursive view zoo.ways (id, depth) as select id, 0 from zoo.tree where up is null
@@ -179,6 +183,7 @@ create trigger part before insert on zoo.event for each row execute function zoo
 create trigger instead_of instead of insert on zoo.cheaper for each row execute function zoo.touch();
 create trigger emptied after truncate on zoo.child execute function zoo.touch();
 alter table zoo.event_2024_a disable trigger part;
+alter table zoo.a_leaf enable always trigger part;
 alter table zoo.parent disable trigger touch;
 alter table zoo.child enable always trigger emptied;
 
