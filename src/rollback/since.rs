@@ -2,7 +2,8 @@
 //!
 //! A row that a transaction wrote which the snapshot saw is in the archive. Of the others, whose number
 //! tells them, the content decides: its hash is looked for among those of the archive's rows, so that only
-//! hashes cross the wire, and the rows that differ. A table whose shape changed
+//! hashes cross the wire, and the rows that differ. Where rows may be alike, they are counted, and each is looked
+//! at. A table whose shape changed
 //! is compared by the columns that both have; columns that came since are compared by nothing, so
 //! what was written to such a table after the migration is kept whatever it looks like.
 
@@ -75,6 +76,14 @@ impl Doomed {
         recorded.iter().filter_map(|name| Some((live(name)?, name.as_str()))).collect()
     }
 
+    /// Whether no two of its rows are alike in the columns that both sides have.
+    fn is_alone(&self) -> bool {
+        let recorded = self.recorded.as_ref().map(|(_, _, columns)| columns.as_slice()).unwrap_or_default();
+        let pairs = self.pairs(recorded);
+        let is_told = |column: &String| pairs.iter().any(|(_, recorded)| recorded == column);
+        !self.primary_key.is_empty() && self.primary_key.iter().all(is_told)
+    }
+
     /// The table of the snapshot that takes its rows: the topmost one finds their partitions.
     pub(super) fn home(&self) -> Option<&Recorded> {
         self.above.last().or(self.recorded.as_ref())
@@ -96,7 +105,8 @@ impl Doomed {
         Some(((schema.clone(), name.clone()), kept.collect()))
     }
 
-    /// A query for number, place, and hash of each row that may have been written since, and whether it
+    /// A query for number, place, and hash of each row that may have been written since, of each row at all
+    /// where two of them may be alike, and whether it
     /// was written after the push where a hash does not tell: of a column that came since nothing is known,
     /// and without a key a new row may be like one that went.
     fn select(&self, rank: usize, ago: Option<i32>, pushed: Option<i32>) -> String {
@@ -105,14 +115,16 @@ impl Doomed {
         let columns: Vec<String> =
             pairs.iter().map(|(live, _)| format!("t.{}", quote_identifier(live))).collect();
         let has_more = self.columns.len() > pairs.len() || pairs.is_empty();
-        let is_told = |column: &String| pairs.iter().any(|(_, recorded)| recorded == column);
-        let is_alone = !self.primary_key.is_empty() && self.primary_key.iter().all(is_told);
-        let is_written = match pushed {
-            _ if !has_more && is_alone => "false".to_owned(),
-            None => "true".to_owned(),
-            Some(age) => format!("pg_catalog.age(t.xmin) < {age}"),
+        let is_unseen = ago.map(|ago| format!("pg_catalog.age(t.xmin) <= {ago}"));
+        let is_written = match (pushed, &is_unseen) {
+            _ if !has_more && self.is_alone() => "false".to_owned(),
+            (Some(age), _) => format!("pg_catalog.age(t.xmin) < {age}"),
+            (None, Some(is_unseen)) => is_unseen.clone(),
+            (None, None) => "true".to_owned(),
         };
-        let unseen = ago.map(|ago| format!(" where pg_catalog.age(t.xmin) <= {ago}")).unwrap_or_default();
+        // Of rows that are alike, all have to be counted.
+        let unseen = is_unseen.filter(|_| self.is_alone());
+        let unseen = unseen.map(|is_unseen| format!(" where {is_unseen}")).unwrap_or_default();
         format!(
             "select {rank}, t.ctid, pg_catalog.hashtextextended(row({})::pg_catalog.text, 0), {is_written} \
              from only {} t{unseen}",
@@ -172,10 +184,32 @@ impl Known {
         Ok(())
     }
 
-    /// Takes those of one table, sorted.
-    fn take(&mut self, table: &Doomed) -> Vec<i64> {
+    /// Takes those of one table.
+    fn take(&mut self, table: &Doomed) -> Hashes {
         let compared = table.compared().and_then(|(key, _)| self.tables.remove(&key));
-        compared.map(|(_, hashes)| hashes).unwrap_or_default()
+        let sorted = compared.map(|(_, hashes)| hashes).unwrap_or_default();
+        Hashes { sorted, met: (!table.is_alone()).then(BTreeMap::new) }
+    }
+}
+
+/// The hashes of the archive's rows of a table.
+#[derive(Debug)]
+struct Hashes {
+    sorted: Vec<i64>,
+    /// How many rows with a hash were met, where rows may be alike: one more than the archive has is another.
+    met: Option<BTreeMap<i64, usize>>,
+}
+
+impl Hashes {
+    /// Whether the archive has the row, and each that was met before.
+    fn meet(&mut self, hash: i64) -> bool {
+        let first = self.sorted.partition_point(|known| *known < hash);
+        let before = self.met.as_mut().map_or(0, |met| {
+            let count = met.entry(hash).or_default();
+            *count += 1;
+            *count - 1
+        });
+        self.sorted.get(first + before) == Some(&hash)
     }
 }
 
@@ -282,7 +316,7 @@ async fn mark(
     let mut counts = vec![0_u64; tables.len()];
     for (chunk, some) in tables.chunks(READ_AT_ONCE).enumerate() {
         let first = chunk * READ_AT_ONCE;
-        let hashes: Vec<Vec<i64>> = some.iter().map(|table| known.take(table)).collect();
+        let mut hashes: Vec<Hashes> = some.iter().map(|table| known.take(table)).collect();
         let selects = some.iter().enumerate().map(|(rank, table)| table.select(first + rank, ago, pushed));
         let sql = format!("copy ({}) to stdout", selects.collect::<Vec<_>>().join(" union all "));
         let stream = client.copy_out(&sql).await?;
@@ -295,13 +329,11 @@ async fn mark(
                 let (rank, place) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
                 let (hash, is_written) = (fields.next(), fields.next());
                 let rank_here = rank.parse::<usize>().map_err(|_| Error::Encoding)?;
-                let hashes = hashes.get(rank_here - first);
-                let is_known = hash
-                    .and_then(|hash| hash.parse().ok())
-                    .is_some_and(|hash| hashes.is_some_and(|known| known.binary_search(&hash).is_ok()));
-                if (!is_known || is_written == Some("t"))
-                    && let Some(count) = counts.get_mut(rank_here)
-                {
+                let hashes = hashes.get_mut(rank_here - first);
+                let hash = hash.and_then(|hash| hash.parse().ok());
+                let is_kept = is_written == Some("t")
+                    || !hash.zip(hashes).is_some_and(|(hash, hashes)| hashes.meet(hash));
+                if is_kept && let Some(count) = counts.get_mut(rank_here) {
                     *count += 1;
                     writeln!(places, "{rank}\t{place}")?;
                 }
@@ -401,6 +433,16 @@ impl Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_rows_that_are_alike_each_is_met_once() {
+        let meet = |met: Option<BTreeMap<i64, usize>>| {
+            let mut hashes = Hashes { sorted: vec![-5, 7, 7, 9], met };
+            [7, 9, 7, 7, 8, 9, -5].map(|hash| hashes.meet(hash))
+        };
+        assert_eq!(meet(Some(BTreeMap::new())), [true, true, true, false, false, false, true]);
+        assert_eq!(meet(None), [true, true, true, true, false, true, true]);
+    }
 
     #[test]
     fn the_end_of_rows_is_seen_wherever_a_piece_breaks_off() {
