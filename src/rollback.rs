@@ -263,7 +263,7 @@ pub async fn bring_back_announced(
     let marked = merged::mark_added(&work, &managed).await?;
     let along =
         if marked.are_any { cascade::keep(&work, &closure.tables, saved.len()).await? } else { Vec::new() };
-    merged::remove_added(&work, &managed).await?;
+    let added = merged::remove_added(&work, &managed).await?;
     if !managed.is_empty() {
         // No table goes while a key of it is still to be checked.
         let sql = "set constraints all immediate; set constraints all deferred";
@@ -283,7 +283,7 @@ pub async fn bring_back_announced(
     let (beside, of_beside): (Vec<_>, Vec<_>) = beside.unzip();
     let doomed = doomed.into_iter().chain(beside).collect::<Vec<_>>();
     saved.extend(of_beside);
-    saved.extend(changed);
+    saved.extend(changed.into_iter().chain(added));
     if let Some(folder) = task.keep_in {
         // Every file that they name is synced.
         let beside = large::load_script(&large_objects);

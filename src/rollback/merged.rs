@@ -14,9 +14,11 @@ use crate::tools::pg_restore::Section;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 /// To whose rows those of the other tables belong.
 const USERS: &str = "auth.users";
@@ -231,24 +233,37 @@ async fn fill(client: &Client, place: &str, mut pieces: Receiver<Bytes>) -> Resu
 }
 
 /// Lists the accounts that the push added in a temporary table: those that the rehearsal knows, and, where
-/// the push changed no account, those that its transactions wrote last. Where it did, a sign-up between the
-/// snapshot and the push looks the same. Nobody can refer to one any more. Says of which table fewer were
-/// found than the rehearsal saw come.
+/// ids are others here, those that its transactions wrote last, if that can be nobody else's. Nobody can refer
+/// to one any more. Says of which table fewer were found than the rehearsal saw come.
 pub(super) async fn mark_added(work: &Work<'_>, managed: &[Managed<'_>]) -> Result<Marked, Error> {
     let mut found = Marked::default();
     let sql = "create temp table supa_safe_added (name text, id text) on commit drop";
     work.client.batch_execute(sql).await?;
     for Managed { rows, was, .. } in managed.iter().filter(|one| !one.rows.added.is_empty()) {
-        let or_pushed = if rows.changed.is_empty() { format!("or {PUSHED}") } else { String::new() };
-        let sql = format!(
+        let mark = format!(
             "insert into pg_temp.supa_safe_added select $2, t.id::text from {} t
-             where (t.id::text = any($1) {or_pushed}) and not exists (select from {was} w where w.id = t.id)
-             for update of t",
+             where not exists (select from {was} w where w.id = t.id) and",
             rows.table
         );
-        let marked = work.client.execute(&sql, &[&rows.added, &rows.table]).await?;
+        let by_id = format!("{mark} t.id::text = any($1) for update of t");
+        let mut marked = work.client.execute(&by_id, &[&rows.added, &rows.table]).await?;
+        let expected = u64::try_from(rows.added.len()).unwrap_or(u64::MAX);
+        // Where the push changed accounts, one that came between the snapshot and the push looks the same.
+        if marked < expected && rows.changed.is_empty() {
+            work.client.batch_execute("savepoint supa_safe_unknown").await?;
+            let unknown =
+                format!("{mark} not t.id::text = any($1) and {} for update of t", nobodys(work, rows).await?);
+            let more = work.client.execute(&unknown, &[&rows.added, &rows.table]).await?;
+            if more > expected - marked {
+                // It wrote to accounts of people, too.
+                work.client.batch_execute("rollback to savepoint supa_safe_unknown").await?;
+            } else {
+                marked += more;
+            }
+            work.client.batch_execute("release savepoint supa_safe_unknown").await?;
+        }
         found.are_any |= marked > 0;
-        if usize::try_from(marked).is_ok_and(|marked| marked < rows.added.len()) {
+        if marked < expected {
             found.missed.push(format!(
                 "{}: of {} rows that the push added on the copy, {marked} were found and taken away; the others \
                  stand under ids that nobody knows, or went before",
@@ -260,17 +275,41 @@ pub(super) async fn mark_added(work: &Work<'_>, managed: &[Managed<'_>]) -> Resu
     Ok(found)
 }
 
-/// Takes these accounts away, with all that refers to them.
-pub(super) async fn remove_added(work: &Work<'_>, managed: &[Managed<'_>]) -> Result<(), Error> {
-    for Managed { rows, .. } in managed.iter().filter(|one| !one.rows.added.is_empty()) {
-        let sql = format!(
-            "delete from {0} t using pg_temp.supa_safe_added a where a.name = $1 and a.id = t.id::text",
-            rows.table
-        );
-        let done = work.client.execute(&sql, &[&rows.table]).await;
-        done.map_err(Error::at("take away the accounts that the push added"))?;
+/// A condition on a row `t` that the push wrote last: no person was there before. Who signs up gets an identity
+/// or a session at once, in the same transaction.
+async fn nobodys(work: &Work<'_>, rows: &ManagedRows) -> Result<String, Error> {
+    let mut condition = PUSHED.to_owned();
+    if rows.table != USERS {
+        return Ok(condition);
     }
-    Ok(())
+    for table in ["auth.identities", "auth.sessions"] {
+        let sql = "select pg_catalog.to_regclass($1) is not null";
+        if work.client.query_one(sql, &[&table]).await?.get(0) {
+            let _ = write!(
+                condition,
+                " and not exists (select from {table} r where r.user_id = t.id
+                  and r.xmin::text not in (select p.xid from pg_temp.supa_safe_pushed p))"
+            );
+        }
+    }
+    Ok(condition)
+}
+
+/// Takes these accounts away, with all that refers to them; their rows are kept first.
+pub(super) async fn remove_added(work: &Work<'_>, managed: &[Managed<'_>]) -> Result<Vec<Saved>, Error> {
+    let stage = || Error::at("take away the accounts that the push added");
+    let added = "pg_temp.supa_safe_added a where a.name = $1 and a.id = t.id::text";
+    let going = || managed.iter().filter(|one| !one.rows.added.is_empty());
+    let mut kept = Vec::new();
+    for one in going() {
+        let marked = format!("select 0, t.ctid from {} t, {added}", one.rows.table);
+        kept.extend(keep(work, one, (&marked, &[&one.rows.table], ".added")).await?);
+    }
+    for Managed { rows, .. } in going() {
+        let sql = format!("delete from {} t using {added}", rows.table);
+        work.client.execute(&sql, &[&rows.table]).await.map_err(stage())?;
+    }
+    Ok(kept)
 }
 
 /// Brings back what the push changed and deleted; what stood there is kept first.
@@ -285,7 +324,9 @@ pub(super) async fn bring_back(work: &Work<'_>, managed: &[Managed<'_>]) -> Resu
     for one in managed {
         let Managed { rows, was, columns, changes } = one;
         if !changes.is_empty() {
-            back.kept.extend(keep(work, one).await?);
+            let (table, differs) = (&rows.table, one.differs());
+            let marked = format!("select 0, t.ctid from {table} t, {was} w where {differs} for update of t");
+            back.kept.extend(keep(work, one, (&marked, &[], "")).await?);
         }
         let mut has_collided = false;
         for change in changes {
@@ -408,23 +449,24 @@ async fn taken(
     Ok(Some(taken))
 }
 
-/// Keeps the rows that are about to be changed, which nobody else changes any more.
-async fn keep(work: &Work<'_>, one: &Managed<'_>) -> Result<Option<Saved>, Error> {
+/// Keeps the rows that are about to go or to be changed, which nobody else changes any more: those at the places
+/// that a query finds. The file has the name of the table, and what follows it.
+async fn keep(
+    work: &Work<'_>,
+    one: &Managed<'_>,
+    (places, parameters, suffix): (&str, &[&(dyn ToSql + Sync)], &str),
+) -> Result<Option<Saved>, Error> {
     let Some(folder) = work.task.keep_in else { return Ok(None) };
-    let sql = format!(
-        "insert into pg_temp.supa_safe_since select 0, t.ctid from {} t, {} w where {} for update of t",
-        one.rows.table,
-        one.was,
-        one.differs()
-    );
+    let sql = format!("insert into pg_temp.supa_safe_since {places}");
     since::unmark(work.client).await?;
-    let rows = work.client.execute(&sql, &[]).await.map_err(Error::at("keep what stands in accounts"))?;
+    let rows =
+        work.client.execute(&sql, parameters).await.map_err(Error::at("keep what stands in accounts"))?;
     let Some((schema, name)) = names::qualified(&one.rows.table).filter(|_| rows > 0) else {
         return Ok(None);
     };
     let columns = one.columns.iter().map(|(name, _)| name.clone()).collect();
     let now = Doomed::plain(&schema, &name, columns);
-    let file = since::write(work.client, (0, &now), (folder, &one.rows.table)).await?;
+    let file = since::write(work.client, (0, &now), (folder, &format!("{}{suffix}", one.rows.table))).await?;
     disk::sync_dir(folder)?;
     Ok(Some(Saved { table: one.rows.table.clone(), rows, file }))
 }
