@@ -120,7 +120,11 @@ fn tables(done: &RolledBack) -> Vec<String> {
 
 fn accounts(accounts: &Accounts) -> Vec<String> {
     let changed = |changed: &[Changed]| -> Vec<String> {
-        changed.iter().map(|one| format!("{} of {}", rows_in_words(one.rows), one.table)).collect()
+        let words = |one: &Changed| {
+            let gone = one.refers_to.as_ref().map(|table| format!(" (of {table})")).unwrap_or_default();
+            format!("{} of {}{gone}", rows_in_words(one.rows), one.table)
+        };
+        changed.iter().map(words).collect()
     };
     let mut lines = Vec::new();
     if !accounts.loaded.is_empty() {
@@ -135,7 +139,7 @@ fn accounts(accounts: &Accounts) -> Vec<String> {
     }
     if !accounts.removed.is_empty() {
         let removed = named(&changed(&accounts.removed));
-        lines.push(format!("- Who is gone since stays gone; not brought back with the accounts: {removed}."));
+        lines.push(format!("- Not brought back, or without the reference, since what they refer to is gone since, such as an account: {removed}."));
     }
     lines.extend(accounts.taken.iter().map(|taken| {
         let rows = u64::try_from(taken.ids.len()).unwrap_or(u64::MAX);
@@ -200,7 +204,7 @@ mod tests {
     #[test]
     fn a_team_reads_what_went_back_what_is_kept_and_what_stays() {
         let at = |text: &str| -> Timestamp { text.parse().unwrap() };
-        let changed = |table: &str, rows| vec![Changed { table: table.to_owned(), rows }];
+        let changed = |table: &str, rows| vec![Changed { table: table.to_owned(), rows, refers_to: None }];
         let done = RolledBack {
             mode: Mode::Touched,
             database: true,
@@ -217,7 +221,10 @@ mod tests {
             }],
             accounts: Accounts {
                 loaded: changed("public.p", 1),
-                removed: changed("public.q", 3),
+                removed: vec![Changed {
+                    refers_to: Some("auth.users".to_owned()),
+                    ..changed("public.q", 3).remove(0)
+                }],
                 unfit: changed("public.p", 2),
                 failed: None,
                 taken: vec![Taken {
@@ -261,7 +268,7 @@ mod tests {
             "  `cd /state/rollbacks/1 && psql <url> -f load.sql`",
             "- Who signed up since stays; loaded again with the accounts: 1 row of public.p.",
             "- Of these, some refer to what is gone, or have values that are too long or too exact: without the reference, or only in the files: 2 rows of public.p.",
-            "- Who is gone since stays gone; not brought back with the accounts: 3 rows of public.q.",
+            "- Not brought back, or without the reference, since what they refer to is gone since, such as an account: 3 rows of public.q (of auth.users).",
             "- Did not go back, since others have by now what only one may have, such as an address: 1 row of \
              auth.users (00000000-0000-0000-0000-000000000001); as they were in `auth.users.old.csv`.",
             "- To be looked at: x refers to y",

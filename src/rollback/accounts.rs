@@ -16,11 +16,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 const USERS: (&str, &str) = ("auth", "users");
-/// Columns of some tables: their types, these without the length that one of them or of its domains has
-/// (PostgreSQL documentation, `pg_type.typtypmod`), and their sequences.
+/// Columns of some tables: their types, these without the length that one of them or of its domains may have
+/// (PostgreSQL documentation, `pg_type.typtypmod`), whether there is one, and their sequences.
 const COLUMNS: &str = "
     select t.name, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
-        case when b.is_limited then pg_catalog.format_type(b.oid, -1) end,
+        pg_catalog.format_type(b.oid, -1), b.is_limited,
         pg_catalog.pg_get_serial_sequence(t.name, a.attname::text)
     from pg_catalog.unnest($1::text[]) t (name)
     join pg_catalog.pg_attribute a
@@ -35,13 +35,25 @@ const COLUMNS: &str = "
         from base join pg_catalog.pg_type p on p.oid = base.oid and p.typtype <> 'd'
     ) b on true";
 
-/// Rows of one table that are not as in the snapshot, since an account came or went.
+/// Types of some columns, in their order, where they are the server's own.
+const TYPES: &str = "
+    select case when t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+        then pg_catalog.format_type(a.atttypid, a.atttypmod) end
+    from pg_catalog.unnest($2::text[]) with ordinality n (name, place)
+    join pg_catalog.pg_attribute a on a.attrelid = $1::text::pg_catalog.regclass and a.attname = n.name
+    join pg_catalog.pg_type t on t.oid = a.atttypid
+    order by n.place";
+
+/// Rows of one table that are not as in the snapshot, since an account, or another row, came or went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// Qualified name.
     pub table: String,
     /// How many.
     pub rows: u64,
+    /// The table that lacks the rows to which they refer, when that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refers_to: Option<String>,
 }
 
 /// Rows of new accounts, in a temporary table of texts until their own table is there again.
@@ -51,6 +63,8 @@ pub(super) struct Kept {
     /// As SQL wants it.
     table: String,
     columns: Vec<String>,
+    /// Their types when the rows were kept; none of those that may go, which are not the server's own.
+    types: Vec<Option<String>>,
     place: String,
 }
 
@@ -94,13 +108,19 @@ pub(super) async fn keep(work: &Work<'_>, doomed: &[Doomed]) -> Result<Vec<Kept>
     let counts = counts.map_err(Error::at("keep the rows of new accounts"))?;
     // Most tables have none.
     let kept = wanted.into_iter().zip(counts).enumerate().filter(|(_, (_, rows))| *rows > 0);
-    let kept = kept.map(|(number, ((_, home, pairs, _), _))| Kept {
-        home: (home.0.clone(), home.1.clone()),
-        table: sql_name(home.0, home.1),
-        columns: pairs.iter().map(|(_, recorded)| quote_identifier(recorded)).collect(),
-        place: format!("pg_temp.supa_safe_kept_{number}"),
-    });
-    Ok(kept.collect())
+    let mut all = Vec::new();
+    for (number, ((table, home, pairs, _), _)) in kept {
+        let names: Vec<&str> = pairs.iter().map(|(live, _)| *live).collect();
+        let types = work.client.query(TYPES, &[&sql_name(&table.schema, &table.name), &names]).await?;
+        all.push(Kept {
+            home: (home.0.clone(), home.1.clone()),
+            table: sql_name(home.0, home.1),
+            columns: pairs.iter().map(|(_, recorded)| quote_identifier(recorded)).collect(),
+            types: types.iter().map(|row| row.get(0)).collect(),
+            place: format!("pg_temp.supa_safe_kept_{number}"),
+        });
+    }
+    Ok(all)
 }
 
 /// Runs statements in one message; returns how many rows each of them is about.
@@ -189,7 +209,7 @@ async fn take_away(work: &Work<'_>, keys: &[&ForeignKey], changed: &mut Vec<Chan
         // What the last one takes away, the first one found.
         let found = counts.by_ref().take(statements.len()).max().unwrap_or_default();
         rows += found;
-        add(changed, &key.table, found);
+        add(changed, (&key.table, Some(&key.refers_to)), found);
     }
     Ok(rows)
 }
@@ -238,14 +258,17 @@ fn careful(key: &ForeignKey) -> Vec<String> {
     ]
 }
 
-fn add(changed: &mut Vec<Changed>, table: &str, rows: u64) {
+fn add(changed: &mut Vec<Changed>, (table, refers_to): (&str, Option<&str>), rows: u64) {
     if rows == 0 {
         return;
     }
-    match changed.iter_mut().find(|one| one.table == table) {
-        Some(one) => one.rows += rows,
-        None => changed.push(Changed { table: table.to_owned(), rows }),
+    let is_it = |one: &&mut Changed| (one.table.as_str(), one.refers_to.as_deref()) == (table, refers_to);
+    if let Some(one) = changed.iter_mut().find(is_it) {
+        one.rows += rows;
+        return;
     }
+    let (table, refers_to) = (table.to_owned(), refers_to.map(str::to_owned));
+    changed.push(Changed { table, rows, refers_to });
 }
 
 /// Takes away those of the loaded rows that refer to what is gone: all others hold to their keys. Returns
@@ -276,9 +299,35 @@ struct Column {
     table: String,
     name: String,
     kind: String,
-    /// The type without its length, where it has one.
-    unlimited: Option<String>,
+    /// The type without its length, and whether it has one.
+    unlimited: String,
+    is_limited: bool,
     sequence: Option<String>,
+}
+
+impl Column {
+    /// A condition on a row `k` of texts: the column would cut or round a value that was of this type.
+    fn changes(&self, was: Option<&str>) -> String {
+        let Self { name, kind, unlimited, .. } = self;
+        let value = format!("k.{}", quote_identifier(name));
+        match was {
+            // Only a length can be in the way, and numbers are alike with more zeros at the end.
+            _ if self.is_limited => {
+                format!("{value}::{unlimited} is distinct from {value}::{kind}::{unlimited}")
+            }
+            // There and back again.
+            Some(was) => format!("{value}::{was}::text is distinct from {value}::{kind}::text::{was}::text"),
+            None => format!("{value} is distinct from {value}::{kind}::text"),
+        }
+    }
+}
+
+impl Kept {
+    /// The type that a column had.
+    fn type_of(&self, name: &str) -> Option<&str> {
+        let at = self.columns.iter().position(|column| names::plain(column) == name)?;
+        self.types.get(at)?.as_deref()
+    }
 }
 
 /// Their columns.
@@ -290,7 +339,8 @@ async fn columns(client: &Client, kept: &[Kept]) -> Result<Vec<Column>, Error> {
         name: row.get(1),
         kind: row.get(2),
         unlimited: row.get(3),
-        sequence: row.get(4),
+        is_limited: row.get(4),
+        sequence: row.get(5),
     };
     Ok(rows.iter().map(column).collect())
 }
@@ -305,10 +355,7 @@ pub(super) async fn load(client: &Client, kept: &[Kept]) -> Result<(Vec<Changed>
     };
     let statements = kept.iter().flat_map(|kept| {
         let (table, place, columns) = (&kept.table, &kept.place, of(kept));
-        let changed = columns.iter().filter_map(|Column { name, kind, unlimited, .. }| {
-            let (value, unlimited) = (format!("k.{}", quote_identifier(name)), unlimited.as_ref()?);
-            Some(format!("{value}::{unlimited} is distinct from {value}::{kind}::{unlimited}"))
-        });
+        let changed = columns.iter().map(|column| column.changes(kept.type_of(&column.name)));
         let changed = changed.chain(["false".to_owned()]).collect::<Vec<_>>().join(" or ");
         let names: Vec<String> = columns.iter().map(|column| quote_identifier(&column.name)).collect();
         let values: Vec<String> =
@@ -324,8 +371,8 @@ pub(super) async fn load(client: &Client, kept: &[Kept]) -> Result<(Vec<Changed>
     let mut moves = BTreeSet::new();
     for (kept, counts) in kept.iter().zip(counts.chunks(2)) {
         let (home, rows) = (qualified(&kept.home.0, &kept.home.1), |at: usize| counts.get(at).copied());
-        add(&mut unfit, &home, rows(0).unwrap_or_default());
-        add(&mut loaded, &home, rows(1).unwrap_or_default());
+        add(&mut unfit, (&home, None), rows(0).unwrap_or_default());
+        add(&mut loaded, (&home, None), rows(1).unwrap_or_default());
         if rows(1) > Some(0) {
             moves.extend(of(kept).into_iter().filter_map(past));
         }

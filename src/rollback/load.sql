@@ -4,6 +4,11 @@
 \set ON_ERROR_STOP on
 \encoding UTF8
 set standard_conforming_strings = on;
+-- As the rows were written: a text that is another one after it went through its type was cut.
+set timezone = 'UTC';
+set datestyle = 'ISO, MDY';
+set intervalstyle = 'postgres';
+set extra_float_digits = 1;
 begin;
 set constraints all immediate;
 create temp table loaded (
@@ -16,6 +21,11 @@ create or replace procedure pg_temp.load_saved(target text, file text, here text
 language plpgsql as $load$
 declare
     load text;
+    names text;
+    cast_values text;
+    -- Whether a column would cut or round a value of a row.
+    lossy text;
+    is_cut boolean := false;
     total bigint := (select count(*) from pg_temp.saved);
     -- First and last numbers of the rows that are still to be loaded, those of the next ones at the end.
     todo bigint[] := array[1, total];
@@ -27,24 +37,33 @@ declare
     came bigint;
     why text;
 begin
-    -- Types without their lengths: a cast would cut what is too long.
-    select format(
-        'insert into %s (%s) overriding system value select %s from pg_temp.saved s
-            where s.supa_safe_row between $1 and $2 order by s.supa_safe_row on conflict do nothing',
-        target,
+    select
         string_agg(format('%I', p.there), ', ' order by p.place),
-        string_agg(format('s.%I::%s', p.here, coalesce(b.name, 'text')), ', ' order by p.place))
-    into load
+        string_agg(format('s.%I::%s', p.here, coalesce(b.name, 'text')), ', ' order by p.place),
+        coalesce(string_agg(
+            case
+                when b.is_limited
+                then format('s.%1$I::%2$s is distinct from s.%1$I::%3$s::%2$s', p.here, b.name, b.whole)
+                when b.drops then format('s.%1$I is distinct from s.%1$I::%2$s::text', p.here, b.whole)
+            end, ' or '), 'false')
+    into names, cast_values, lossy
     from unnest(here, there) with ordinality p (here, there, place)
     left join pg_attribute a
         on a.attrelid = to_regclass(target) and a.attname = p.there and a.attnum > 0 and not a.attisdropped
     left join lateral (
-        with recursive base (oid) as (
-            select a.atttypid
+        with recursive base (oid, is_limited) as (
+            select a.atttypid, a.atttypmod >= 0
             union all
-            select t.typbasetype from base join pg_type t on t.oid = base.oid where t.typtype = 'd')
-        select format_type(t.oid, -1) as name from base join pg_type t on t.oid = base.oid where t.typtype <> 'd'
+            select t.typbasetype, is_limited or t.typtypmod >= 0
+            from base join pg_type t on t.oid = base.oid where t.typtype = 'd')
+        select format_type(t.oid, -1) as name, format_type(a.atttypid, a.atttypmod) as whole, is_limited,
+            t.oid = any ('{date, time, timestamp, real, float8}'::regtype[]) as drops
+        from base join pg_type t on t.oid = base.oid where t.typtype <> 'd'
     ) b on true;
+    load := format(
+        'insert into %s (%s) overriding system value select %s from pg_temp.saved s
+            where s.supa_safe_row between $1 and $2 and not (%s) order by s.supa_safe_row on conflict do nothing',
+        target, names, cast_values, lossy);
     begin
         -- No row of this number: whether it can be done at all.
         execute load using 0, 0;
@@ -77,9 +96,13 @@ begin
         why := null;
         todo := (select array_agg(n order by n desc) from unnest(alone || alone) n);
     end loop;
+    begin
+        execute format('select exists (select from pg_temp.saved s where %s)', lossy) into is_cut;
+    exception when others then null;
+    end;
+    why := coalesce(why, case when is_cut then 'a type would cut or round a value' else 'their keys are taken' end);
     insert into pg_temp.loaded
-    values (target, total, done, case when done < total then file end,
-        case when done < total then coalesce(why, 'their keys are taken') end);
+    values (target, total, done, case when done < total then file end, case when done < total then why end);
 end
 $load$;
 

@@ -398,13 +398,14 @@ fn values_of_a_new_account_are_not_cut_and_go_into_no_other_column() {
     let base = base(
         "create domain public.short as varchar(3);
         create table public.profiles (gone int, id uuid primary key references auth.users on delete cascade, name varchar(5),
-            price numeric(4, 1), tag public.short, tags varchar(2)[], nick text, a text, b text, phone text);
+            price numeric(4, 1), tag public.short, tags varchar(2)[], nick text, a text, b text, phone text,
+            born date, ratio real);
         alter table public.profiles drop column gone",
     );
     base.world.sql(
         OWNER,
         "alter table public.profiles alter name type text, alter price type numeric, alter tag type text, alter tags type text[],
-            drop column phone, add column avatar_url text;
+            alter born type timestamptz, alter ratio type float8, drop column phone, add column avatar_url text;
         alter table public.profiles rename nick to nickname; alter table public.profiles rename a to c;
         alter table public.profiles rename b to a; alter table public.profiles rename c to b",
     );
@@ -412,22 +413,29 @@ fn values_of_a_new_account_are_not_cut_and_go_into_no_other_column() {
         ADMIN,
         &format!(
             "insert into auth.users (id, email) select ('00000000-0000-0000-0000-00000000002' || n)::uuid, 'new' || n || '@x.y'
-                from generate_series(0, 5) n;
-            insert into public.profiles (id, name, price, tag, tags, nickname, b, a, avatar_url) values
-                ('{}', 'fits', 1.5, 'abc', '{{ab,c}}', 'nick', 'was a', 'was b', 'https://x.y/1.png'),
-                ('{}', 'too long', 1, 'x', null, null, null, null, null), ('{}', 'x', 1.25, 'x', null, null, null, null, null),
-                ('{}', 'x', 1, 'abcd', null, null, null, null, null), ('{}', 'x', 1, 'x', '{{abc}}', null, null, null, null),
-                ('{}', 'x', 1.50, null, null, null, null, null, null)",
-            id(20), id(21), id(22), id(23), id(24), id(25)
+                from generate_series(0, 7) n;
+            insert into public.profiles (id, born, ratio) values
+                ('{}', '2001-02-03 04:05+00', null), ('{}', null, 1.23456789012);
+            insert into public.profiles (id, name, price, tag, tags, nickname, b, a, avatar_url, born, ratio) values
+                ('{}', 'fits', 1.5, 'abc', '{{ab,c}}', 'nick', 'was a', 'was b', 'https://x.y/1.png', '2001-02-03', 0.5),
+                ('{}', 'too long', 1, 'x', null, null, null, null, null, null, null),
+                ('{}', 'x', 1.25, 'x', null, null, null, null, null, null, null),
+                ('{}', 'x', 1, 'abcd', null, null, null, null, null, null, null),
+                ('{}', 'x', 1, 'x', '{{abc}}', null, null, null, null, null, null),
+                ('{}', 'x', 1.50, null, null, null, null, null, null, null, null)",
+            id(26), id(27), id(20), id(21), id(22), id(23), id(24), id(25)
         ),
     );
-    let rows = "select right(id::text, 2), name, price, tag, tags, nick, a, b, phone from public.profiles order by 1";
+    let rows = "select right(id::text, 2), name, price, tag, tags, nick, a, b, phone, born, ratio from public.profiles order by 1";
     let (proved, found) = base.back(&[], &Besides::default(), rows);
     let accounts = proved.unwrap().accounts;
-    assert_eq!(found, ["20|fits|1.5|abc|{ab,c}|nick|was a|was b|~", "25|x|1.5|~|~|~|~|~|~"]);
+    assert_eq!(
+        found,
+        ["20|fits|1.5|abc|{ab,c}|nick|was a|was b|~|2001-02-03|0.5", "25|x|1.5|~|~|~|~|~|~|~|~"]
+    );
     assert_eq!(accounts.failed, None);
     assert_eq!(names(&accounts.loaded), ["2 public.profiles"]);
-    assert_eq!(names(&accounts.unfit), ["4 public.profiles"]);
+    assert_eq!(names(&accounts.unfit), ["6 public.profiles"]);
     let load = base.kept("load.sql");
     let told: Vec<&str> = load.lines().filter(|line| line.starts_with("-- Of the file alone")).collect();
     assert_eq!(told, ["-- Of the file alone, the table has none that it was: avatar_url"]);

@@ -10,7 +10,8 @@ const BEFORE: &str = "create type public.state as enum ('new');
         total int not null check (total > 0), twice int generated always as (total * 2) stored);
     create table public.tree (id bigint generated always as identity primary key,
         above bigint references public.tree deferrable initially deferred, owner uuid references auth.users);
-    create table public.log (what text not null);";
+    create table public.log (what text not null);
+    create table public.z_prices (id int primary key, price numeric(10, 2), born date);";
 /// Names may hold lines, and these may be commands of `psql`.
 const ODD: &str = r#"create table public."x
 \! touch ran
@@ -38,6 +39,7 @@ const PUSH: &str =
     "alter table public.orders alter note type text, alter tag type text, alter total drop not null,
         drop constraint orders_total_check, add column more text;
     alter table public.log alter what drop not null;
+    alter table public.z_prices alter price type numeric, alter born type timestamptz;
     create table public.later (id int primary key);";
 const USERS: &str = "insert into public.orders (id, state, note, tag, total) values (1, 'new', '', null, 1),
         (2, 'archived', null, null, 2), (3, 'new', 'too long', null, 3), (4, 'new', null, null, null),
@@ -45,7 +47,8 @@ const USERS: &str = "insert into public.orders (id, state, note, tag, total) val
     insert into public.tree (id, above, owner) overriding system value
         values (10, 12, null), (11, null, '00000000-0000-0000-0000-000000000001'), (12, null, null), (13, 11, null);
     insert into public.log values ('a'), (null);
-    insert into public.later values (1);";
+    insert into public.later values (1);
+    insert into public.z_prices values (1, 1.5, null), (2, 1.2345, null), (3, 2.00, '2001-02-03 04:05+00');";
 
 fn rolled_back() -> Base {
     let world = World::hosted(&[]);
@@ -65,7 +68,7 @@ fn rolled_back() -> Base {
     let proved = base.with_task(Mode::Whole, &[], &base.ids(), |task| {
         session.bring_back(&Task { keep_in: Some(&kept), ..*task })
     });
-    assert_eq!(proved.unwrap().saved.len(), 6);
+    assert_eq!(proved.unwrap().saved.len(), 7);
     session.run("commit");
     base
 }
@@ -94,6 +97,7 @@ fn rows_that_do_not_fit_stay_in_their_file_and_all_others_are_loaded() {
             "\"|1|1|",
             "\"public\".\"since_y",
             "\"|1|1|",
+            "\"public\".\"z_prices\"|3|1|0007.csv",
             "\"public\".\"tree\"|4|2|0004.csv"
         ]
     );
@@ -103,6 +107,8 @@ fn rows_that_do_not_fit_stay_in_their_file_and_all_others_are_loaded() {
     assert_eq!(base.world.sql(OWNER, tree), ["10|12", "12|~"]);
     assert_eq!(base.world.sql(OWNER, "insert into public.tree default values returning id"), ["13"]);
     assert_eq!(base.world.sql(OWNER, "select * from public.since_log"), ["a"]);
+    // What a type would round or cut stays whole, in the file.
+    assert_eq!(base.world.sql(OWNER, "select id, price, born from public.z_prices"), ["1|1.50|~"]);
     // Names that hold lines are names, and no commands.
     assert_eq!(base.world.sql(OWNER, ODD_LOADED), ["one|row", "two"]);
     assert!(!base.world.path("kept/ran").exists());
@@ -116,6 +122,7 @@ fn rows_that_do_not_fit_stay_in_their_file_and_all_others_are_loaded() {
             "\"public\".\"orders\"|8|1|0003.csv",
             "\"public\".\"x",
             "\"|1|0|0005.csv",
+            "\"public\".\"z_prices\"|3|0|0007.csv",
             "\"public\".\"tree\"|4|0|0004.csv"
         ]
     );
