@@ -339,7 +339,7 @@ pub(super) async fn lift_limits<'a>(
     Ok(())
 }
 
-/// Sets what buckets allow as it shall be.
+/// Sets what buckets allow as it shall be, where that was lifted.
 async fn put_limits(client: &Client, saved: &Saved) -> Result<(), Error> {
     for bucket in &saved.plan.buckets {
         back::set_limits(client, &bucket.wanted).await?;

@@ -93,6 +93,9 @@ pub struct Bucket {
     pub is_missing: bool,
     /// Whether its row is another one now.
     pub is_changed: bool,
+    /// In which columns; in any, where nobody noted that.
+    #[serde(default)]
+    pub columns: Vec<String>,
 }
 
 /// Why a difference stays.
@@ -409,7 +412,8 @@ fn buckets(
         known.insert(id.clone());
         let live = now.get(&id);
         let wanted = scope.bucket(&id, &was, live);
-        let is_changed = live.zip(wanted.as_ref()).is_some_and(|(live, wanted)| !has_columns(live, wanted));
+        let columns = live.zip(wanted.as_ref()).map(|(live, wanted)| other_columns(live, wanted));
+        let columns = columns.unwrap_or_default();
         let row = |value: &Value| RawValue::from_string(value.to_string()).unwrap_or_else(|_| raw.clone());
         let wanted = match (live, wanted) {
             (None, None) if !needed.contains(id.as_str()) => continue,
@@ -418,16 +422,23 @@ fn buckets(
             (_, Some(wanted)) if wanted != was => row(&wanted),
             _ => raw.clone(),
         };
-        found.push(Bucket { id, wanted, is_missing: live.is_none(), is_changed });
+        found.push(Bucket {
+            id,
+            wanted,
+            is_missing: live.is_none(),
+            is_changed: !columns.is_empty(),
+            columns,
+        });
     }
     let added = now.into_keys().filter(|id| !known.contains(id) && scope.holds_added_bucket(id)).collect();
     (found, added)
 }
 
-/// Whether a row has the values of another one, in the columns that both have: the platform adds some.
-pub(super) fn has_columns(live: &Value, wanted: &Value) -> bool {
-    let (Some(live), Some(wanted)) = (live.as_object(), wanted.as_object()) else { return false };
-    wanted.iter().all(|(name, value)| live.get(name).is_none_or(|live| live == value))
+/// The columns in which a row has other values than another one, of those that both have: the platform adds some.
+pub(super) fn other_columns(live: &Value, wanted: &Value) -> Vec<String> {
+    let wanted = wanted.as_object().into_iter().flatten();
+    let others = wanted.filter(|(name, value)| live.get(name).is_some_and(|live| live != *value));
+    others.map(|(name, _)| name.clone()).collect()
 }
 
 #[cfg(test)]

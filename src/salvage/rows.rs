@@ -32,7 +32,7 @@ pub async fn rows(client: &Client, saved: &Saved) -> Result<Rows, Error> {
     let quiet = back::quieten(client).await?;
     let mut done = Rows::default();
     for bucket in saved.plan.buckets.iter().filter(|bucket| bucket.is_missing || bucket.is_changed) {
-        back::write_bucket(client, &bucket.wanted).await?;
+        back::write_bucket(client, &bucket.wanted, &bucket.columns).await?;
         done.buckets += 1;
     }
     let (mut gone, mut there) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! Saves what will be overwritten or deleted, and writes the plan down.
 
-use super::plan::{Change, Differences, Item, Plan, has_columns};
+use super::plan::{Change, Differences, Item, Plan, other_columns};
 use super::{Error, Reach, TRANSFERS, live};
 use crate::disk;
 use crate::manifest::storage::{Line, Object, SALVAGED, State};
@@ -94,16 +94,17 @@ impl Saved {
 
     /// Buckets that are not as they shall be, in words.
     pub(super) fn wrong_buckets(&self, found: &Differences) -> Result<Vec<String>, Error> {
-        self.buckets_that(found, |live, wanted| live.is_none_or(|live| !has_columns(live, wanted)))
+        self.buckets_that(found, |live, wanted| {
+            live.is_none_or(|live| !other_columns(live, wanted).is_empty())
+        })
     }
 
-    /// Buckets whose limits are not as they shall be. All else of them went back with the rows: what differs
-    /// now is somebody's since.
+    /// Buckets whose limits are still lifted. All else of them went back with the rows: what differs now is
+    /// somebody's since.
     pub(super) fn wrong_limits(&self, found: &Differences) -> Result<Vec<String>, Error> {
         self.buckets_that(found, |live, wanted| {
-            let differs =
-                |live: &Value, limit| wanted.get(limit).is_some_and(|wanted| live[limit] != *wanted);
-            live.is_some_and(|live| LIMITS.iter().any(|limit| differs(live, limit)))
+            let is_limited = |row: &Value| LIMITS.iter().any(|limit| !row[limit].is_null());
+            is_limited(wanted) && live.is_some_and(|live| !is_limited(live))
         })
     }
 

@@ -372,12 +372,14 @@ pub async fn delete(client: &Client, ids: &[&str]) -> Result<u64, Error> {
     Ok(client.execute(sql, &[&ids]).await?)
 }
 
-/// Inserts the row of a bucket, or writes it over the one that is there.
-pub async fn write_bucket(client: &Client, row: &RawValue) -> Result<(), Error> {
+/// Inserts the row of a bucket, or writes these columns of it over the one that is there; all, if there are none.
+pub async fn write_bucket(client: &Client, row: &RawValue, changed: &[String]) -> Result<(), Error> {
     let columns = bucket_columns(client, row).await?;
+    let changed: Vec<String> = changed.iter().map(|name| quote_identifier(name)).collect();
+    let written = columns.iter().filter(|column| changed.is_empty() || changed.contains(column));
     let names = columns.join(", ");
     let values: Vec<String> = columns.iter().map(|column| format!("r.{column}")).collect();
-    let set: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
+    let set: Vec<String> = written.map(|column| format!("{column} = excluded.{column}")).collect();
     let sql = format!(
         "insert into storage.buckets ({names})
          select {} from pg_catalog.jsonb_populate_record(null::storage.buckets, $1::text::jsonb) r
@@ -405,12 +407,12 @@ pub async fn lift_limits(client: &Client, buckets: &[&str]) -> Result<(), Error>
     Ok(())
 }
 
-/// Sets those limits as in a bucket's row.
+/// Sets those limits as in a bucket's row, where they are lifted: others are somebody's since.
 pub async fn set_limits(client: &Client, row: &RawValue) -> Result<(), Error> {
     let sql = "update storage.buckets b set file_size_limit = r.file_size_limit, allowed_mime_types = r.allowed_mime_types
         from pg_catalog.jsonb_populate_record(null::storage.buckets, $1::text::jsonb) r
-        where b.id = r.id and (b.file_size_limit is distinct from r.file_size_limit
-            or b.allowed_mime_types is distinct from r.allowed_mime_types)";
+        where b.id = r.id and b.file_size_limit is null and b.allowed_mime_types is null
+            and (r.file_size_limit is not null or r.allowed_mime_types is not null)";
     client.execute(sql, &[&row.get()]).await?;
     Ok(())
 }

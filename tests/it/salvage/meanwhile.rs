@@ -289,3 +289,17 @@ fn what_the_migration_added_goes_when_somebody_can_look_at_it() {
     assert_eq!(rig.world.sql(ADMIN, standing), ["used"]);
     assert_eq!(rig.bucket.get("photos", "used"), b"by somebody");
 }
+
+/// What an admin allows less of while the bytes go back is not the rollback's.
+#[test]
+fn limits_that_somebody_sets_meanwhile_stay() {
+    let rig = Rig::new(Major::Pg17, Half::Rest);
+    rig.overwrite("docs", "a");
+    let mut saved = rig.save(rig.classify(&Scope::Everything, Probing::Changed));
+    rig.rows(&saved);
+    rig.sql("update storage.buckets set file_size_limit = 7 where id = 'photos'");
+    let restored = rig.bytes(&mut saved, Removal::Keep);
+    assert_eq!((restored.uploaded, restored.left.len()), (1, 0));
+    let limits = "select file_size_limit from storage.buckets where id = 'photos'";
+    assert_eq!(rig.world.sql(crate::world::ADMIN, limits), ["7"]);
+}
