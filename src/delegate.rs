@@ -150,6 +150,7 @@ pub async fn push(
         snapshot: clearance.snapshot().clone(),
         files: subject.pending.migrations.iter().map(|file| file.file_name.clone()).collect(),
         history: before,
+        pending_digest: subject.pending.digest(),
     });
     // Whoever comes next may come on another machine.
     context.share().await?;

@@ -211,6 +211,8 @@ pub enum Event {
         files: Vec<String>,
         /// Versions in the history before the push.
         history: Vec<String>,
+        /// Digest of everything that decides what the push does.
+        pending_digest: String,
     },
     /// The push is over and its outcome is known.
     Delegated {

@@ -195,6 +195,7 @@ async fn on_copy(
         translation: &translation,
         applied: &applied,
         touched: touched.as_ref(),
+        before: &equal.fingerprint,
         after: &after,
     };
     let rollbacks = take_back(restored, subject, pushed, context).await?;

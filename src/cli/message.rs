@@ -20,11 +20,13 @@ pub(super) struct About<'a> {
     /// When the snapshot was taken, as long as it is there.
     pub(super) taken_at: Option<Timestamp>,
     pub(super) done_at: Timestamp,
+    /// What was not taken back.
+    pub(super) limits: &'a [String],
 }
 
 /// The text, in Markdown.
 pub(super) fn of(about: &About<'_>, done: &RolledBack) -> String {
-    let About { target, snapshot, taken_at, done_at } = about;
+    let About { target, snapshot, taken_at, done_at, limits } = about;
     let what = if done.database { "was" } else { "had its Storage" };
     let state =
         taken_at.map_or_else(String::new, |at| format!(" to the state of {} by its own clock", minute(at)));
@@ -37,7 +39,7 @@ pub(super) fn of(about: &About<'_>, done: &RolledBack) -> String {
         lines.extend(database(done));
     }
     lines.extend(done.storage.iter().flat_map(storage));
-    lines.push(format!("- Not taken back: {}.", rollback::LIMITS.join("; ")));
+    lines.push(format!("- Not taken back: {}.", limits.join("; ")));
     match &done.elsewhere {
         None => lines.push(format!("- Files of it, on the machine that wrote this: `{}`", done.folder)),
         Some(place) => lines.push(format!(
@@ -250,7 +252,9 @@ mod tests {
         };
         let snapshot: SnapshotId = "20260101T000000Z-000000".parse().unwrap();
         let (taken_at, done_at) = (Some(at("2026-01-01T00:00:00Z")), at("2026-01-01T00:10:00Z"));
-        let about = About { target: "abcdefghijklmnopqrst", snapshot: &snapshot, taken_at, done_at };
+        let limits = ["one thing", "another"].map(str::to_owned);
+        let about =
+            About { target: "abcdefghijklmnopqrst", snapshot: &snapshot, taken_at, done_at, limits: &limits };
         let expected = [
             "**abcdefghijklmnopqrst was taken back** to the state of 2026-01-01 00:00:00 UTC by its own clock,",
             "snapshot 20260101T000000Z-000000; done at 2026-01-01 00:10:00 UTC.",
@@ -275,11 +279,7 @@ mod tests {
             "- Storage: 1 objects moved back, 2 uploaded, 3 were there; 2 were written over and kept.",
             "- Added to Storage since, and still there: object `photos/x`, bucket `y`.",
             "- Of Storage, by others since, and as they left it: 1 overwritten, 2 removed.",
-            "- Not taken back: rows of managed schemas (auth, vault, cron) stay as they are, but for accounts that \
-             the push wrote; rows of an extension's own tables (cron.job, pgmq.meta) are not brought back where \
-             the push dropped it; accounts that came between the snapshot and the push stay as it left them; \
-             Functions and secrets stay as they are; passwords of roles that were dropped; \
-             who granted a privilege, where that was not the owner.",
+            "- Not taken back: one thing; another.",
             "- Files of it, on the machine that wrote this: `/state/rollbacks/1`",
         ];
         assert_eq!(of(&about, &done).lines().collect::<Vec<_>>(), expected);

@@ -182,7 +182,7 @@ async fn execute(opened: &Opened, plan: &Plan, host: &str, signals: &mut Signals
     };
     let ready = signals.guard(Box::pin(prove(opened, plan, storage.as_ref(), &announcement))).await?;
     let at = (context.clock)();
-    let undone = Undone::new(ready.proved.clone(), plan.versions(), plan.with_database, at);
+    let undone = Undone::of_plan(plan, ready.proved.clone(), at);
     undone.write(&folder).map_err(not_kept)?;
     let proved =
         run::commit(target, snapshot.id(), ready, context).await.map_err(|error| not_done(&error))?;
@@ -393,7 +393,8 @@ fn not_done(error: &NotDone) -> Failure {
             .hint("Run `supa-safe rollback` again: it reads the history anew, and says whose versions these are"),
         NotDone::Rollback(rollback::Error::Objects(_)) => Failure::new(Exit::Refused, error)
             .detail("the target was not touched")
-            .hint("Where the snapshot holds Storage, leave `--only database` away: the objects go back too"),
+            .hint("Where the snapshot holds Storage, leave `--only database` away: the objects go back too")
+            .hint("Where that is refused, pass `--mode whole`: everything goes back, Storage as well"),
         NotDone::Storage(_) | NotDone::NoWay => Failure::new(Exit::Error, error)
             .detail("nothing was changed")
             .hint("To take the database back without Storage, pass `--only database`"),

@@ -13,6 +13,7 @@ use crate::store::{self, Store};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::io;
 
 /// Version of the record's format.
@@ -111,27 +112,36 @@ impl Record {
             .any(|record| same_but_files(&record)))
     }
 
-    /// The newest record of a push of these files onto a schema.
+    /// The newest record of a push of these files onto a schema; by the digest of what decided what the push
+    /// did, or, where nobody noted that, when all that there is of such files is of the same.
     pub fn of_push(
         store: &Store,
         owned_digest: &str,
-        files: &[String],
+        (files, pending_digest): (&[String], Option<&str>),
     ) -> Result<Option<Self>, store::Error> {
         let records = store.rehearsals()?;
-        let fitting =
-            records.iter().filter_map(|bytes| serde_json::from_slice::<Self>(bytes).ok()).filter(|record| {
+        let records = records.iter().filter_map(|bytes| serde_json::from_slice::<Self>(bytes).ok());
+        let fitting = records
+            .filter(|record| record.format == FORMAT && record.key.owned_digest == owned_digest)
+            .filter(|record| {
                 let of_files = record.effects.iter().filter(|effect| !effect.is_of_seeds());
                 let rehearsed: Vec<&String> = of_files.map(|effect| &effect.file).collect();
-                record.format == FORMAT
-                    && record.key.owned_digest == owned_digest
-                    && rehearsed == files.iter().collect::<Vec<_>>()
+                match pending_digest {
+                    Some(pending_digest) => record.key.pending_digest == pending_digest,
+                    None => !files.is_empty() && rehearsed == files.iter().collect::<Vec<_>>(),
+                }
             });
-        Ok(fitting.max_by_key(|record| record.rehearsed_at))
+        let fitting: Vec<Self> = fitting.collect();
+        let contents: BTreeSet<&str> =
+            fitting.iter().map(|record| record.key.pending_digest.as_str()).collect();
+        if contents.len() > 1 {
+            return Ok(None);
+        }
+        Ok(fitting.into_iter().max_by_key(|record| record.rehearsed_at))
     }
 
-    /// What it says of those files alone that satisfy the condition. What the push did besides the rows of
-    /// tables is only known of all of them together, and so is how it went back; of accounts it is known where
-    /// the others left them alone.
+    /// What it says of those files alone that satisfy the condition. How the push went back is only known of
+    /// all of them together; what it did to accounts is known where the others left them alone.
     #[must_use]
     pub fn of_files(mut self, stands: impl Fn(&str) -> bool) -> Self {
         let effects = std::mem::take(&mut self.effects);
@@ -142,10 +152,9 @@ impl Record {
             .partition(|effect| if effect.is_of_seeds() { all_stand } else { stands(&effect.file) });
         self.effects = standing;
         if !others.is_empty() {
-            let managed = std::mem::take(&mut self.besides.managed);
-            self.besides = Besides::default();
-            if !writes_accounts(&others) {
-                self.besides.managed = managed;
+            // Sequences and large objects go to where the snapshot had them, whichever file moved them.
+            if writes_accounts(&others) {
+                self.besides.managed.clear();
             }
             self.rollbacks.clear();
             self.storage = self.storage.filter(|_| !writes_storage(&others));

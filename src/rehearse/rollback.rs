@@ -6,13 +6,13 @@ use super::apply::Applied;
 use super::restore::Restored;
 use crate::archive::Contents;
 use crate::context::Context;
-use crate::effect::FileEffect;
+use crate::effect::{FileEffect, TableEffect};
 use crate::evidence::estimate::bytes_in_words;
 use crate::failure;
-use crate::fingerprint::{Class, Fingerprint, is_platform_role};
+use crate::fingerprint::{Class, Difference, Fingerprint, is_platform_role};
 use crate::manifest::quote_identifier;
 use crate::plan::event_trigger_owners;
-use crate::postgres::connect;
+use crate::postgres::{catalog, connect};
 use crate::rollback::storage::{self, Wanted};
 use crate::rollback::{self, Mode, Task, Translation};
 use crate::salvage::{self, Probing, Removal, Saved, Touched};
@@ -144,18 +144,28 @@ fn is_owned(table: &str) -> bool {
         && table != "supabase_migrations.schema_migrations"
 }
 
-/// Whether rows of accounts were written.
+/// Whether rows of accounts were written, or would have been had there been any.
 pub fn writes_accounts(effects: &[FileEffect]) -> bool {
     let mut tables = effects.iter().flat_map(|effect| &effect.tables);
-    tables.any(|table| table.is_changed() && table.table.starts_with("auth."))
+    tables.any(|table| (table.is_changed() || table.reached) && table.table.starts_with("auth."))
 }
 
 /// Whether rows of Storage were written.
 pub fn writes_storage(effects: &[FileEffect]) -> bool {
-    let mut tables = effects.iter().flat_map(|effect| &effect.tables);
-    tables.any(|table| {
-        table.is_changed() && ["storage.objects", "storage.buckets"].contains(&table.table.as_str())
-    })
+    tables_of_storage(effects).any(TableEffect::is_changed)
+}
+
+/// Whether rows of Storage were written, or would have been had there been any.
+pub fn reaches_storage(effects: &[FileEffect]) -> bool {
+    tables_of_storage(effects).next().is_some()
+}
+
+fn tables_of_storage(effects: &[FileEffect]) -> impl Iterator<Item = &TableEffect> {
+    let is_meant = |table: &&TableEffect| {
+        (table.is_changed() || table.reached)
+            && ["storage.objects", "storage.buckets"].contains(&table.table.as_str())
+    };
+    effects.iter().flat_map(|effect| &effect.tables).filter(is_meant)
 }
 
 /// What the push did to the rows of Storage on the copy; nothing where no index tells what they were.
@@ -185,7 +195,9 @@ pub(super) struct Pushed<'a> {
     pub(super) applied: &'a Applied,
     /// What it did to the rows of Storage.
     pub(super) touched: Option<&'a Touched>,
-    /// What it left, as far as the copy can hold it.
+    /// What was there before it, as far as the copy can hold it.
+    pub(super) before: &'a Fingerprint,
+    /// What it left.
     pub(super) after: &'a Fingerprint,
 }
 
@@ -209,12 +221,16 @@ async fn objects(
     Ok(Some((salvage::foresee(plan), objects)))
 }
 
+/// What taking the copy back showed.
+struct Back {
+    proved: rollback::Proved,
+    storage: Option<Objects>,
+    /// What the push did to the platform's, and stays.
+    platform: Vec<Difference>,
+}
+
 /// Takes the copy back, in a transaction that is left open.
-async fn bring_back(
-    client: &Client,
-    task: &Task<'_>,
-    pushed: &Pushed<'_>,
-) -> Result<(rollback::Proved, Option<Objects>), rollback::Error> {
+async fn bring_back(client: &Client, task: &Task<'_>, pushed: &Pushed<'_>) -> Result<Back, rollback::Error> {
     let storage = objects(client, pushed, task.mode).await?;
     let saved = storage.as_ref().map(|(saved, _)| saved);
     let proved = rollback::bring_back(client, &Task { storage: saved, ..*task }).await?;
@@ -227,7 +243,9 @@ async fn bring_back(
             return Err(rollback::Error::NotExact(wrong));
         }
     }
-    Ok((proved, storage.map(|(_, objects)| objects)))
+    let now = task.left_out.comparable(&catalog::fingerprint(client).await?);
+    let platform = pushed.before.differences(&now, Class::Platform);
+    Ok(Back { proved, storage: storage.map(|(_, objects)| objects), platform })
 }
 
 /// Roles that may sign in and that the push drops.
@@ -242,12 +260,15 @@ pub fn dropped_logins(recorded: &Fingerprint, after: &Fingerprint) -> Vec<String
 }
 
 /// What of this push does not come back, or was not seen to, in words.
-fn limits(
-    pushed: &Pushed<'_>,
-    recorded: &Fingerprint,
-    (proved, storage): (&rollback::Proved, Option<Objects>),
-) -> Vec<String> {
-    let mut limits = proved.references.clone();
+fn limits(pushed: &Pushed<'_>, recorded: &Fingerprint, back: &Back) -> Vec<String> {
+    let mut limits = back.proved.references.clone();
+    let (shown, more) = back.platform.split_at(back.platform.len().min(SHOWN));
+    limits.extend(shown.iter().map(|difference| {
+        format!("of the platform's, as the push leaves it: {} {}", difference.kind, difference.identity)
+    }));
+    if !more.is_empty() {
+        limits.push(format!("{} more of the platform's", more.len()));
+    }
     let logins = dropped_logins(recorded, pushed.after).into_iter();
     limits.extend(logins.map(|role| format!("the password of role {role}, which the push drops")));
     for rows in &pushed.applied.besides.managed {
@@ -265,7 +286,7 @@ fn limits(
             limits.push(format!("sessions of the {} accounts that the push deletes", rows.gone.len()));
         }
     }
-    if storage.is_some() {
+    if back.storage.is_some() {
         limits.push("bytes of Storage were counted and not brought back: the copy has none".to_owned());
     }
     limits
@@ -284,18 +305,23 @@ async fn raise(restored: &Restored, roles: &[String], word: &str) -> Result<(), 
     Ok(outcome?)
 }
 
+/// Differences that are named.
+const SHOWN: usize = 10;
+
 /// Takes the copy back in a session that ends, and with it the transaction, while these roles are superusers.
 async fn try_to_bring_back(
     restored: &Restored,
     (task, pushed): (&Task<'_>, &Pushed<'_>),
     raised: &[String],
-) -> Result<(rollback::Proved, Option<Objects>), rollback::Error> {
+) -> Result<Back, rollback::Error> {
     raise(restored, raised, "superuser").await?;
     let session = connect::writable(&restored.scratch.superuser_connection(&restored.database)).await?;
     let outcome = bring_back(&session.client, task, pushed).await;
     session.close().await;
     raise(restored, raised, "nosuperuser").await?;
-    outcome
+    let mut back = outcome?;
+    back.platform.retain(|difference| !raised.contains(&difference.identity));
+    Ok(back)
 }
 
 /// Roles of the platform that own event triggers, which its own library lets them. They are raised where a
@@ -343,12 +369,12 @@ pub(super) async fn rehearse(
             outcome = try_to_bring_back(restored, (&task, &pushed), &owners).await;
         }
         found.push(match outcome {
-            Ok((proved, storage)) => Rehearsed {
+            Ok(back) => Rehearsed {
                 mode,
-                limits: limits(&pushed, &recorded, (&proved, storage)),
-                tables: proved.tables,
-                seconds: proved.seconds,
-                storage,
+                limits: limits(&pushed, &recorded, &back),
+                tables: back.proved.tables,
+                seconds: back.proved.seconds,
+                storage: back.storage,
                 failed: None,
             },
             Err(error) => Rehearsed {

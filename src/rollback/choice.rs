@@ -16,6 +16,8 @@ pub struct Pushed {
     pub files: Vec<String>,
     /// Versions in the history before it.
     pub history: Vec<String>,
+    /// Digest of what decided what it did, where its record tells.
+    pub pending_digest: Option<String>,
 }
 
 /// A transaction of a rollback whose end is not on record.
@@ -117,6 +119,7 @@ impl Past {
                 snapshot,
                 files: texts(event, "files"),
                 history: texts(event, "history"),
+                pending_digest: event["pending_digest"].as_str().map(str::to_owned),
             });
             let is_undone = undoing.is_some();
             undoing = undoing.filter(|to| pushed.as_ref().is_none_or(|pushed| pushed.snapshot != *to));
@@ -158,6 +161,8 @@ pub struct Choice {
     pub versions: Vec<String>,
     /// The files of the push that is taken back, when one is on record: none where it was one of seeds or roles.
     pub files: Vec<String>,
+    /// Digest of what decided what that push did, where its record tells.
+    pub pending_digest: Option<String>,
     /// Whether a push is on record.
     pub is_pushed: bool,
 }
@@ -287,7 +292,8 @@ pub fn choose(
         // The database went back, and what the push did to Storage may still be there.
         versions = files.iter().map(|file| version(file)).collect();
     }
-    Ok(Some(Choice { snapshot, versions, files, is_pushed: meant.is_some() }))
+    let pending_digest = meant.and_then(|pushed| pushed.pending_digest.clone());
+    Ok(Some(Choice { snapshot, versions, files, pending_digest, is_pushed: meant.is_some() }))
 }
 
 /// The version of a file, which its name begins with.

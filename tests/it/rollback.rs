@@ -2,6 +2,7 @@
 
 mod accounts;
 mod again;
+mod alike;
 mod damages;
 mod definitions;
 mod event_triggers;

@@ -13,7 +13,9 @@ use crate::postcheck;
 use crate::postgres::connect::Session;
 use crate::postgres::{history, rows};
 use crate::rehearse::record::Record;
-use crate::rehearse::rollback::{Rehearsed, writes_accounts, writes_storage, written_tables};
+use crate::rehearse::rollback::{
+    Rehearsed, reaches_storage, writes_accounts, writes_storage, written_tables,
+};
 use crate::resolve;
 use crate::rollback::choice::{self, Asked, Choice, Past, Refusal};
 use crate::rollback::preflight::Foreseen;
@@ -23,6 +25,9 @@ use crate::rollback::storage::{self, Wanted};
 use crate::rollback::{self, LIMITS, Mode, named};
 use crate::salvage::{self, Probing, Removal};
 use crate::verify::{self, Verified};
+
+/// Said of a rollback that no rehearsal tried.
+const UNTRIED: &str = "this rollback was never rehearsed: the proof before its commit is all there is";
 
 /// What is to be done, as far as it is known before the target is locked.
 pub(super) struct Plan {
@@ -75,6 +80,13 @@ impl Plan {
         }
     }
 
+    /// The same, and whether nobody ever tried it.
+    pub(super) fn limits(&self) -> Vec<String> {
+        let is_tried = !self.with_database || self.rehearsed().is_some_and(|one| one.failed.is_none());
+        let untried = (!is_tried).then(|| UNTRIED.to_owned());
+        untried.into_iter().chain(self.not_back()).collect()
+    }
+
     pub(super) fn wanted(&self) -> Wanted<'_> {
         let touched = self.record.as_ref().and_then(|record| record.storage.as_ref());
         Wanted { mode: self.mode, touched, removal: self.removal, probing: self.probing }
@@ -89,7 +101,13 @@ impl Plan {
 
     /// Whether the push is known to have left the rows of Storage alone.
     pub(super) fn leaves_storage(&self) -> bool {
-        self.record.as_ref().is_some_and(|record| !writes_storage(&record.effects))
+        self.record.as_ref().is_some_and(|record| !reaches_storage(&record.effects))
+    }
+
+    /// Whether the push may have written rows of Storage where the copy had none for it.
+    fn may_write_storage(&self) -> bool {
+        let is_told = |record: &Record| writes_storage(&record.effects) || !reaches_storage(&record.effects);
+        !self.with_storage && !self.record.as_ref().is_none_or(is_told)
     }
 }
 
@@ -130,7 +148,8 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
     let base =
         verify::accept(snapshot, &opened.context).await.map_err(|error| fail::verify_failed(&error))?;
     let digest = &base.snapshot().manifest.database.owned_digest;
-    let record = Record::of_push(store, digest, &choice.files).map_err(failed(Exit::Error))?;
+    let push = (choice.files.as_slice(), choice.pending_digest.as_deref());
+    let record = Record::of_push(store, digest, push).map_err(failed(Exit::Error))?;
     let record = record.filter(|_| choice.is_of_one_push());
     let record = record.map(|record| record.of_files(|file| choice.stands(file)));
     let (mode, tables) = scope(&choice, record.as_ref(), args)?;
@@ -193,7 +212,37 @@ async fn look(
         let objects = storage::foresee(client, snapshot, plan.wanted()).await;
         plan.objects = Some(objects.map_err(|error| not_done(&NotDone::Storage(error)))?);
     }
+    if args.only.is_none() && plan.may_write_storage() {
+        demand_storage(opened, session, plan).await?;
+    }
     if plan.with_database { look_at_others(opened, session, plan).await } else { Ok(()) }
+}
+
+/// Demands that Storage is as in the snapshot where the push may have written to its rows, and nobody knows to
+/// which.
+async fn demand_storage(opened: &Opened, session: &Session, plan: &Plan) -> Result<(), Failure> {
+    let snapshot = plan.base.snapshot();
+    if !snapshot.storage_index().exists() {
+        return Ok(());
+    }
+    let watch = opened.context.stage(Stage::Rollback, "look whether the push wrote to rows of Storage");
+    let wanted =
+        Wanted { mode: Mode::Whole, touched: None, removal: Removal::Keep, probing: Probing::Changed };
+    let objects = storage::foresee(&session.client, snapshot, wanted).await;
+    let objects = objects.map_err(|error| not_done(&NotDone::Storage(error)))?;
+    if objects.is_empty() {
+        watch.done("they are as in the snapshot");
+        return Ok(());
+    }
+    let failure = Failure::message(
+        Exit::Refused,
+        "a statement of the push writes to rows of Storage: it found none on the copy, and here rows of Storage \
+         are not as in the snapshot, so nobody knows whether the push or people changed them",
+    );
+    Err(failure
+        .detail("the target was not touched")
+        .hint("To take Storage back with everything else, pass `--mode whole`")
+        .hint("To take the database back and leave Storage as it is, pass `--only database`"))
 }
 
 /// Looks for what the rehearsal could not see: where else the push wrote, and what others did since.
@@ -232,7 +281,9 @@ fn with_storage(plan: &Plan, args: &RollbackArgs) -> Result<bool, Failure> {
     };
     let refused = |why: &str| {
         let failure = Failure::message(Exit::Refused, why).detail("the target was not touched");
-        Err(failure.hint("To take the database back and leave Storage as it is, pass `--only database`"))
+        let failure =
+            failure.hint("To take the database back and leave Storage as it is, pass `--only database`");
+        Err(if is_known { failure.hint("To take both back, pass `--mode whole`") } else { failure })
     };
     if wanted && !is_known {
         return refused("Storage would have to go back, and the snapshot does not say what it held");

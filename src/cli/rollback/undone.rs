@@ -1,5 +1,6 @@
 //! What a rollback did, as its own end tells it, and a later run when there was none.
 
+use super::plan::Plan;
 use crate::cli::done::Done;
 use crate::cli::message::{self, About};
 use crate::cli::open::Opened;
@@ -28,6 +29,9 @@ pub(super) struct Undone {
     versions: Vec<String>,
     /// Whether the database went back, or Storage alone.
     pub(super) with_database: bool,
+    /// What it does not bring back, for people.
+    #[serde(default)]
+    limits: Vec<String>,
     at: Timestamp,
     /// Where the rest of it stands, when it is not here.
     #[serde(skip)]
@@ -35,8 +39,27 @@ pub(super) struct Undone {
 }
 
 impl Undone {
-    pub(super) fn new(proved: Proved, versions: &[String], with_database: bool, at: Timestamp) -> Self {
-        Self { format: FORMAT, proved, versions: versions.to_vec(), with_database, at, elsewhere: None }
+    /// What is proved and not committed yet.
+    pub(super) fn of_plan(plan: &Plan, proved: Proved, at: Timestamp) -> Self {
+        Self {
+            versions: plan.versions().to_vec(),
+            with_database: plan.with_database,
+            limits: plan.limits(),
+            ..Self::of_proved(proved, at)
+        }
+    }
+
+    fn of_proved(proved: Proved, at: Timestamp) -> Self {
+        let limits = rollback::LIMITS.map(str::to_owned).to_vec();
+        Self {
+            format: FORMAT,
+            proved,
+            versions: Vec::new(),
+            with_database: true,
+            limits,
+            at,
+            elsewhere: None,
+        }
     }
 
     /// Keeps it before anybody commits.
@@ -68,8 +91,12 @@ impl Undone {
             |(host, folder)| format!("`{host}`, in `{folder}`"),
         );
         let at = unsettled.at.unwrap_or(now);
-        let undone = Self::new(proved, &unsettled.versions, unsettled.database, at);
-        Ok(Self { elsewhere: Some(place), ..undone })
+        Ok(Self {
+            versions: unsettled.versions.clone(),
+            with_database: unsettled.database,
+            elsewhere: Some(place),
+            ..Self::of_proved(proved, at)
+        })
     }
 
     /// Writes the text for the team, and the last words of a run that did it.
@@ -80,7 +107,7 @@ impl Undone {
         objects: Option<Objects>,
         folder: &Path,
     ) -> Done {
-        let Self { proved, versions, with_database, at, elsewhere, .. } = self;
+        let Self { proved, versions, with_database, limits, at, elsewhere, .. } = self;
         if let Some(why) = &proved.accounts.failed {
             opened.context.warn(format!(
                 "the rows of accounts that signed up since do not fit and were not loaded again: {why}"
@@ -112,6 +139,7 @@ impl Undone {
             snapshot,
             taken_at: taken.map(|taken| taken.manifest.taken.target_clock),
             done_at: at,
+            limits: &limits,
         };
         done.message = message::of(&about, &done);
         // What is done is done, and the text stands in the summary too.
@@ -134,7 +162,7 @@ impl Undone {
         let summary = Summary {
             snapshot: Some(snapshot.clone()),
             target_touched: true,
-            limits: rollback::LIMITS.map(str::to_owned).to_vec(),
+            limits,
             rolled_back: Some(done),
             ..Summary::new()
         };

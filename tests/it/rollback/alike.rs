@@ -1,0 +1,141 @@
+//! What looks alike and is not: an account of a person and one of the push, the files that were rehearsed and
+//! those that were pushed, rows without a key, an object that people removed and one that the push did.
+
+use super::NOTES;
+use crate::world::{ADMIN, OWNER, World};
+use serde_json::json;
+
+/// A push onto the snapshot that is there, and what came since.
+fn push_onto_snapshot(world: &World, since: &str) {
+    drop(world.run(["snapshot"]).exits(0));
+    world.sql(ADMIN, since);
+    drop(world.migrate(&["--snapshot", world.snapshot().id().as_str()]).exits(0));
+}
+
+/// The copy has no account for the update: the one that it meets signed up after the snapshot.
+#[test]
+fn who_signed_up_before_the_push_is_none_of_its_accounts() {
+    let world = World::hosted(&[(
+        "20260101000000_admin",
+        "insert into auth.users (id, email, raw_user_meta_data) values (gen_random_uuid(), 'admin@x.y', '{\"tier\": 1}');
+        update auth.users set raw_user_meta_data = '{\"tier\": 2}' where raw_user_meta_data is null",
+    )]);
+    world.sql(
+        ADMIN,
+        "insert into auth.users (id, email, raw_user_meta_data) values (gen_random_uuid(), '1@x.y', '{\"tier\": 0}')",
+    );
+    push_onto_snapshot(&world, "insert into auth.users (id, email) values (gen_random_uuid(), 'new@x.y')");
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    // Two of them are as the push left them, and one is its own: nobody can tell which.
+    assert_eq!(
+        world.sql(ADMIN, "select email from auth.users order by 1"),
+        ["1@x.y", "admin@x.y", "new@x.y"]
+    );
+    assert_eq!(
+        ran.summary()["rolled_back"]["references"],
+        json!([
+            "auth.users: of 1 rows that the push added on the copy, 0 were found and taken away; the others stand \
+             under ids that nobody knows, or went before"
+        ])
+    );
+}
+
+/// An account that the push added under another id than on the copy goes, and its row is kept.
+#[test]
+fn an_account_that_only_the_push_can_have_made_goes_and_is_kept() {
+    let world = World::hosted(&[(
+        "20260101000000_admin",
+        "insert into auth.users (id, email) values (gen_random_uuid(), 'admin@x.y')",
+    )]);
+    push_onto_snapshot(&world, "insert into auth.users (id, email) values (gen_random_uuid(), 'new@x.y')");
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    assert_eq!(world.sql(ADMIN, "select email from auth.users"), ["new@x.y"]);
+    let rolled_back = &ran.summary()["rolled_back"];
+    assert_eq!(
+        rolled_back["saved"],
+        json!([{ "table": "auth.users", "rows": 1, "file": "auth.users.added.csv" }])
+    );
+    let file = std::path::Path::new(rolled_back["folder"].as_str().unwrap()).join("auth.users.added.csv");
+    assert_eq!(std::fs::read_to_string(file).unwrap().matches("admin@x.y").count(), 1);
+}
+
+/// The files that were rehearsed got another text before they were pushed without a rehearsal.
+#[test]
+fn a_rehearsal_of_another_text_says_nothing_of_the_push() {
+    let file = "20260101000000_change";
+    let world = World::hosted(&[(file, "update public.notes set body = 'one' where id = 1")]);
+    world.sql(OWNER, NOTES);
+    world.write("supabase/supa-safe.toml", "allow_unrehearsed = true\n");
+    drop(world.run(["rehearse"]).exits(0));
+    world.migration(file, "delete from public.others; update public.notes set body = 'one' where id = 1");
+    drop(world.migrate(&["--rehearse", "off"]).exits(0));
+    assert_eq!(world.sql(OWNER, "select count(*) from public.others"), ["0"]);
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    assert_eq!(ran.summary()["rolled_back"]["mode"], json!("whole"));
+    assert_eq!(world.sql(OWNER, "select count(*) from public.others"), ["50"]);
+}
+
+/// Rows like those of the snapshot, written before the push: they are more, and kept.
+#[test]
+fn rows_without_a_key_that_came_before_the_push_are_kept() {
+    let world = World::hosted(&[(
+        "20260101000000_clicks",
+        "update public.clicks set day = '2026-06-01' where link = 8",
+    )]);
+    world.sql(
+        OWNER,
+        "create table public.clicks (link int, day date);
+        insert into public.clicks select 7, '2026-05-01' from generate_series(1, 5);
+        insert into public.clicks values (8, '2026-05-01')",
+    );
+    push_onto_snapshot(&world, "insert into public.clicks values (7, '2026-05-01'), (7, '2026-05-01')");
+    world.sql(OWNER, "insert into public.clicks values (7, '2026-05-01')");
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    let rolled_back = &ran.summary()["rolled_back"];
+    let folder = std::path::Path::new(rolled_back["folder"].as_str().unwrap());
+    let clicks = std::fs::read_to_string(folder.join("0001.csv")).unwrap();
+    assert_eq!(clicks.matches("7,2026-05-01").count(), 3, "{clicks}");
+    assert_eq!(
+        world.sql(OWNER, "select link, day, count(*) from public.clicks group by 1, 2 order by 1"),
+        ["7|2026-05-01|5", "8|2026-05-01|1"]
+    );
+}
+
+/// A statement on rows of Storage met none on the copy, and some in production.
+#[test]
+fn objects_that_the_push_removed_here_alone_are_not_taken_for_those_of_people() {
+    let mut world = World::hosted(&[(
+        "20260101000000_expire",
+        "select set_config('storage.allow_delete_query', 'true', false);
+        delete from storage.objects where last_accessed_at < '2001-01-01';
+        update public.notes set body = 'one' where id = 1",
+    )]);
+    world.sql(OWNER, NOTES);
+    let bucket = world.bucket(&["photos"]);
+    bucket.put("photos", "a", b"a");
+    bucket.put("photos", "b", b"b");
+    push_onto_snapshot(&world, "update storage.objects set last_accessed_at = '2000-01-01' where name = 'a'");
+    let objects = "select name from storage.objects order by 1";
+    assert_eq!(world.sql(ADMIN, objects), ["b"]);
+    drop(world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(3));
+    drop(world.run(["rollback", "--mode", "whole", "--confirm", &world.target(), "--json"]).exits(0));
+    assert_eq!(world.sql(ADMIN, objects), ["a", "b"]);
+    assert_eq!(bucket.get("photos", "a"), b"a");
+}
+
+/// What belongs to the platform stays as the push leaves it, and the rehearsal says so.
+#[test]
+fn what_of_the_platform_does_not_come_back_is_named() {
+    let world = World::hosted(&[(
+        "20260101000000_schema",
+        "drop schema public cascade; create schema public; create table public.more (id int)",
+    )]);
+    let ran = world.run(["rehearse", "--json"]).exits(0);
+    let limits = &ran.summary()["way_back"]["not_back"];
+    for kind in ["functions", "sequences", "tables"] {
+        let named = format!(
+            "of the platform's, as the push leaves it: default privileges of supabase_admin in public on {kind}"
+        );
+        assert!(limits.as_array().unwrap().contains(&json!(named)), "{limits}");
+    }
+}
