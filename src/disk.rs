@@ -188,6 +188,17 @@ pub fn files_below(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Files below a folder that a process which died had not given their names yet, as relative paths in order.
+pub fn unnamed_below(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = files_below(root)?;
+    // `.tmp` and six letters (documentation of tempfile, `Builder`).
+    found.retain(|file| {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix(".tmp").is_some_and(|rest| rest.len() == 6)
+    });
+    Ok(found)
+}
+
 /// Bytes of all files below a folder; files that vanish meanwhile count nothing.
 pub fn bytes_below(root: &Path) -> u64 {
     files_below(root).map_or(0, |files| {
@@ -374,6 +385,20 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "[\n  3\n]\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(files_below(dir.path()).unwrap(), vec![PathBuf::from("x.json")]);
+    }
+
+    #[test]
+    fn a_file_without_a_name_of_its_own_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("a");
+        make_private_dir(&below).unwrap();
+        write(&below.join(".tmp"), b"x").unwrap();
+        write(&below.join("0001.csv"), b"x").unwrap();
+        let temp = Temp::new_in(&below).unwrap();
+        let name = Path::new("a").join(temp.0.path().file_name().unwrap());
+        assert_eq!(unnamed_below(dir.path()).unwrap(), [name]);
+        temp.persist(&below.join("0002.csv")).unwrap();
+        assert!(unnamed_below(dir.path()).unwrap().is_empty());
     }
 
     #[test]

@@ -37,6 +37,7 @@ const SCRATCH: &str = "scratch";
 /// What a person confirmed of the secrets.
 const CONFIRMED: &str = "secrets-confirmed.json";
 const OBJECTS: &str = "objects";
+const ROLLBACKS: &str = "rollbacks";
 /// How the name of a record of damage ends, beside the proofs.
 const DAMAGED: &str = "-damaged.json";
 
@@ -497,7 +498,7 @@ impl Store {
 
     /// Where a rollback keeps what was written since its snapshot.
     pub fn rollback_dir(&self, run: &str) -> PathBuf {
-        self.root.join("rollbacks").join(run)
+        self.root.join(ROLLBACKS).join(run)
     }
 
     /// The record of a run as lines of JSON. The last line of a run that died may be cut short, and

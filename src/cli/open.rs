@@ -137,9 +137,10 @@ async fn furnish(
     store: &Store,
     observers: &Observers,
 ) -> Result<(Machine, Option<Cloud>), Failure> {
-    bucket::catch_up(store, observers).await?;
     let machine = machine(setting, config).await?;
+    // What a dead run left is not to be shared.
     sweep(store, &machine, observers).await?;
+    bucket::catch_up(store, observers).await?;
     let project_ref = target.project_ref().filter(|_| !policy.components.is_empty());
     let cloud = match project_ref {
         Some(project_ref) => Some(cloud(setting, config, project_ref).await?),
@@ -335,6 +336,15 @@ fn own_program() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(failed(Exit::Error))
 }
 
+/// Removes what rollbacks that died were just writing, and says so.
+pub(super) fn sweep_rollbacks(store: &Store, observers: &Observers) -> Result<(), Failure> {
+    for name in store.sweep_rollbacks().map_err(failed(Exit::Error))? {
+        let text = format!("removed `{name}`: an earlier run died while it wrote this file of its rollback");
+        observers.see(&Event::Note { text });
+    }
+    Ok(())
+}
+
 /// Clears up after runs that died, and says what was found.
 async fn sweep(store: &Store, machine: &Machine, observers: &Observers) -> Result<(), Failure> {
     let note = |text: String| observers.see(&Event::Note { text });
@@ -344,6 +354,7 @@ async fn sweep(store: &Store, machine: &Machine, observers: &Observers) -> Resul
     for name in store.finish_removals().map_err(failed(Exit::Error))? {
         note(format!("removed the rest of snapshot {name}: an earlier run died while it pruned"));
     }
+    sweep_rollbacks(store, observers)?;
     for swept in scratch::sweep(&machine.temp_dir, &machine.env).await {
         match swept.outcome {
             Ok(_) => {

@@ -67,6 +67,7 @@ async fn run(setting: &Setting, args: &PruneArgs) -> Result<Vec<String>, Failure
             let text = format!("removed the rest of snapshot {id}: an earlier run died while it pruned");
             observers.see(&Event::Note { text });
         }
+        open::sweep_rollbacks(&store, &observers)?;
     }
     for name in ["run", "retention"] {
         bucket::lock(&store, name, (setting, &run), &observers).await?;

@@ -1,7 +1,7 @@
 //! What is kept by a person's word, and how things go: by rename first, so that nothing that is half
 //! gone looks whole.
 
-use super::{Error, PARTIAL, Store};
+use super::{Error, PARTIAL, ROLLBACKS, Store};
 use crate::disk::{self, Lock};
 use crate::manifest::SnapshotId;
 use crate::manifest::storage::{INDEX, Line, Object, SALVAGED};
@@ -86,6 +86,25 @@ impl Store {
         Ok(finished)
     }
 
+    /// Removes the files that rollbacks which died were just writing, and which hold rows that nobody knows of;
+    /// the caller holds the lock. Returns their names.
+    pub fn sweep_rollbacks(&self) -> Result<Vec<String>, Error> {
+        let files = self.cut_short()?;
+        for file in &files {
+            fs::remove_file(self.root.join(file))?;
+        }
+        Ok(files.into_iter().map(|file| file.display().to_string()).collect())
+    }
+
+    fn cut_short(&self) -> io::Result<Vec<PathBuf>> {
+        let rollbacks = self.root.join(ROLLBACKS);
+        if !rollbacks.exists() {
+            return Ok(Vec::new());
+        }
+        let files = disk::unnamed_below(&rollbacks)?.into_iter();
+        Ok(files.map(|file| Path::new(ROLLBACKS).join(file)).collect())
+    }
+
     /// What dead runs have left, by name; nothing while a run is going on.
     pub fn leftovers(&self) -> Vec<String> {
         let holder = self.lock_holder().and_then(|process| process.trim().parse().ok());
@@ -94,7 +113,9 @@ impl Store {
         }
         let names = fs::read_dir(self.root.join("snapshots")).into_iter().flatten();
         let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter(|name| name.ends_with(PARTIAL) || name.ends_with(REMOVING)).collect()
+        let names = names.filter(|name| name.ends_with(PARTIAL) || name.ends_with(REMOVING));
+        let cut_short = self.cut_short().unwrap_or_default().into_iter();
+        names.chain(cut_short.map(|file| file.display().to_string())).collect()
     }
 
     /// Object files that no index names and that are older than a day; the caller holds the lock.
@@ -147,7 +168,7 @@ impl Store {
             }
             read_index(&dir.join(INDEX), &mut named)?;
         }
-        let rollbacks = self.root.join("rollbacks");
+        let rollbacks = self.root.join(ROLLBACKS);
         if rollbacks.exists() {
             for entry in fs::read_dir(rollbacks)? {
                 read_index(&entry?.path().join(SALVAGED), &mut named)?;

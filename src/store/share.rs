@@ -3,7 +3,7 @@
 
 use super::bucket::Bucket;
 use super::shared::{INCOMING, SNAPSHOTS, Shared, TRANSFERS, local, mark};
-use super::{Error, OBJECTS, Snapshot, Store};
+use super::{Error, OBJECTS, ROLLBACKS, Snapshot, Store};
 use crate::disk;
 use crate::manifest::storage::SALVAGED;
 use crate::manifest::{FILE, FileDigest, SnapshotId};
@@ -154,7 +154,7 @@ impl Store {
 
     /// What rollbacks saved of Storage.
     async fn send_salvaged(&self, shared: &Shared, uploaded: &mut Uploaded) -> Result<(), Error> {
-        let rollbacks = self.root.join("rollbacks");
+        let rollbacks = self.root.join(ROLLBACKS);
         if !rollbacks.exists() {
             return Ok(());
         }
@@ -192,7 +192,7 @@ impl Store {
 
     fn records(&self, shared: &Shared) -> Result<Vec<String>, Error> {
         let mut records = Vec::new();
-        for folder in ["rehearsals", "runs", "pins", "rollbacks"] {
+        for folder in ["rehearsals", "runs", "pins", ROLLBACKS] {
             let dir = self.root.join(folder);
             if dir.exists() {
                 let files = disk::files_below(&dir)?.into_iter();

@@ -389,6 +389,42 @@ fn a_removal_that_was_cut_off_is_finished_by_the_next_run() {
     assert!(ids(&world).iter().all(|id| Path::new(id).extension().is_none()), "{:?}", ids(&world));
 }
 
+/// Rows that nobody knows of do not lie about: any run removes them, and says so. What has its name stays.
+#[test]
+fn what_a_dead_rollback_was_writing_goes() {
+    let world = with_snapshot();
+    let folder = world.store().join("rollbacks/20261101T000000000000Z-7");
+    let whole = [folder.join("0001.csv"), folder.join("salvage/plan.jsonl")];
+    fs::create_dir_all(folder.join("salvage")).unwrap();
+    for file in &whole {
+        disk::write(file, b"1,new,x\n").unwrap();
+    }
+    for command in ["prune", "snapshot"] {
+        for cut in [".tmpAbCdEf", "salvage/.tmp123456"] {
+            fs::write(folder.join(cut), "2,new,x\n").unwrap();
+        }
+        let leftovers = world.run(["doctor", "--json"]).document();
+        let check = leftovers["checks"].as_array().unwrap().iter().find(|check| check["name"] == "leftovers");
+        let left = "rollbacks/20261101T000000000000Z-7/.tmpAbCdEf, \
+            rollbacks/20261101T000000000000Z-7/salvage/.tmp123456";
+        assert_eq!(check.unwrap()["found"], left);
+        if command == "prune" {
+            let kept = world.run(["prune", "--dry-run"]).exits(0);
+            assert_eq!(kept.lines("removed"), [""; 0]);
+        }
+        let ran = world.run([command]).exits(0);
+        let removed = |cut: &str| {
+            format!(
+                "removed `rollbacks/20261101T000000000000Z-7/{cut}`: an earlier run died while it wrote this \
+                 file of its rollback"
+            )
+        };
+        assert_eq!(ran.lines("removed"), [removed(".tmpAbCdEf"), removed("salvage/.tmp123456")]);
+        assert_eq!(list(&folder), [folder.join("0001.csv"), folder.join("salvage")]);
+    }
+    assert!(whole.iter().all(|file| file.exists()));
+}
+
 /// Makes a snapshot as old as that, its proofs with it.
 fn grow_old(dir: &Path, days: i32) {
     let path = dir.join("manifest.json");
