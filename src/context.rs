@@ -1,6 +1,6 @@
 //! What every stage of a run is handed.
 
-use crate::event::{Event, Observer, Stage};
+use crate::event::{Event, Observer, Reached, Stage};
 use crate::objects::Access;
 use crate::store::{self, Kept, Store};
 use crate::tools::Machine;
@@ -44,6 +44,11 @@ impl Context {
     /// Tells an event that must be on record before anything else happens.
     pub fn keep(&self, event: &Event) -> io::Result<()> {
         self.observer.keep(event)
+    }
+
+    /// Tells how far a rollback is.
+    pub fn reached(&self, reached: Reached) {
+        self.tell(&Event::RollbackStep(reached));
     }
 
     /// Tells a note.

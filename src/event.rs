@@ -3,8 +3,10 @@
 //! Work modules emit events; only `ui` and the record of the run turn them into text.
 
 mod holder;
+mod step;
 
 pub use holder::Holder;
+pub use step::{Parts, Reached, Step, Tally, Tell};
 
 use crate::manifest::{SnapshotId, Strength};
 use serde::Serialize;
@@ -254,6 +256,8 @@ pub enum Event {
         /// The transaction's id, by which a later run asks what became of it.
         transaction: String,
     },
+    /// A rollback begins a step, goes on with it, or is done with it.
+    RollbackStep(Reached),
     /// The target's database is as in the snapshot.
     RolledBack {
         /// The snapshot.

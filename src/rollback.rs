@@ -20,6 +20,7 @@ mod keys;
 mod large;
 mod live;
 mod merged;
+mod moment;
 pub mod named;
 mod names;
 mod objects;
@@ -45,6 +46,7 @@ pub use definitions::{DEFINITIONS, contents, recorded_contents};
 pub use extensions::of_added as rows_of_added_extensions;
 pub use large::SavedObject;
 pub use merged::Taken;
+pub use moment::Moment;
 pub use proved::{Accounts, Proved};
 pub use reload::load_command;
 pub use selection::Translation;
@@ -52,6 +54,7 @@ pub use since::Saved;
 
 use crate::archive::{self, Contents, Names};
 use crate::effect::Besides;
+use crate::event::Step;
 use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
 use crate::manifest::qualified;
@@ -229,30 +232,27 @@ pub async fn bring_back(client: &Client, task: &Task<'_>) -> Result<Proved, Erro
     bring_back_announced(client, task, async |_| Ok(())).await
 }
 
-/// The same, when somebody is to know the transaction's id before it takes its first lock.
+/// The same, when somebody is to know the transaction's id before it takes its first lock, and how far it is.
 pub async fn bring_back_announced(
     client: &Client,
     task: &Task<'_>,
-    announce: impl AsyncFnOnce(&str) -> Result<(), Error>,
+    announce: impl AsyncFn(Moment<'_>) -> Result<(), Error>,
 ) -> Result<Proved, Error> {
     let contents = recorded_contents(task.snapshot)?;
     let scratch = tempfile::tempdir()?;
     let mut work = Work::read(client, task, &contents, scratch.path()).await?;
     client.batch_execute(rows::PINNED).await?;
     let known = work.read_ahead().await?;
-    // What is committed while it waits for a lock must be seen: a role may have another default.
-    client.batch_execute("begin isolation level read committed").await?;
-    let patience = task.patience.as_millis();
-    let pinned = format!("{}; {NOTICE_SILENCE}; set lock_timeout = '{patience}ms'", rows::PINNED);
-    client.batch_execute(&pinned).await?;
-    let transaction = transaction(client).await?;
-    announce(&transaction).await?;
+    let transaction = begin(client, task.patience).await?;
+    announce(Moment::Begun(&transaction)).await?;
+    announce(Moment::begin(Step::Lock)).await?;
     let started = Instant::now();
     work.ago = work.transactions_since().await?;
     let (live, unread) = work.look_at_all().await?;
     let closure = closure::find(&work, &live).await?;
     work.hold_history().await?;
     let sequences = sequences::hold(&work).await?;
+    announce(Moment::next(Step::Lock, Step::KeepRows)).await?;
     // From here on it costs more to begin again than to wait.
     work.pin().await?;
     let doomed = proof::doomed(&work, closure.users_tables());
@@ -271,6 +271,7 @@ pub async fn bring_back_announced(
     }
     let kept = accounts::keep(&work, &doomed).await?;
     let of_extensions = extensions::keep(&work, &closure, saved.len() + along.len()).await?;
+    announce(Moment::next(Step::KeepRows, Step::TakeBack)).await?;
     references::note(&work).await?;
     closure::drop_all(client, &closure).await?;
     let large_objects = large::take_away(&work, &closure).await?;
@@ -304,6 +305,7 @@ pub async fn bring_back_announced(
         proof::sequences(client, task, (&accounts, &sequences)).await?;
         large::prove(&work).await?;
     }
+    announce(Moment::end(Step::TakeBack)).await?;
     let seconds = started.elapsed().as_secs_f64();
     let tables = closure.users_tables().map(live::Table::qualified).collect();
     Ok(Proved {
@@ -330,6 +332,16 @@ pub async fn proved_besides(client: &Client, task: &Task<'_>, proved: &Proved) -
     proof::sequences(client, task, (&Accounts::default(), &proved.sequences)).await?;
     proof::large_objects(client, task).await?;
     proof::elsewhere(client, task, proved).await
+}
+
+/// Begins the transaction, which waits for each lock so long; returns its id.
+async fn begin(client: &Client, patience: Duration) -> Result<String, Error> {
+    // What is committed while it waits for a lock must be seen: a role may have another default.
+    client.batch_execute("begin isolation level read committed").await?;
+    let patience = patience.as_millis();
+    let pinned = format!("{}; {NOTICE_SILENCE}; set lock_timeout = '{patience}ms'", rows::PINNED);
+    client.batch_execute(&pinned).await?;
+    transaction(client).await
 }
 
 async fn transaction(client: &Client) -> Result<String, Error> {

@@ -3,13 +3,14 @@
 use super::fail::failed;
 use super::open::{self, Known};
 use super::{Setting, TargetArgs, evidence, snapshot_id};
+use crate::event::Reached;
 use crate::evidence::config::native_backups;
 use crate::evidence::estimate::bytes_in_words;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::{Component, ComponentName, ComponentState, SnapshotId, Strength};
 use crate::policy::{Facts, Finding, Policy, Rule, SnapshotFacts, in_words, judge};
-use crate::rollback::choice::Past;
+use crate::rollback::choice::{Past, Unsettled};
 use crate::store::{Snapshot, Standing, Store};
 use crate::ui;
 use crate::verify;
@@ -256,6 +257,9 @@ struct Status {
     /// The run whose rollback was not told to its end, and nobody has asked the server yet how it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     unsettled_rollback: Option<String>,
+    /// How far that came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsettled_step: Option<Reached>,
     next: String,
 }
 
@@ -271,7 +275,7 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
     let now = (setting.clock)();
     let age = newest.as_ref().map(|row| now.duration_since(row.taken_at));
     let past = Past::read(store.earlier_runs(AFTER_ALL).map_err(failed(Exit::Error))?);
-    let unsettled = past.unsettled.map(|unsettled| unsettled.run);
+    let unsettled = past.unsettled;
     let next = match &newest {
         _ if unsettled.is_some() => SETTLES,
         None => {
@@ -287,8 +291,10 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
             None => writeln!(text, "snapshot  none")?,
             Some(row) => writeln!(text, "snapshot  {}", line(row, (setting.clock)()))?,
         }
-        if let Some(run) = &unsettled {
-            writeln!(text, "rollback  run {run} did not tell its rollback to the end")?;
+        if let Some(Unsettled { run, reached, .. }) = &unsettled {
+            let stopped = reached.map(|reached| format!(": its record ends {}", reached.in_words()));
+            let stopped = stopped.unwrap_or_default();
+            writeln!(text, "rollback  run {run} did not tell its rollback to the end{stopped}")?;
         }
         writeln!(text, "policy    at most {} old, at least {}", in_words(policy.max_age), policy.strength)?;
         writeln!(text, "next      {next}")
@@ -301,7 +307,8 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
         age_seconds: age.map(|age| age.as_secs()),
         max_age_seconds: policy.max_age.as_secs(),
         required_strength: policy.strength,
-        unsettled_rollback: unsettled,
+        unsettled_step: unsettled.as_ref().and_then(|unsettled| unsettled.reached),
+        unsettled_rollback: unsettled.map(|unsettled| unsettled.run),
         next: next.to_owned(),
     };
     print(setting, &status, &text)

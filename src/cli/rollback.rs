@@ -304,7 +304,8 @@ async fn bring_bytes(
     snapshot: &Snapshot,
     mut salvaged: Salvaged,
 ) -> Result<Objects, Failure> {
-    let objects = storage::bytes(&opened.target, snapshot, &mut salvaged).await.map_err(|error| {
+    let brought = storage::bytes(&opened.target, snapshot, &mut salvaged, &opened.context).await;
+    let objects = brought.map_err(|error| {
         let failure = Failure::new(Exit::RollbackIncomplete, &error);
         owed(match error {
             NotDone::NoWay => failure.hint("Set the keys that `supa-safe snapshot` used"),

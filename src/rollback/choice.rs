@@ -1,6 +1,7 @@
 //! Which snapshot to go back to, and whose migrations go.
 
 use super::Mode;
+use crate::event::{Reached, Step};
 use crate::manifest::SnapshotId;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -41,6 +42,8 @@ pub struct Unsettled {
     pub place: Option<(String, String)>,
     /// When that was, by that machine's clock.
     pub at: Option<Timestamp>,
+    /// How far it came, or a later run that went on with it, as far as that is on record.
+    pub reached: Option<Reached>,
 }
 
 impl Unsettled {
@@ -64,8 +67,21 @@ impl Unsettled {
             versions: texts(event, "versions"),
             place: text("host").zip(text("folder")),
             at: text("at").and_then(|at| at.parse().ok()),
+            reached: reached(events),
         })
     }
+}
+
+/// The last word of a run on how far its rollback is.
+fn reached(events: &[Value]) -> Option<Reached> {
+    let last = events.iter().rfind(|event| event["type"] == "rollback-step")?;
+    serde_json::from_value(last.clone()).ok()
+}
+
+/// The same of a run that went on with the rollback of an earlier one, and began none of its own.
+fn went_on(events: &[Value]) -> Option<Reached> {
+    let is_own = events.iter().any(|event| event["type"] == "rollback-begun");
+    reached(events).filter(|reached| !is_own && reached.step >= Step::MoveObjects)
 }
 
 /// What the records of the runs say, the newest first.
@@ -90,6 +106,7 @@ impl Past {
         // Every rollback settles first what an earlier one left open.
         let mut is_settled = false;
         let mut is_before_a_push = false;
+        let mut further = None;
         // A rollback takes back every push down to the one that leaned on its snapshot.
         let mut undoing: Option<SnapshotId> = None;
         for (run, events) in runs {
@@ -100,7 +117,10 @@ impl Past {
             if !is_before_a_push {
                 let rest = events.get(done.map_or(0, |at| at + 1)..).unwrap_or_default();
                 if past.unsettled.is_none() && !is_settled {
-                    past.unsettled = Unsettled::read(&run, rest);
+                    further = further.or_else(|| went_on(rest));
+                    let unsettled = Unsettled::read(&run, rest);
+                    past.unsettled = unsettled
+                        .map(|unsettled| Unsettled { reached: further.or(unsettled.reached), ..unsettled });
                 }
                 is_settled |= done.is_some();
             }
@@ -444,6 +464,7 @@ mod tests {
             versions: Vec::new(),
             place: None,
             at: None,
+            reached: None,
         };
         assert_eq!(past.unsettled, Some(unsettled));
         assert!(past.pushed.is_some());
@@ -469,6 +490,7 @@ mod tests {
             versions: words("2"),
             place: Some(("h".to_owned(), "/f".to_owned())),
             at: None,
+            reached: None,
         };
         assert_eq!(read(&[begun("77"), begun("78")]), Some(unsettled.clone()));
         let committing = Unsettled { is_committing: true, transaction: "77".to_owned(), ..unsettled };
@@ -480,5 +502,28 @@ mod tests {
         assert_eq!(read(&[begun("77"), end(false)]), None);
         let ended = read(&[begun("77"), end(true)]).unwrap();
         assert_eq!(ended.transaction, committing.transaction);
+    }
+
+    #[test]
+    fn how_far_a_rollback_came_is_known_of_the_last_run_that_went_on_with_it() {
+        let begun = json!({ "type": "rollback-begun", "snapshot": id(2), "transaction": "77" });
+        let step = |step: &str, done: u64| json!({ "type": "rollback-step", "step": step, "is_over": false, "parts": { "done": done, "of": 9 } });
+        let reached = |runs: &[&[Value]]| {
+            let named = runs.iter().zip(["d", "c", "b"]).map(|(run, name)| (name.to_owned(), run.to_vec()));
+            let reached = Past::read(named).unsettled.unwrap().reached?;
+            Some((reached.step, reached.parts.unwrap().done))
+        };
+        let first = [begun.clone(), step("lock", 1), step("bring-objects", 2)];
+        assert_eq!(reached(&[&first[..1]]), None);
+        assert_eq!(reached(&[&first]), Some((Step::BringObjects, 2)));
+        assert_eq!(reached(&[&[step("bring-objects", 5)], &first]), Some((Step::BringObjects, 5)));
+        assert_eq!(reached(&[&[], &[step("move-objects", 3)], &first]), Some((Step::MoveObjects, 3)));
+        // It kept objects for a rollback of its own, and died before that began.
+        assert_eq!(reached(&[&[step("keep-objects", 7)], &first]), Some((Step::BringObjects, 2)));
+        let end = json!({ "type": "summary", "target_touched": false });
+        let gave_up = [begun, step("lock", 8), end];
+        assert_eq!(reached(&[&gave_up, &first]), Some((Step::BringObjects, 2)));
+        // What a newer program writes is not known here.
+        assert_eq!(reached(&[&[first[0].clone(), step("dance", 1)]]), None);
     }
 }

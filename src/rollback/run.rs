@@ -1,8 +1,8 @@
 //! Runs a rollback on a target: tries again when a lock does not come, and settles its commit.
 
-use super::{Error, Mode, PATIENCE, Proved, Task, bring_back_announced, storage};
+use super::{Error, Mode, Moment, PATIENCE, Proved, Task, bring_back_announced, storage};
 use crate::context::Context;
-use crate::event::Event;
+use crate::event::{Event, Reached, Step};
 use crate::fingerprint::Class;
 use crate::manifest::{SnapshotId, qualified};
 use crate::postgres::connect::{self, Session};
@@ -97,9 +97,12 @@ pub struct Announcement<'a> {
 }
 
 impl Announcement<'_> {
-    /// Records a transaction that has touched nothing yet, here and in the store: whatever becomes of
-    /// this machine, any other one can ask the server how it ended. Nobody waits for it meanwhile.
-    async fn tell(&self, transaction: &str, context: &Context) -> Result<(), Error> {
+    /// Records how far a transaction is. One that has touched nothing yet is recorded in the store as well:
+    /// whatever becomes of this machine, any other one can ask the server how it ended. Nobody waits for it
+    /// meanwhile.
+    async fn tell(&self, moment: Moment<'_>, context: &Context) -> Result<(), Error> {
+        moment.reached().for_each(|reached| context.reached(reached));
+        let Moment::Begun(transaction) = moment else { return Ok(()) };
         let begun = Event::RollbackBegun {
             snapshot: self.snapshot.clone(),
             transaction: transaction.to_owned(),
@@ -127,7 +130,7 @@ pub async fn prove(
         let patience = ATTEMPTS.get(attempt).copied().unwrap_or(PATIENCE);
         let session = connect::writable(&target.connection).await?;
         let task = Task { tables: &tables, patience, ..*task };
-        let announce = async |transaction: &str| announcement.tell(transaction, context).await;
+        let announce = async |moment: Moment<'_>| announcement.tell(moment, context).await;
         match bring_back_announced(&session.client, &task, announce).await {
             Ok(proved) => return Ok(Ready { session, proved }),
             Err(error) if in_the_way(&error).is_some_and(|table| !tables.contains(&table)) => {
@@ -165,7 +168,7 @@ pub async fn prove_storage(
     announcement: &Announcement<'_>,
 ) -> Result<Ready, NotDone> {
     let session = connect::writable(&target.connection).await?;
-    let announce = async |transaction: &str| announcement.tell(transaction, context).await;
+    let announce = async |moment: Moment<'_>| announcement.tell(moment, context).await;
     let proved = storage::rows(&session.client, (saved, announcement.mode), announce).await?;
     Ok(Ready { session, proved })
 }
@@ -179,6 +182,7 @@ pub async fn commit(
 ) -> Result<Proved, NotDone> {
     let Ready { session, proved } = ready;
     let snapshot = snapshot.clone();
+    context.reached(Reached::begin(Step::Commit));
     // A later run that finds no word of this transaction would take the target for damaged, and begin again.
     let event = Event::RollingBack { snapshot, transaction: proved.transaction.clone() };
     context.keep(&event).map_err(Error::Io)?;
@@ -186,10 +190,16 @@ pub async fn commit(
     let sql = "notify pgrst, 'reload schema'; notify pgrst, 'reload config'; commit";
     let outcome = session.client.batch_execute(sql).await;
     session.close().await;
-    let Err(lost) = outcome else { return Ok(proved) };
+    let Err(lost) = outcome else {
+        context.reached(Reached::end(Step::Commit));
+        return Ok(proved);
+    };
     // Even an error that a server sends may be a pooler's, which lost the real one.
     match fate(target, &proved.transaction).await {
-        Ok(Fate::Committed) => Ok(proved),
+        Ok(Fate::Committed) => {
+            context.reached(Reached::end(Step::Commit));
+            Ok(proved)
+        }
         Ok(Fate::Aborted | Fate::Never) => Err(Error::Statement { stage: "commit", source: lost }.into()),
         Ok(Fate::InProgress | Fate::Unknown) | Err(_) => Err(NotDone::Unsettled(lost)),
     }

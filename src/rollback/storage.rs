@@ -1,8 +1,9 @@
 //! Storage around the transaction: saved before it, its rows within it, its bytes after it.
 
 use super::run::NotDone;
-use super::{Error, Mode, Proved};
+use super::{Error, Mode, Moment, Proved};
 use crate::context::Context;
+use crate::event::{Reached, Step};
 use crate::postgres::connect;
 use crate::salvage::{self, Plan, Probing, Reach, Removal, Saved, Scope, Touched};
 use crate::store::Snapshot;
@@ -110,6 +111,7 @@ pub async fn save(
     if !snapshot.storage_index().exists() {
         return Ok(None);
     }
+    context.reached(Reached::begin(Step::KeepObjects));
     let reach = reach(context).await?;
     let session = connect::read_only(&target.connection).await?;
     let plan = foresee(&session.client, snapshot, wanted).await?;
@@ -118,6 +120,7 @@ pub async fn save(
         Some(reach) => salvage::save(reach, plan, folder).await?,
         None => salvage::defer(plan, folder)?,
     };
+    context.reached(Reached::end(Step::KeepObjects));
     Ok(Some(Salvaged { reach, saved }))
 }
 
@@ -125,14 +128,16 @@ pub async fn save(
 pub(super) async fn rows(
     client: &tokio_postgres::Client,
     (saved, mode): (&Saved, Mode),
-    announce: impl AsyncFnOnce(&str) -> Result<(), Error>,
+    announce: impl AsyncFn(Moment<'_>) -> Result<(), Error>,
 ) -> Result<Proved, Error> {
     client.batch_execute("begin isolation level read committed").await?;
     client.batch_execute(crate::postgres::rows::PINNED).await?;
     let transaction = super::transaction(client).await?;
-    announce(&transaction).await?;
+    announce(Moment::Begun(&transaction)).await?;
+    announce(Moment::begin(Step::TakeBack)).await?;
     let started = Instant::now();
     salvage::rows(client, saved).await?;
+    announce(Moment::end(Step::TakeBack)).await?;
     let seconds = started.elapsed().as_secs_f64();
     Ok(Proved { transaction, seconds, ..Proved::nothing(mode) })
 }
@@ -143,6 +148,7 @@ pub async fn bytes(
     target: &Target,
     snapshot: &Snapshot,
     salvaged: &mut Salvaged,
+    context: &Context,
 ) -> Result<Objects, NotDone> {
     let Salvaged { reach, saved } = salvaged;
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
@@ -159,7 +165,8 @@ pub async fn bytes(
     let session = connect::writable(&target.connection).await?;
     let client = &session.client;
     let removal = if saved.plan().remove_added { Removal::RemoveAdded } else { Removal::Keep };
-    let restored = salvage::bytes(client, reach, saved, &index, removal).await?;
+    let tell = |reached| context.reached(reached);
+    let restored = salvage::bytes(client, reach, saved, (&index, removal), &tell).await?;
     let mut left = restored.left;
     left.extend(salvage::compare(client, reach, saved, (&index, &restored.stays)).await?);
     session.close().await;

@@ -6,6 +6,7 @@ use super::plan::{Change, Item};
 use super::save::{Chosen, Saved, Way, withdraw};
 use super::{Error, Reach, TRANSFERS, live, place};
 use crate::disk;
+use crate::event::{Step, Tally, Tell};
 use crate::manifest::storage::{Object, State};
 use crate::objects::{self, Rest, Upload, Written};
 use crate::postgres::storage::Row;
@@ -113,17 +114,17 @@ enum Verdict {
 }
 
 /// Brings the bytes back, and the rest of the rows; then removes what was added, if that was asked
-/// for. The index is that of the snapshot.
+/// for. The index is that of the snapshot. What is done of it is told.
 pub async fn bytes(
     client: &Client,
     reach: &Reach,
     saved: &mut Saved,
-    index: &Path,
-    removal: Removal,
+    (index, removal): (&Path, Removal),
+    tell: Tell<'_>,
 ) -> Result<Restored, Error> {
     client.batch_execute(SETTINGS).await?;
     let mut done = Restored::default();
-    let restored = restore(client, reach, saved, (index, &mut done)).await;
+    let restored = restore(client, reach, saved, (index, &mut done, tell)).await;
     // Whatever became of it, nobody else shall upload what the buckets do not allow.
     let limited = put_limits(client, saved).await;
     restored.and(limited)?;
@@ -137,15 +138,17 @@ async fn restore(
     client: &Client,
     reach: &Reach,
     saved: &mut Saved,
-    (index, done): (&Path, &mut Restored),
+    (index, done, tell): (&Path, &mut Restored, Tell<'_>),
 ) -> Result<(), Error> {
     withdraw_unseen(client, reach, saved).await?;
-    place::settle(client, reach, saved, done).await?;
+    place::settle(client, reach, saved, (done, tell)).await?;
     let chosen: Vec<Chosen> =
         saved.chosen.iter().filter(|chosen| chosen.item.address().is_some()).cloned().collect();
+    let mut tally = Tally::begin(Step::BringObjects, chosen.len() as u64, tell);
     for portion in chosen.chunks(live::PORTION) {
-        portion_of(client, reach, saved, (portion, done)).await?;
+        portion_of(client, reach, saved, (portion, done, Some(&mut tally))).await?;
     }
+    tally.end();
     if saved.plan.probe_all {
         probe_all(client, reach, saved, (index, done)).await?;
     }
@@ -170,7 +173,7 @@ async fn portion_of(
     client: &Client,
     reach: &Reach,
     saved: &mut Saved,
-    (portion, done): (&[Chosen], &mut Restored),
+    (portion, done, mut tally): (&[Chosen], &mut Restored, Option<&mut Tally<'_>>),
 ) -> Result<(), Error> {
     let rows = live::of_items(client, portion.iter().map(|chosen| &chosen.item)).await?;
     let here: Vec<(&Chosen, &Row)> = portion
@@ -196,10 +199,17 @@ async fn portion_of(
     done.stays.extend(theirs.iter().map(|(chosen, _)| (chosen.item.was.id.clone(), Theirs::Overwritten)));
     saved.also(reach, with(&[Verdict::Overwrite]).iter().map(|(_, row)| (*row).clone()).collect()).await?;
     let uploads = with(&[Verdict::Upload, Verdict::Overwrite]);
+    let mut count = |more: usize| {
+        if let Some(tally) = &mut tally {
+            tally.add(more as u64);
+        }
+    };
+    count(portion.len() - uploads.len());
     lift_limits(client, uploads.iter().map(|(chosen, _)| *chosen)).await?;
     let sent: Vec<(&Object, Result<Option<Theirs>, Error>)> = stream::iter(uploads)
         .map(|(chosen, row)| async move { (&chosen.item.was, send_over(client, reach, (chosen, row)).await) })
         .buffered(TRANSFERS)
+        .inspect(|(_, sent)| count(usize::from(sent.is_ok())))
         .collect()
         .await;
     for (was, sent) in sent {
@@ -364,7 +374,7 @@ async fn probe_all(
         let is_over = next.is_none();
         portion.extend(next.filter(|was| !known.contains(&was.id)).and_then(probed));
         if portion.len() == live::PORTION || is_over {
-            portion_of(client, reach, saved, (&portion, done)).await?;
+            portion_of(client, reach, saved, (&portion, done, None)).await?;
             portion.clear();
         }
         if is_over {

@@ -5,6 +5,7 @@ use super::bytes::{Restored, Theirs, changed, lift_limits, send};
 use super::plan::Place;
 use super::save::{Chosen, Saved, Way};
 use super::{Error, Reach, live};
+use crate::event::{Step, Tally, Tell};
 use crate::objects::{self, Rest};
 use crate::postgres::storage::{Row, back};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +16,9 @@ pub(super) async fn settle(
     client: &Client,
     reach: &Reach,
     saved: &mut Saved,
-    done: &mut Restored,
+    (done, tell): (&mut Restored, Tell<'_>),
 ) -> Result<(), Error> {
+    let mut tally = None;
     let mut open: Vec<Chosen> =
         saved.chosen.iter().filter(|chosen| target(chosen).is_some()).cloned().collect();
     if reach.rest.is_none() {
@@ -38,12 +40,16 @@ pub(super) async fn settle(
         if waiting.is_empty() {
             break;
         }
-        let stuck = round(client, reach, saved, (&waiting, done)).await?;
+        let tally = tally.get_or_insert_with(|| Tally::begin(Step::MoveObjects, waiting.len() as u64, tell));
+        let stuck = round(client, reach, saved, (&waiting, done, tally)).await?;
         open = waiting
             .into_iter()
             .map(|(chosen, _)| chosen)
             .filter(|chosen| !stuck.contains(&chosen.item.was.id))
             .collect();
+    }
+    if let Some(tally) = tally {
+        tally.end();
     }
     if reach.rest.is_none() {
         remove_remains(client, reach, saved).await?;
@@ -86,7 +92,7 @@ async fn round(
     client: &Client,
     reach: &Reach,
     saved: &mut Saved,
-    (waiting, done): (&[(Chosen, Row)], &mut Restored),
+    (waiting, done, tally): (&[(Chosen, Row)], &mut Restored, &mut Tally<'_>),
 ) -> Result<BTreeSet<String>, Error> {
     let places: Vec<(&str, &str)> = waiting.iter().filter_map(|(chosen, _)| target(chosen)).collect();
     let mut occupants: BTreeMap<Place, Row> = BTreeMap::new();
@@ -115,6 +121,7 @@ async fn round(
             stuck.insert(chosen.item.was.id.clone());
         } else {
             done.moved += 1;
+            tally.add(1);
         }
     }
     if !progress {

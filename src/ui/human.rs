@@ -136,6 +136,7 @@ impl Human {
             | Event::PushSettled { .. }
             | Event::RollbackBegun { .. }
             | Event::RollingBack { .. }
+            | Event::RollbackStep(_)
             | Event::RolledBack { .. }
             | Event::DelegateBackend { .. }
             | Event::DelegatePid { .. } => {}

@@ -9,7 +9,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Appends every lasting event to a file, synced.
+/// Appends every lasting event to a file, synced but for steps of a rollback: no run relies on these, and users
+/// wait while some of them are written.
 #[derive(Clone, Debug)]
 pub struct Record {
     journal: Arc<Mutex<Journal>>,
@@ -55,7 +56,11 @@ impl Observer for Record {
             return Ok(());
         }
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        journal.append(&Line { at: (self.clock)(), value: event })
+        let line = Line { at: (self.clock)(), value: event };
+        match event {
+            Event::RollbackStep(_) => journal.append_unsynced(&line),
+            _ => journal.append(&line),
+        }
     }
 }
 

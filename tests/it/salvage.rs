@@ -192,7 +192,7 @@ impl Rig {
 
     fn bytes(&self, saved: &mut Saved, removal: Removal) -> Restored {
         let client = &self.session.client;
-        self.block_on(salvage::bytes(client, &self.reach, saved, &self.index, removal)).unwrap()
+        self.block_on(salvage::bytes(client, &self.reach, saved, (&self.index, removal), &drop)).unwrap()
     }
 
     fn roll_back(&self, probing: Probing, removal: Removal) -> (Saved, Restored) {

@@ -50,6 +50,9 @@ pub(super) async fn look(opened: &Opened, past: &Past, host: &str) -> Result<Set
         "run {} did not tell its rollback to the end; asking what became of it",
         unsettled.run
     ));
+    if let Some(reached) = unsettled.reached {
+        context.note(format!("its record ends {}", reached.in_words()));
+    }
     // The numbers of transactions say nothing on another server.
     let snapshot = context.store.load(&unsettled.snapshot).ok();
     let differences =

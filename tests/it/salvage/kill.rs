@@ -50,7 +50,7 @@ fn in_short_lives(rig: &Rig, first: u32, longer: u32) -> u32 {
                 committed = true;
                 client.batch_execute("commit").await.unwrap();
             }
-            let restored = salvage::bytes(client, &rig.reach, &mut saved, &index, Removal::Keep);
+            let restored = salvage::bytes(client, &rig.reach, &mut saved, (&index, Removal::Keep), &drop);
             (restored.await.unwrap(), saved)
         };
         let ended = rig.block_on(async { Box::pin(dies_after(polls, life)).await });

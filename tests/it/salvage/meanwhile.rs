@@ -194,7 +194,8 @@ fn limits_are_back_whatever_became_of_the_uploads() {
     rig.rows(&saved);
     rig.bucket.spoil(Operation::Write, Kind::Status(401), 1);
     let client = &rig.session.client;
-    let failed = rig.block_on(salvage::bytes(client, &rig.reach, &mut saved, &rig.index, Removal::Keep));
+    let failed =
+        rig.block_on(salvage::bytes(client, &rig.reach, &mut saved, (&rig.index, Removal::Keep), &drop));
     assert!(matches!(&failed, Err(salvage::Error::Objects(objects::Error::Denied { .. }))), "{failed:?}");
     assert_eq!(rig.state()["bucket docs"], rig.before["bucket docs"]);
     let restored = rig.bytes(&mut saved, Removal::Keep);
