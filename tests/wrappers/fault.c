@@ -1,10 +1,10 @@
 /*
- * Preloaded into supa-safe, it ends the program at one of its writes, or lets the disk be full from there on.
+ * Preloaded into supa-safe, it ends the program at one of its writes or syncs, or lets the disk be full from there on.
  *
- * FAULT is `HOW N PART`. Files whose path holds PART count:
- *   before  kill -9 before their Nth sync
+ * FAULT is `HOW CALL N PART`. Calls on files whose path holds PART count, CALL being `write` or `sync`:
+ *   before  kill -9 before their Nth
  *   after   kill -9 right after it
- *   full    no room for their Nth write, and for none after it
+ *   full    no room for their Nth, and for none after it
  * Programs that supa-safe starts inherit it, and are left alone.
  */
 #define _GNU_SOURCE
@@ -17,44 +17,56 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum fault { NONE, BEFORE, AFTER, FULL };
+
 static atomic_long seen;
 
-/* Whether this is the Nth call on such a file, or a later one; *is_it says whether it is that very one. */
-static int comes(const char *wanted, int fd, int *is_it)
+/* What comes to this call on this file. */
+static enum fault comes(const char *call, int fd)
 {
     const char *fault = getenv("FAULT");
-    char how[8], part[256], link[64], path[4096];
+    char how[8], wanted[8], part[256], link[64], path[4096];
     long number, now;
     ssize_t length;
 
-    *is_it = 0;
     if (fault == NULL || strcmp(program_invocation_short_name, "supa-safe") != 0)
-        return 0;
-    if (sscanf(fault, "%7s %ld %255s", how, &number, part) != 3 || strcmp(how, wanted) != 0)
-        return 0;
+        return NONE;
+    if (sscanf(fault, "%7s %7s %ld %255s", how, wanted, &number, part) != 4 || strcmp(wanted, call) != 0)
+        return NONE;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     length = readlink(link, path, sizeof path - 1);
     if (length < 0)
-        return 0;
+        return NONE;
     path[length] = '\0';
     if (strstr(path, part) == NULL)
-        return 0;
+        return NONE;
     now = atomic_fetch_add(&seen, 1) + 1;
-    *is_it = now == number;
-    return now >= number;
+    if (strcmp(how, "full") == 0)
+        return now >= number ? FULL : NONE;
+    if (now != number)
+        return NONE;
+    return strcmp(how, "before") == 0 ? BEFORE : AFTER;
+}
+
+static void die(void)
+{
+    kill(getpid(), SIGKILL);
 }
 
 static int sync_by(long call, int fd)
 {
-    int is_it, result;
+    enum fault fault = comes("sync", fd);
+    int result;
 
-    comes("before", fd, &is_it);
-    if (is_it)
-        kill(getpid(), SIGKILL);
+    if (fault == FULL) {
+        errno = ENOSPC;
+        return -1;
+    }
+    if (fault == BEFORE)
+        die();
     result = (int)syscall(call, fd);
-    comes("after", fd, &is_it);
-    if (is_it)
-        kill(getpid(), SIGKILL);
+    if (fault == AFTER)
+        die();
     return result;
 }
 
@@ -70,11 +82,17 @@ int fdatasync(int fd)
 
 ssize_t write(int fd, const void *buffer, size_t count)
 {
-    int is_it;
+    enum fault fault = comes("write", fd);
+    ssize_t result;
 
-    if (comes("full", fd, &is_it)) {
+    if (fault == FULL) {
         errno = ENOSPC;
         return -1;
     }
-    return syscall(SYS_write, fd, buffer, count);
+    if (fault == BEFORE)
+        die();
+    result = syscall(SYS_write, fd, buffer, count);
+    if (fault == AFTER)
+        die();
+    return result;
 }

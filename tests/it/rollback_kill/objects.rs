@@ -6,7 +6,7 @@ use crate::kill::Going;
 use crate::rollback::{NOTES, WRONG};
 use crate::salvage::{Live, live};
 use crate::scratch::until;
-use crate::world::{ADMIN, Bucket, Major, OWNER, Ran, Session, World, told};
+use crate::world::{ADMIN, Bucket, Major, OWNER, Ran, Session, World, list};
 use serde_json::Value;
 use snapbox::{assert_data_eq, str};
 use std::time::{Duration, Instant};
@@ -29,17 +29,19 @@ pub(super) struct State {
 pub(super) struct Damaged {
     pub(super) world: World,
     pub(super) bucket: Bucket,
+    mode: &'static str,
+    /// As the rollback leaves it.
     before: State,
     after: State,
 }
 
 impl Damaged {
-    pub(super) fn new(major: Major) -> Self {
-        Self::over(first_on(major), |_, _| {})
+    pub(super) fn new(major: Major, mode: &'static str) -> Self {
+        Self::over(first_on(major), mode, |_, _| {})
     }
 
     /// The same, when the world is changed before its first run.
-    fn over(mut world: World, change: impl FnOnce(&mut World, &Bucket)) -> Self {
+    fn over(mut world: World, mode: &'static str, change: impl FnOnce(&mut World, &Bucket)) -> Self {
         let bucket = world.bucket(&["photos"]);
         let key = bucket.double.keys().service_role.expose().to_owned();
         world.set("SUPA_SAFE_SERVICE_ROLE_KEY", key);
@@ -60,28 +62,49 @@ impl Damaged {
         drop(world.run(["migrate", "--confirm", &confirm]).exits(0));
         world.migration("20260101000000_wrong", &format!("{WRONG}{LOST}"));
         drop(world.run(["snapshot"]).exits(0));
-        let [before, after] = [(); 2].map(|()| State { rows: rows(&world), objects: live(&world, &bucket) });
-        let mut all = Self { world, bucket, before, after };
-        all.damage();
+        let of_snapshot = of_push(&world);
+        let [before, after] = [(); 2].map(|()| State::now(&world, &bucket));
+        let mut all = Self { world, bucket, mode, before, after };
+        all.damage_by_push();
+        all.damage_by_users();
+        if mode == "touched" {
+            // What users did to other rows and objects stays: the first one says what that is.
+            drop(all.run().exits(0));
+            assert_eq!(of_push(&all.world), of_snapshot);
+            all.before = State::now(&all.world, &all.bucket);
+            all.damage();
+        }
         all
     }
 
     /// Pushes the mistake, and lets users go on.
     pub(super) fn damage(&mut self) {
+        self.damage_by_push();
+        if self.mode == "whole" {
+            self.damage_by_users();
+        }
+    }
+
+    fn damage_by_push(&mut self) {
         let Self { world, bucket, .. } = self;
         drop(world.run(["migrate", "--confirm", &confirmation(world)]).exits(0));
         world.sql(OWNER, SINCE);
+        self.after = State::now(world, bucket);
+        assert_ne!(self.after.rows, self.before.rows);
+    }
+
+    fn damage_by_users(&mut self) {
+        let Self { world, bucket, .. } = self;
         bucket.put("photos", "overwritten", b"other bytes");
         bucket.delete("photos", "deleted");
         let (access, key) = (bucket.access(bucket.pair()), &bucket.double.keys().service_role);
         let rest = Rest::new(&access.endpoint, key).unwrap();
         bucket.runtime.block_on(rest.relocate(("photos", "moved"), ("photos", "elsewhere"))).unwrap();
-        self.after = State { rows: rows(world), objects: live(world, bucket) };
-        assert_ne!(self.after.rows, self.before.rows);
+        self.after = State::now(world, bucket);
     }
 
-    fn args(&self) -> [String; 5] {
-        ["rollback", "--mode", "whole", "--confirm", &confirmation(&self.world)].map(str::to_owned)
+    pub(super) fn args(&self) -> [String; 5] {
+        ["rollback", "--mode", self.mode, "--confirm", &confirmation(&self.world)].map(str::to_owned)
     }
 
     pub(super) fn run(&self) -> Ran {
@@ -141,63 +164,26 @@ impl Damaged {
     }
 }
 
+impl State {
+    fn now(world: &World, bucket: &Bucket) -> Self {
+        Self { rows: rows(world), objects: live(world, bucket) }
+    }
+}
+
 /// Everything that goes back in the transaction.
 fn rows(world: &World) -> Vec<String> {
     let mut rows = world.state();
     rows.retain(|line| !line.starts_with("storage.objects|") && !line.starts_with("storage.buckets|"));
-    rows.extend(world.sql(
-        ADMIN,
-        "select to_jsonb(o) from storage.objects o where name ~ '^(lost/)?(renamed|altered|gone)$' order by id",
-    ));
+    rows.extend(of_push(world));
     rows
 }
 
-/// A run whose files of a kind come to a fault, as `tests/wrappers/fault.c` says.
-pub(super) fn spoiled(all: &Damaged, fault: &str) -> Ran {
-    let mut command = all.world.command();
-    command.args(all.args()).arg("--json");
-    all.world.finish(command.env("LD_PRELOAD", told("SUPA_SAFE_TEST_FAULTS")).env("FAULT", fault))
-}
-
-/// Dies at one sync after the other of files with this in their path, each run going on from what the one
-/// before it left, until one has so few of them that it comes to its end.
-fn dies_at_each_sync(all: &Damaged, how: &str, part: &str) -> u32 {
-    let (mut number, mut deaths, mut is_back) = (1, 0, false);
-    loop {
-        let what = format!("{how} sync {number} of {part}, {deaths} deaths");
-        let ran = spoiled(all, &format!("{how} {number} {part}"));
-        // One that had told its end is not asked about.
-        if ran.code == 0 || (is_back && ran.code == 3) {
-            break;
-        }
-        let ran = ran.exits(137);
-        deaths += 1;
-        number += 1;
-        let was_back = std::mem::replace(&mut is_back, all.is_back(&what));
-        assert!(is_back || !was_back, "{what}: {ran}");
-        if is_back && !was_back {
-            number = 1;
-        }
-    }
-    all.stands_as_before(&format!("{how} {part}"));
-    deaths
-}
-
-/// Kills a rollback around each of its syncs of these files.
-fn killed_at_each_sync(how: &str, part: &str) {
-    let all = Damaged::new(Major::Pg17);
-    assert!(dies_at_each_sync(&all, how, part) > 0, "{how} {part}");
-    drop(all.world.run(["rollback", "--confirm", &confirmation(&all.world)]).exits(3));
-}
-
-#[test]
-fn killed_at_each_sync_of_the_journal_after_it() {
-    killed_at_each_sync("after", "/runs/");
-}
-
-#[test]
-fn killed_at_each_sync_of_saved_objects() {
-    killed_at_each_sync("before", "/objects/");
+/// The objects whose rows the push changed.
+fn of_push(world: &World) -> Vec<String> {
+    world.sql(
+        ADMIN,
+        "select to_jsonb(o) from storage.objects o where name ~ '^(lost/)?(renamed|altered|gone)$' order by id",
+    )
 }
 
 /// How many instants are tried; more of them by hand.
@@ -218,7 +204,7 @@ fn timed(all: &mut Damaged) -> u64 {
 #[expect(clippy::print_stderr, reason = "the figures are for whoever runs it by hand")]
 #[test]
 fn killed_at_any_instant() {
-    let mut all = Damaged::new(Major::Pg17);
+    let mut all = Damaged::new(Major::Pg17, "whole");
     let limit = timed(&mut all);
     let (mut before, mut back, mut ended) = (0, 0, 0);
     for seed in 1..=seeds() {
@@ -252,7 +238,7 @@ fn relayed() -> (Damaged, Relay, Relay) {
     let world = first_on(Major::Pg17);
     let database = Relay::to(world.address());
     let mut storage = None;
-    let all = Damaged::over(world, |world, bucket| {
+    let all = Damaged::over(world, "whole", |world, bucket| {
         let url = world.url().replace(&world.address(), &database.address);
         world.set("SUPA_SAFE_DB_URL", url);
         let inside = bucket.double.url();
@@ -275,7 +261,7 @@ pub(super) fn is_told_truly(
     let is_back = all.is_back(what);
     match code {
         0 => all.stands_as_before(what),
-        1 | 10 | 12 => {
+        1 | 3 | 10 | 12 => {
             assert_eq!((is_back, &summary["target_touched"]), (was_back, &false.into()), "{what}: {summary}");
         }
         22 => assert_eq!((is_back, &summary["target_touched"]), (true, &true.into()), "{what}: {summary}"),
@@ -307,6 +293,23 @@ fn cut_off_from_the_database_at_any_instant() {
     eprintln!("cut off within {limit} ms: codes {codes:?}");
 }
 
+/// The steps of the last rollback that began, as its record has them.
+fn recorded_steps(world: &World) -> String {
+    let records = list(&world.store().join("runs")).into_iter().rev();
+    let mut records = records.map(|file| fs_err::read_to_string(file).unwrap());
+    let record = records.find(|record| record.contains("rollback-begun")).unwrap();
+    let lines = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let steps = lines.filter(|line| line["type"] == "rollback-step").map(|line| {
+        assert!(line["at"].is_string(), "{line}");
+        let edge = if line["is_over"] == true { "end" } else { "begin" };
+        let parts = &line["parts"];
+        let parts =
+            if parts.is_null() { String::new() } else { format!(" {}/{}", parts["done"], parts["of"]) };
+        format!("{edge} {}{parts}\n", line["step"].as_str().unwrap())
+    });
+    steps.collect()
+}
+
 #[test]
 fn cut_off_from_storage_while_bytes_go_back() {
     let (all, _database, storage) = relayed();
@@ -330,6 +333,36 @@ hint: Where these objects cannot come back, `supa-safe rollback --leave-objects`
 "#]]
     );
     assert!(all.is_back("cut off from Storage"));
+    assert_data_eq!(
+        recorded_steps(&all.world),
+        str![[r#"
+begin keep-objects
+end keep-objects
+begin lock
+end lock
+begin keep-rows
+end keep-rows
+begin take-back
+end take-back
+begin commit
+end commit
+begin move-objects 0/1
+end move-objects 1/1
+begin bring-objects 0/6
+begin bring-objects 4/6
+...
+"#]]
+    );
+    let status = all.world.run(["status", "--json"]).exits(0).document();
+    assert_eq!(status["unsettled_step"]["step"], "bring-objects");
+    let status = all.world.run(["status"]).exits(0);
+    let stopped = status.stdout.lines().find(|line| line.starts_with("rollback"));
+    assert_data_eq!(
+        stopped.unwrap_or_default(),
+        str![
+            "rollback  run [..] did not tell its rollback to the end: its record ends while objects of Storage went back, [..] of 6 done"
+        ]
+    );
     // Nobody can sign in there: nothing more is changed, and it can still be ended without the objects.
     drop(all.run().exits(22));
     assert!(all.is_back("still cut off"));
