@@ -9,6 +9,7 @@ use crate::decode;
 use crate::disk;
 use crate::event::{Event, Stage};
 use crate::evidence::{self, Collected};
+use crate::manifest::storage::Object;
 use crate::manifest::{Damage, FileDigest, Proof, SnapshotId, Strength};
 use crate::store::{self, Depth, Snapshot, Standing, Store};
 use crate::tools::installs;
@@ -262,6 +263,15 @@ pub async fn accept(snapshot: Snapshot, context: &Context) -> Result<Verified, E
         return Err(Error::Damaged { id: snapshot.id().clone(), what: standing.broken });
     }
     Ok(Verified { snapshot, strength: standing.strength })
+}
+
+/// Demands that the bytes of these objects of an accepted snapshot, of which only the length was looked at, are
+/// what they were.
+pub async fn demand_bytes(context: &Context, base: &Verified, objects: Vec<Object>) -> Result<(), Error> {
+    let kept = context.store.objects()?;
+    let altered = tokio::task::spawn_blocking(move || storage::altered(&objects, &kept));
+    let what = altered.await.map_err(io::Error::other)?;
+    if what.is_empty() { Ok(()) } else { Err(Error::Damaged { id: base.snapshot().id().clone(), what }) }
 }
 
 /// Files that are missing, altered, or too many.

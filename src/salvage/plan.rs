@@ -217,11 +217,16 @@ impl Plan {
             buckets.partition(|id| touched.added_buckets.contains(id));
     }
 
-    /// Bytes that are sent at most. What SQL alone changed is not sent, what was deleted only when the
-    /// API did it, and what was moved only without the service role's key.
+    /// Objects whose bytes may have to be sent. What SQL alone changed is not sent, what was deleted only when
+    /// the API did it, and what was moved only without the service role's key.
+    pub fn sent_at_most(&self) -> impl Iterator<Item = &Object> {
+        let is_sent = |item: &&Item| !matches!(item.change, Change::Altered | Change::MovedBySql);
+        self.items.iter().filter(is_sent).map(|item| &item.was)
+    }
+
+    /// Their bytes.
     pub fn bytes_at_most(&self) -> u64 {
-        let sent = |item: &&Item| !matches!(item.change, Change::Altered | Change::MovedBySql);
-        self.items.iter().filter(sent).filter_map(|item| item.was.size).sum()
+        self.sent_at_most().filter_map(|object| object.size).sum()
     }
 }
 

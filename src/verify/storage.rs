@@ -66,6 +66,21 @@ pub(super) fn damage(
     Ok(broken)
 }
 
+/// Those of some objects whose bytes are not what they were, in words.
+pub(super) fn altered(wanted: &[Object], objects: &Objects) -> Vec<String> {
+    let captured: Vec<(&Object, &String)> =
+        wanted.iter().filter_map(|object| Some((object, object.sha256.as_ref()?))).collect();
+    let paths: Vec<PathBuf> = captured.iter().map(|(_, sha256)| objects.path(sha256)).collect();
+    let digests = captured.into_iter().zip(disk::sha256_files(&paths));
+    let is_other =
+        |digest: io::Result<(String, u64)>, sha256: &String| digest.ok().is_none_or(|(is, _)| is != *sha256);
+    digests
+        .filter_map(|((object, sha256), digest)| {
+            is_other(digest, sha256).then(|| another(&object.in_words()))
+        })
+        .collect()
+}
+
 /// Digests each file once, some at a time; of files that are done the 32 bytes of their names stay.
 #[derive(Default)]
 struct Digested {

@@ -178,8 +178,16 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
     let looked = look(opened, &session, &mut plan, args).await;
     session.close().await;
     looked?;
+    demand_bytes(opened, &plan).await?;
     plan.foreseen = foreseen::look(opened, &plan, args.dry_run).await?;
     Ok(plan)
+}
+
+/// Refuses to begin what could not be brought to its end: an object whose kept bytes are damaged.
+async fn demand_bytes(opened: &Opened, plan: &Plan) -> Result<(), Broken> {
+    let sent = plan.objects.iter().flat_map(salvage::Plan::sent_at_most).cloned().collect();
+    let demanded = verify::demand_bytes(&opened.context, &plan.base, sent).await;
+    demanded.map_err(|error| fail::verify_failed(&error))
 }
 
 /// Looks at the target with what is planned.
