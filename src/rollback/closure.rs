@@ -1,7 +1,7 @@
 //! What must go: what differs, and everything that cannot stay when that goes.
 
 use super::inverse::{self, Inverse, RELATIONS, Unit};
-use super::live::Table;
+use super::live::{self, Table};
 use super::{Error, Mode, Work, large, names, partitions, unproved};
 use crate::fingerprint::{Class, Fingerprint};
 use crate::manifest::quote_identifier;
@@ -13,6 +13,33 @@ use tokio_postgres::Client;
 const ROUNDS: usize = 8;
 /// Objects that one statement drops.
 const AT_ONCE: usize = 100;
+
+/// Tables that stay, and that the server locks when others go: those that foreign keys of these lead to or come
+/// from, their parents, and those whose triggers and policies go along. Who may not lock a table does so on the way.
+const BESIDE: &str = "
+    with going (catalog, id) as (
+        select 'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.unnest($1::oid[])
+        union all
+        select 'pg_catalog.pg_proc'::pg_catalog.regclass, pg_catalog.to_regprocedure(name)
+        from pg_catalog.unnest($2::text[]) name
+    ), beside (id) as (
+        select k.confrelid from pg_catalog.pg_constraint k where k.contype = 'f' and k.conrelid = any($1)
+        union select k.conrelid from pg_catalog.pg_constraint k where k.contype = 'f' and k.confrelid = any($1)
+        union select i.inhparent from pg_catalog.pg_inherits i where i.inhrelid = any($1)
+        union
+        select t.tgrelid from pg_catalog.pg_trigger t
+        join going g on (g.catalog, g.id) = ('pg_catalog.pg_proc'::pg_catalog.regclass, t.tgfoid)
+        union
+        select p.polrelid from pg_catalog.pg_policy p
+        join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+        join going g on (g.catalog, g.id) = (d.refclassid, d.refobjid)
+        union select pg_catalog.to_regclass(name) from pg_catalog.unnest($3::text[]) name
+    )
+    select n.nspname::text, c.relname::text
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.oid in (select id from beside) and c.oid <> all($1) and c.relkind in ('r', 'p')
+        and pg_catalog.has_table_privilege(c.oid, 'update, delete, truncate')
+    order by n.nspname collate \"C\", c.relname collate \"C\"";
 
 /// What goes, and the tables among it, in a fixed order.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +62,7 @@ pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure,
     for _ in 0..ROUNDS {
         let closure = find_among(work, live, &tables).await?;
         keep_hidden(work, live, &closure)?;
-        lock(work.client, &closure.tables).await?;
+        lock(work.client, &closure).await?;
         let now = work.tables().await?;
         // Somebody may have added a column, which would go unseen.
         if now == tables {
@@ -212,12 +239,29 @@ fn parents(recorded: &Fingerprint, left: &Fingerprint) -> BTreeSet<Unit> {
         .collect()
 }
 
-/// Keeps everybody from the tables, in the order of their names so that two of us never wait for
-/// each other.
-async fn lock(client: &Client, tables: &[Table]) -> Result<(), Error> {
-    for some in tables.chunks(AT_ONCE) {
-        let names: Vec<String> = some.iter().map(Table::sql).collect();
-        let sql = format!("lock table only {} in access exclusive mode", names.join(", only "));
+/// Keeps everybody from the tables, in the order of their names so that two of us never wait for each other.
+/// Those beside them come first: who signs up writes to `auth.users`, and from there to tables of the user's. If these
+/// were held already, each would wait for the other, and the server would end the sign-up, which waited longer.
+async fn lock(client: &Client, closure: &Closure) -> Result<(), Error> {
+    let oids: Vec<u32> = closure.tables.iter().map(|table| table.oid).collect();
+    let routines: Vec<&str> = closure
+        .units
+        .iter()
+        .filter(|unit| ["function", "procedure"].contains(&unit.kind.as_str()))
+        .map(|unit| unit.identity.as_str())
+        .collect();
+    let carriers: Vec<&str> = closure
+        .units
+        .iter()
+        .filter(|unit| unit.kind != "publication table")
+        .filter_map(inverse::carrier)
+        .filter(|carrier| !carrier.starts_with("domain "))
+        .collect();
+    let beside = client.query(BESIDE, &[&oids, &routines, &carriers]).await?;
+    let beside = beside.iter().map(|row| live::sql_name(row.get(0), row.get(1)));
+    let names: Vec<String> = beside.chain(closure.tables.iter().map(Table::sql)).collect();
+    for some in names.chunks(AT_ONCE) {
+        let sql = format!("lock table only {} in access exclusive mode", some.join(", only "));
         client.batch_execute(&sql).await.map_err(Error::at("lock the tables"))?;
     }
     Ok(())
