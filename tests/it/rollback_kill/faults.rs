@@ -91,9 +91,9 @@ fn killed(all: &Damaged, how: &str, (call, part): (&str, &str), by_itself: u32) 
 #[test]
 fn killed_around_each_record() {
     let mut all = Damaged::new(Major::Pg17, "whole");
-    drop(killed(&all, "before", ("write", "/runs/"), 4));
+    drop(killed(&all, "before", ("write", "/runs/"), 6));
     all.damage();
-    drop(killed(&all, "after", ("write", "/runs/"), 3));
+    drop(killed(&all, "after", ("write", "/runs/"), 5));
 }
 
 /// After the commit there are two: no larger stride comes to one of them for sure.
@@ -121,7 +121,7 @@ fn a_full_disk_at_each_write() {
     let mut all = Damaged::new(Major::Pg17, "whole");
     let mut errors = BTreeSet::new();
     for (at, (part, by_itself)) in
-        [("/runs/", 4), ("/rollbacks/", 9), ("/objects/", 1)].into_iter().enumerate()
+        [("/runs/", 6), ("/rollbacks/", 15), ("/objects/", 1)].into_iter().enumerate()
     {
         if at > 0 {
             all.damage();
