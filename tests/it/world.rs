@@ -17,6 +17,7 @@ pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open, TEMPORARY};
 pub(crate) use platform::{Platform, REF_15, REF_17};
 pub(crate) use ran::Ran;
 pub(crate) use session::{Listener, Session};
+pub(crate) use state::same;
 pub(crate) use weed::Weed;
 
 use fs_err as fs;

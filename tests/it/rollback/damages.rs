@@ -5,7 +5,7 @@
 
 use super::{AS_HOSTED, BEFORE, Base};
 use crate::rollback_rights::{CLASSIC, EXPLICIT};
-use crate::world::{ADMIN, Major, OWNER, Ran, World};
+use crate::world::{ADMIN, Major, OWNER, Ran, World, same};
 use serde_json::json;
 use supa_safe::failure::chain;
 use supa_safe::rollback::Mode;
@@ -188,7 +188,7 @@ const OTHERS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// What a rollback gives back, as it is now: with the numbers of sequences, and large objects.
-pub(super) fn state(world: &World) -> Vec<String> {
+fn state(world: &World) -> Vec<String> {
     let mut state = world.state();
     for more in [
         "select 'sequence', schemaname, sequencename, last_value from pg_sequences where sequenceowner = 'postgres' order by 1, 2, 3",
@@ -199,23 +199,28 @@ pub(super) fn state(world: &World) -> Vec<String> {
     state
 }
 
-/// What `pg_dump` says of the whole database, line by line in an order of its own: privileges are listed in
-/// the order in which they were given.
-fn dumped(world: &World) -> Vec<String> {
-    let mut dump = world.program(world.variable("SUPA_SAFE_PG_BIN").join("pg_dump"));
-    let ran = world.finish(dump.args(["--schema-only", "--dbname", &world.url()])).exits(0);
-    let mut lines: Vec<String> = ran.stdout.lines().map(str::to_owned).collect();
-    lines.retain(|line| !line.starts_with('\\'));
-    lines.sort_unstable();
-    lines
+/// What a rollback gives back, as the tests measure it, and as `pg_dump` tells it.
+pub(super) struct Before {
+    state: Vec<String>,
+    dump: Vec<String>,
 }
 
-pub(super) fn same(before: &[String], after: &[String]) -> Result<(), String> {
-    let only = |one: &[String], other: &[String], sign: &str| -> Vec<String> {
-        one.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {line}")).collect()
-    };
-    let found = [only(before, after, "-"), only(after, before, "+")].concat();
-    if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
+impl Before {
+    pub(super) fn of(world: &World) -> Self {
+        Self { state: state(world), dump: world.dumped() }
+    }
+
+    /// Demands that something happened since.
+    #[track_caller]
+    pub(super) fn is_gone(&self, world: &World, name: &str) {
+        assert!(same(&self.state, &state(world)).is_err(), "{name}: nothing happened");
+    }
+
+    /// Demands that everything is there again, as often as it was.
+    pub(super) fn is_back(&self, world: &World) -> Result<(), String> {
+        same(&self.state, &state(world))?;
+        same(&self.dump, &world.dumped())
+    }
 }
 
 /// The project, with these default privileges.
@@ -236,12 +241,12 @@ fn project(major: Major, privileges: &str) -> World {
 fn each_pushed(major: Major, explicit_on: Major, damages: &[Damage]) {
     for privileges in privileges(major == explicit_on) {
         let world = project(major, privileges);
-        let before = (state(&world), dumped(&world));
+        let before = Before::of(&world);
         for (at, (name, damage)) in damages.iter().enumerate() {
             let file = format!("202601010000{at:02}_wrong");
             world.migration(&file, damage);
             for mode in modes(major, at) {
-                pushed_and_taken_back(&world, mode, &before)
+                pushed_and_taken_back(&world, (name, mode), &before)
                     .unwrap_or_else(|why| panic!("{name}, {mode}: {why}"));
             }
             world.remove(&format!("supabase/migrations/{file}.sql"));
@@ -275,25 +280,20 @@ fn every() -> bool {
     std::env::var("SUPA_SAFE_TEST_DAMAGES").is_ok_and(|which| which == "every")
 }
 
-fn pushed_and_taken_back(
-    world: &World,
-    mode: &str,
-    before: &(Vec<String>, Vec<String>),
-) -> Result<(), String> {
+fn pushed_and_taken_back(world: &World, (name, mode): (&str, &str), before: &Before) -> Result<(), String> {
     let succeeded = |ran: Ran| if ran.code == 0 { Ok(ran) } else { Err(ran.to_string()) };
     drop(succeeded(world.migrate(&[]))?);
-    assert!(same(&before.0, &state(world)).is_err(), "nothing happened");
+    before.is_gone(world, name);
     let ran = succeeded(world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]))?;
     assert_eq!(ran.summary()["rolled_back"]["mode"], json!(mode));
-    same(&before.0, &state(world))?;
-    same(&before.1, &dumped(world))
+    before.is_back(world)
 }
 
 /// Each damage in a session on the same database. The second mode is committed, and what it left is told from
 /// outside; of the first one, the rows are.
 fn each_in_a_session(major: Major, privileges: &str, modes: [Mode; 2]) {
     let base = Base::of(project(major, privileges));
-    let (dump, before) = (dumped(&base.world), base.world.session(OWNER).contents());
+    let (dump, before) = (base.world.dumped(), base.world.session(OWNER).contents());
     let mut wrong = Vec::new();
     for (name, sql, tables) in OTHERS {
         base.world.sql(OWNER, sql);
@@ -307,7 +307,7 @@ fn each_in_a_session(major: Major, privileges: &str, modes: [Mode; 2]) {
             let is_back = outcome.is_ok();
             session.run(if is_last && is_back { "commit" } else { "rollback" });
             let outcome =
-                outcome.and_then(|()| if is_last { same(&dump, &dumped(&base.world)) } else { Ok(()) });
+                outcome.and_then(|()| if is_last { same(&dump, &base.world.dumped()) } else { Ok(()) });
             wrong.extend(outcome.err().map(|why| format!("{name}, {}: {why}", mode.as_str())));
             // The next one would be blamed for it.
             assert!(!is_last || is_back, "{}", wrong.join("\n"));

@@ -2,7 +2,7 @@
 //! comments others. None is added: without the platform's library only a superuser adds one, and the owner is none
 //! on a copy that programs of this machine make, so that its rehearsal fails (SS010).
 
-use super::damages::{same, state};
+use super::damages::Before;
 use super::{AS_HOSTED, NOTES};
 use crate::world::{ADMIN, Major, OWNER, World};
 use serde_json::json;
@@ -41,14 +41,14 @@ fn pushed_over_event_triggers(major: Major) {
     world.sql(ADMIN, &format!("alter role {OWNER} superuser"));
     world.sql(OWNER, NOTES);
     world.sql(OWNER, TRIGGERS);
-    let before = (event_triggers(&world), state(&world));
+    let before = (event_triggers(&world), Before::of(&world));
     for mode in ["touched", "whole"] {
         drop(world.migrate(&[]).exits(0));
         assert_ne!(event_triggers(&world), before.0);
         let ran = world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
         assert_eq!(ran.summary()["rolled_back"]["mode"], json!(mode));
         assert_eq!(event_triggers(&world), before.0, "{mode}");
-        same(&before.1, &state(&world)).unwrap_or_else(|why| panic!("{mode}: {why}"));
+        before.1.is_back(&world).unwrap_or_else(|why| panic!("{mode}: {why}"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows of the platform's tables: each damage alone, pushed with the real CLI, in both modes.
 
-use super::damages::{privileges, same, state};
+use super::damages::{Before, privileges};
 use super::{AS_HOSTED, BEFORE};
 use crate::world::{ADMIN, Bucket, Major, OWNER, World};
 use serde_json::json;
@@ -53,17 +53,17 @@ pub(super) fn every_object_is_readable(bucket: &Bucket) {
 
 fn each_alone(major: Major, privileges: &str) {
     let (world, bucket) = with_objects(major, privileges);
-    let before = state(&world);
+    let before = Before::of(&world);
     for (index, (name, damage)) in DAMAGES.iter().enumerate() {
         let file = format!("2026010100000{index}_wrong");
         world.migration(&file, damage);
         for mode in ["touched", "whole"] {
             drop(world.migrate(&[]).exits(0));
-            assert_ne!(state(&world), before, "{name}");
+            before.is_gone(&world, name);
             let ran =
                 world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
             assert_eq!(ran.summary()["rolled_back"]["mode"], json!(mode), "{name}");
-            same(&before, &state(&world)).unwrap_or_else(|why| panic!("{name}, {mode}: {why}"));
+            before.is_back(&world).unwrap_or_else(|why| panic!("{name}, {mode}: {why}"));
             every_object_is_readable(&bucket);
         }
         world.remove(&format!("supabase/migrations/{file}.sql"));

@@ -1,7 +1,7 @@
 //! All damages at once, in one migration that the real CLI pushes, and accounts that a push writes.
 
 use super::AS_HOSTED;
-use super::damages::{same, state};
+use super::damages::Before;
 use super::managed::{every_object_is_readable, with_objects};
 use crate::rollback_rights::{CLASSIC, EXPLICIT};
 use crate::world::{ADMIN, Major, OWNER, World};
@@ -55,14 +55,14 @@ const LARGE: &str =
 fn all_at_once(major: Major, privileges: &str) {
     let (world, bucket) = with_objects(major, privileges);
     world.sql(OWNER, LARGE);
-    let before = state(&world);
+    let before = Before::of(&world);
     world.migration("20260101000000_all", ALL);
     for mode in ["touched", "whole"] {
         drop(world.migrate(&[]).exits(0));
-        assert_ne!(state(&world), before);
+        before.is_gone(&world, mode);
         let ran = world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
         assert_eq!(ran.summary()["rolled_back"]["mode"], json!(mode));
-        same(&before, &state(&world)).unwrap_or_else(|why| panic!("{mode}: {why}"));
+        before.is_back(&world).unwrap_or_else(|why| panic!("{mode}: {why}"));
         every_object_is_readable(&bucket);
     }
 }

@@ -1,6 +1,7 @@
 //! What a failed run must leave as it is, and a rollback give back.
 
 use super::{ADMIN, Session, World};
+use std::collections::BTreeMap;
 use supa_safe::fingerprint::Class;
 
 /// The tables and materialized views of the project, wherever they are, and those of Auth and Storage.
@@ -42,6 +43,31 @@ impl World {
         state.extend(session.contents());
         state
     }
+
+    /// What `pg_dump` says of the whole database but its rows, line by line in an order of its own: privileges are
+    /// listed in the order in which they were given.
+    pub(crate) fn dumped(&self) -> Vec<String> {
+        let mut dump = self.program(self.variable("SUPA_SAFE_PG_BIN").join("pg_dump"));
+        let dump = dump.args(["--schema-only", "--dbname", &self.url()]);
+        let ran = self.finish(dump.env("PGPASSWORD", &self.place().password)).exits(0);
+        let mut lines: Vec<String> = ran.stdout.lines().map(str::to_owned).collect();
+        lines.retain(|line| !line.starts_with('\\'));
+        lines.sort_unstable();
+        lines
+    }
+}
+
+/// Demands the same lines, each as often, in whatever order.
+pub(crate) fn same(before: &[String], after: &[String]) -> Result<(), String> {
+    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+    for (lines, one) in [(before, -1), (after, 1)] {
+        for line in lines {
+            *counts.entry(line).or_default() += one;
+        }
+    }
+    let differ = counts.into_iter().filter(|(_, count)| *count != 0);
+    let found: Vec<String> = differ.map(|(line, count)| format!("{count:+} {line}")).collect();
+    if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
 }
 
 impl Session {
