@@ -3,15 +3,15 @@
 
 use crate::rollback::{AS_HOSTED, BEFORE, Base};
 use crate::rollback_zoo::WRAPPER;
-use crate::world::{ADMIN, Major, OWNER, World};
+use crate::world::{ADMIN, Major, OWNER, World, same};
 use supa_safe::failure::chain;
 use supa_safe::rollback::Mode;
 
 const TRIES: &str = include_str!("rollback/rights.sql");
 const ROLES: [&str; 3] = ["anon", "authenticated", "service_role"];
 
-/// Tries a statement and takes it back: rows that it reached, or why it was refused.
-const ATTEMPT: &str = "create temp table answers (role text, what text, answer text);
+/// Tries a statement and takes it back: rows that it reached, or why it was refused. Of what is read, which rows.
+const ATTEMPT: &str = r#"create temp table answers (role text, what text, answer text);
     create function pg_temp.attempt(what text, statement text) returns void language plpgsql as $$
     declare
         found bigint;
@@ -27,8 +27,24 @@ const ATTEMPT: &str = "create temp table answers (role text, what text, answer t
         end;
         insert into answers values (tried_by, what, answer);
     end $$;
+    create function pg_temp.reading(what text, statement text) returns void language plpgsql as $$
+    declare
+        answer text;
+        tried_by text := current_user;
+    begin
+        begin
+            execute format('select count(*) || '' rows '' || coalesce(md5(string_agg((r.*)::text, '' ''
+                order by (r.*)::text collate "C")), '''') from (%s) r', statement) into answer;
+            raise exception using errcode = 'UNDO1', message = answer;
+        exception when others then
+            answer := case sqlstate when 'UNDO1' then sqlerrm else sqlstate end;
+        end;
+        insert into answers values (tried_by, what, answer);
+    end $$;
     grant all on answers to public;
-    grant execute on function pg_temp.attempt to public;";
+    grant execute on function pg_temp.attempt, pg_temp.reading to public;"#;
+/// Who asks, as the API tells it: one of the accounts, with orders of its own.
+const WHO: &str = "00000000-0000-0000-0000-000000000001";
 
 /// What the template has.
 pub(crate) const CLASSIC: &str = "select";
@@ -62,6 +78,10 @@ const MORE: &str =
     "create function public.hidden() returns text language sql security definer set search_path = '' as
         'select what from public.audit limit 1';
     revoke all on function public.hidden() from public, anon, authenticated;
+    create function public.shown() returns text language sql stable security definer set search_path = '' as
+        'select string_agg(what, '','' order by id) from public.audit';
+    revoke all on function public.shown() from public, authenticated, service_role;
+    grant execute on function public.shown() to anon;
     create view public.leaky as select * from public.audit;
     revoke all on public.leaky from anon, authenticated, service_role;
     create type public.secret as enum ('a');
@@ -95,6 +115,8 @@ const DAMAGE: &str = "alter default privileges in schema public grant all on tab
     revoke all on public.products from authenticated, service_role;
     alter table public.orders disable row level security;
     create policy everything on public.audit for all to public using (true) with check (true);
+    alter policy own on public.orders using (true);
+    alter function public.shown() security invoker;
     alter table public.products drop column price cascade;
     drop table public.items;
     alter table public.audit add column whose text;
@@ -146,21 +168,13 @@ fn answers(world: &World) -> Vec<String> {
             as 'select 1'; reset role"
     ));
     for role in ROLES {
-        session.run(&format!("set role {role}; {TRIES}; reset role"));
+        let claims = format!(r#"{{"sub": "{WHO}", "role": "{role}"}}"#);
+        session.run(&format!("set request.jwt.claims = '{claims}'; set role {role}; {TRIES}; reset role"));
     }
     let answers =
         session.run("select role, what, answer from answers order by role, what collate \"C\", answer");
     session.run("rollback");
     answers
-}
-
-#[track_caller]
-fn same(before: &[String], after: &[String], when: &str) {
-    let only = |one: &[String], other: &[String], sign: &str| -> Vec<String> {
-        one.iter().filter(|line| !other.contains(line)).map(|line| format!("{sign} {line}")).collect()
-    };
-    let found = [only(before, after, "-"), only(after, before, "+")].concat();
-    assert!(found.is_empty(), "{when}: {} answers are others\n{}", found.len(), found.join("\n"));
 }
 
 /// The project with all that can be tried, its owner as on the platform or a superuser.
@@ -184,13 +198,21 @@ fn project(major: Major, privileges: &str, owner_is_superuser: bool) -> World {
 fn as_before(world: &World, damage: impl Fn(&str), take_back: impl Fn(&str)) {
     let before = answers(world);
     assert!(before.len() > 500, "{}", before.len());
+    // Policies show rows, and a function what it may read, whoever calls it.
+    for begin in [
+        "anon|read public.audit|42501",
+        "anon|ask public.shown()|1 rows ",
+        "authenticated|read public.orders|16 rows ",
+    ] {
+        assert_eq!(before.iter().filter(|answer| answer.starts_with(begin)).count(), 1, "{begin}");
+    }
     for mode in ["touched", "whole"] {
         damage(mode);
         let damaged = answers(world);
         let changed = before.iter().filter(|answer| !damaged.contains(answer)).count();
         assert!(changed > 50, "{changed}");
         take_back(mode);
-        same(&before, &answers(world), mode);
+        same(&before, &answers(world)).unwrap_or_else(|why| panic!("{mode}: other answers\n{why}"));
     }
 }
 
