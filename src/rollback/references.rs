@@ -102,12 +102,12 @@ pub(super) async fn note(work: &Work<'_>) -> Result<(), Error> {
     done.map(drop).map_err(Error::at("note what ids stand for"))
 }
 
-/// The objects of the snapshot by the ids that they have, or had when they stood.
+/// The objects of the snapshot by the ids that they had then: what was made again since bears another one.
 fn archived<'a>(recorded: &'a Fingerprint, known: &Known<'_>) -> Vec<(&'static str, u32, &'a str)> {
     // The archive puts a blank between the types of arguments.
     let entry = |kind: &str, rest: &str| (kind.to_owned(), rest.replace(", ", ","));
     let ids: BTreeMap<(String, String), u32> =
-        known.named().map(|(found, id)| (entry(&found.kind, &found.rest), id)).collect();
+        known.named_first().map(|(found, id)| (entry(&found.kind, &found.rest), id)).collect();
     let owned = recorded.lines().iter().filter(|line| line.class == Class::Owned);
     let objects = owned.filter_map(|line| {
         let (_, archived, kind) = ARCHIVED.iter().find(|(kind, ..)| *kind == line.kind)?;

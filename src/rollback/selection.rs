@@ -41,6 +41,8 @@ pub(super) type Object = (u32, u32);
 #[derive(Clone, Debug, Default)]
 pub struct Translation {
     pairs: BTreeMap<Object, Object>,
+    /// The ids that the objects of a copy began with.
+    copied: BTreeMap<Object, Object>,
     /// Whether what has no pair has kept its id, if it is there at all.
     keeps_ids: bool,
 }
@@ -51,9 +53,9 @@ impl Translation {
     /// since is known by its name, as in [`Self::of_target`].
     pub fn of_copy(archive: &Contents, fresh: &Contents, now: &Contents) -> Self {
         let since = Self::of_target(fresh, now);
-        let pairs = pairs(archive, fresh).into_iter();
-        let pairs = pairs.filter_map(|(was, copied)| Some((was, since.of(copied)?)));
-        Self { pairs: pairs.collect(), keeps_ids: false }
+        let copied = pairs(archive, fresh);
+        let pairs = copied.iter().filter_map(|(was, copied)| Some((*was, since.of(*copied)?)));
+        Self { pairs: pairs.collect(), copied, keeps_ids: false }
     }
 
     /// Pairs the entries of an archive with those of a dump of the same database now. An object that
@@ -77,11 +79,16 @@ impl Translation {
                 pairs.insert(was, (was.0, NOTHING));
             }
         }
-        Self { pairs, keeps_ids: true }
+        Self { pairs, copied: BTreeMap::new(), keeps_ids: true }
     }
 
     fn of(&self, object: Object) -> Option<Object> {
         self.pairs.get(&object).copied().or_else(|| self.keeps_ids.then_some(object))
+    }
+
+    /// The id that an object had as the snapshot has it, whatever bears its name now.
+    fn first_of(&self, object: Object) -> Option<Object> {
+        self.copied.get(&object).copied().or_else(|| self.keeps_ids.then_some(object))
     }
 }
 
@@ -139,9 +146,20 @@ impl<'a> Known<'a> {
 
     /// The entries of relations and routines, with the ids that they have now, or had when they stood.
     pub(super) fn named(&self) -> impl Iterator<Item = (&'a Entry, u32)> {
+        self.relations_and_routines().filter_map(|entry| Some((entry, self.object(entry)?.1)))
+    }
+
+    /// The same, with the ids that they had in the snapshot: what was made again since has another one now.
+    pub(super) fn named_first(&self) -> impl Iterator<Item = (&'a Entry, u32)> {
+        self.relations_and_routines().filter_map(|entry| {
+            let object = (entry.catalog_oid, entry.oid);
+            Some((entry, self.translation.first_of(object)?.1))
+        })
+    }
+
+    fn relations_and_routines(&self) -> impl Iterator<Item = &'a Entry> {
         let entries = self.contents.entries.iter();
-        let named = entries.filter(|entry| [PG_CLASS, PG_PROC].contains(&entry.catalog_oid));
-        named.filter_map(|entry| Some((entry, self.object(entry)?.1)))
+        entries.filter(|entry| [PG_CLASS, PG_PROC].contains(&entry.catalog_oid))
     }
 
     /// All objects, by catalog.

@@ -7,6 +7,7 @@ mod damages;
 mod definitions;
 mod event_triggers;
 mod foreseen;
+mod ids;
 mod large;
 mod loaded;
 mod managed;
