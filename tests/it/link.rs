@@ -5,10 +5,11 @@ mod doors;
 mod looked_at;
 mod traps;
 
+use crate::rollback::AS_HOSTED;
 use crate::terminal::Terminal;
 use crate::world::{
     ADMIN, Cli, LOGIN_PASSWORD, Linked, Major, OWNER, Open, Platform, Ran, TEMPORARY, Template, World,
-    read_json, told,
+    read_json, same, told,
 };
 use snapbox::{assert_data_eq, str};
 use std::sync::{Arc, Mutex};
@@ -49,10 +50,30 @@ fn lent_role() -> LoginRole {
     LoginRole { role: TEMPORARY.to_owned(), password: LOGIN_PASSWORD.to_owned(), ttl_seconds: 300 }
 }
 
-/// A push that touches rows, a table's shape, privileges, and roles.
+/// A project with what the push below touches, and the objects `a`, `b`, and `c`.
+const BEFORE: &str = "create table public.one (id int primary key); insert into public.one values (1), (2);
+    create policy photos on storage.objects for select to authenticated using (bucket_id = 'photos');
+    create function public.new_user() returns trigger language plpgsql as 'begin return new; end';
+    create trigger on_sign_up after insert on auth.users for each row execute function public.new_user();
+    create role clerk; grant anon to clerk;
+    alter default privileges in schema public grant select on tables to clerk;";
+
+/// A push that touches rows, a table's shape, privileges, roles, what is the user's on tables of the platform, and
+/// Storage.
 const WRONG: &str = "update public.one set id = id + 10; alter table public.one add column more text;
     create table public.extra (id int primary key, one int references public.one);
-    revoke all on public.one from anon; create role extra_reader; grant select on public.one to extra_reader;";
+    revoke all on public.one from anon; create role extra_reader; grant select on public.one to extra_reader;
+    grant service_role to authenticated; revoke anon from clerk;
+    alter role anon set statement_timeout = 0;
+    alter default privileges in schema public revoke select on tables from clerk;
+    alter default privileges in schema public grant all on tables to anon, extra_reader;
+    drop policy photos on storage.objects;
+    create policy everything on storage.objects for all to anon using (true);
+    drop trigger on_sign_up on auth.users;
+    create trigger spy after insert on auth.users for each row execute function public.new_user();
+    update storage.objects set name = 'lost/' || name where name = 'a';
+    update storage.objects set owner_id = 'nobody', user_metadata = '{}' where name = 'b';
+    set local storage.allow_delete_query = 'true'; delete from storage.objects where name = 'c';";
 
 /// A linked project without a password, whose platform lends a role, on a server of its own.
 fn lends() -> (World, Linked, Platform) {
@@ -87,27 +108,41 @@ fn a_lent_role_is_enough() {
     platform.knew_every_call();
 }
 
-/// The way back as well, with what is owned by `postgres` made again for `postgres`.
+/// The way back as well, in both modes, and through the pooler: rows, shapes, roles, default privileges, what is
+/// the user's on tables of the platform, and Storage.
 #[test]
 fn a_lent_role_takes_a_push_back() {
-    let (world, project, platform) = lends();
-    world.sql(OWNER, "create table public.one (id int primary key); insert into public.one values (1), (2)");
-    let can = "has_table_privilege('anon', 'public.one', 'delete')";
-    let state = format!(
-        "select to_regclass('public.extra'), {can}, (select tableowner from pg_tables where tablename = 'one'),
-            (select count(*) from pg_roles where rolname = 'extra_reader'), array(select o::text from public.one o)"
-    );
-    let before = world.sql(OWNER, &state);
+    let (mut world, mut project, platform) = lends();
+    let bucket = world.own_bucket(&project, &["photos"]);
+    world.give_pair(&bucket);
+    world.sql(ADMIN, AS_HOSTED);
+    world.sql(OWNER, BEFORE);
+    for key in ["a", "b", "c"] {
+        bucket.put("photos", key, format!("bytes of {key}").as_bytes());
+    }
+    world.sql(ADMIN, r#"update storage.objects set owner_id = name, user_metadata = '{"of": "mine"}'"#);
+    let before = (world.state(), world.dumped());
     world.migration("20260101000001_wrong", WRONG);
-    drop(migrate(&world, &project, &[]).exits(0));
-    assert_eq!(world.history(), ["20260101000001"]);
-    world.sql(OWNER, "insert into public.one (id, more) values (3, 'new')");
-    let ran = world.run(["rollback", "--confirm", &project.project_ref, "--json"]).exits(0);
-    let saved = &ran.summary()["rolled_back"]["saved"];
-    assert_eq!((&saved[0]["table"], &saved[0]["rows"]), (&"public.one".into(), &3.into()));
-    assert_eq!(world.sql(OWNER, &state), before);
-    assert_eq!(world.history(), [""; 0]);
-    assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(LOGIN_PASSWORD));
+    for (mode, door) in [("touched", Open::Direct), ("whole", Open::Direct), ("touched", Open::Pooler)] {
+        if door == Open::Pooler {
+            project.open(&world, door);
+        }
+        drop(migrate(&world, &project, &[]).exits(0));
+        assert_eq!(world.history(), ["20260101000001"]);
+        world.sql(OWNER, "insert into public.one (id, more) values (3, 'new')");
+        let args = ["rollback", "--mode", mode, "--confirm", &project.project_ref, "--json"];
+        let ran = world.run(args).exits(0);
+        let done = &ran.summary()["rolled_back"];
+        let saved = &done["saved"];
+        assert_eq!((&saved[0]["table"], &saved[0]["rows"]), (&"public.one".into(), &3.into()), "{mode}");
+        assert_eq!((&done["mode"], &done["storage"]["left"]), (&mode.into(), &serde_json::json!([])));
+        same(&before.0, &world.state()).unwrap_or_else(|why| panic!("{mode}, {door:?}: {why}"));
+        same(&before.1, &world.dumped()).unwrap_or_else(|why| panic!("{mode}, {door:?}: {why}"));
+        for key in ["a", "b", "c"] {
+            assert_eq!(bucket.get("photos", key), format!("bytes of {key}").as_bytes(), "{mode}, {door:?}");
+        }
+        assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(LOGIN_PASSWORD));
+    }
     platform.knew_every_call();
 }
 
