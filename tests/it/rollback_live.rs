@@ -1,7 +1,7 @@
 //! A live database: rows are committed into every table all the while, each with a number of its own.
 //! Through the push and the rollback none that was acknowledged is lost.
 //!
-//! Here twenty tables; `tests/soak/rollback` takes fifty, and prints its figures.
+//! Here twenty tables; `tests/soak/rollback` takes fifty, demands the rate, and prints its figures.
 
 use crate::world::{OWNER, World, told};
 use serde_json::Value;
@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Sessions that write.
-const WRITERS: u64 = 4;
+const WRITERS: usize = 4;
+/// When each row is due, all writers together: who was late catches up, so that 200 a second are reached.
+const PACE: Duration = Duration::from_micros(4500);
 /// The table that the migration hits.
 const HIT: u64 = 7;
 const WRONG: &str = "update public.t_7 set body = 'lost'; alter table public.t_7 add column more text;
@@ -25,21 +27,27 @@ struct Written {
     rows: Mutex<BTreeSet<(u64, i64)>>,
     failed: Mutex<Vec<String>>,
     number: AtomicI64,
+    by_writer: [AtomicU64; WRITERS],
     longest: AtomicU64,
     longest_elsewhere: AtomicU64,
 }
 
 impl Written {
-    /// Commits a row into one table after the other.
-    fn write(&self, world: &World, tables: u64, over: &AtomicBool) {
+    /// Commits a row into one table after the other, each when it is due.
+    fn write(&self, world: &World, (writer, tables): (usize, u64), begun: Instant, over: &AtomicBool) {
         let session = world.session(OWNER);
         while !over.load(Ordering::Relaxed) {
             let number = self.number.fetch_add(1, Ordering::Relaxed);
             let table = number.unsigned_abs() % tables;
+            let due = begun + PACE * u32::try_from(number).unwrap();
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let started = Instant::now();
             let sql = format!("insert into public.t_{table} (id, body) values ({number}, 'written')");
             match session.try_run(&sql) {
-                Ok(_) => drop(self.rows.lock().unwrap().insert((table, number))),
+                Ok(_) => {
+                    self.rows.lock().unwrap().insert((table, number));
+                    self.by_writer[writer].fetch_add(1, Ordering::Relaxed);
+                }
                 Err(error) => self.failed.lock().unwrap().push(format!("{table}: {error:?}")),
             }
             let waited = u64::try_from(started.elapsed().as_millis()).unwrap();
@@ -47,25 +55,28 @@ impl Written {
             if table != HIT {
                 self.longest_elsewhere.fetch_max(waited, Ordering::Relaxed);
             }
-            // An application has a pace; two hundred a second, all writers together.
-            std::thread::sleep(Duration::from_millis(5 * WRITERS).saturating_sub(started.elapsed()));
         }
+    }
+
+    /// How many rows of each writer were acknowledged so far.
+    fn acknowledged(&self) -> [u64; WRITERS] {
+        self.by_writer.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 }
 
-fn while_writing<T>(world: &World, tables: u64, work: impl FnOnce() -> T) -> (T, Written, f64) {
+fn while_writing<T>(world: &World, tables: u64, work: impl FnOnce(&Written) -> T) -> (T, Written, f64) {
     let (written, over) = (Written::default(), AtomicBool::new(false));
-    let started = Instant::now();
+    let begun = Instant::now();
     let done = std::thread::scope(|scope| {
-        for _ in 0..WRITERS {
+        for writer in 0..WRITERS {
             let (written, over) = (&written, &over);
-            scope.spawn(move || written.write(world, tables, over));
+            scope.spawn(move || written.write(world, (writer, tables), begun, over));
         }
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&written)));
         over.store(true, Ordering::Relaxed);
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    (done, written, started.elapsed().as_secs_f64())
+    (done, written, begun.elapsed().as_secs_f64())
 }
 
 /// The rows of all tables now.
@@ -114,10 +125,17 @@ fn nothing_is_lost(mode: &str) {
         )
     });
     world.sql(OWNER, &schema.collect::<String>());
-    let ((pushed, done), written, seconds) = while_writing(&world, tables, || {
+    let ((pushed, done), written, seconds) = while_writing(&world, tables, |written| {
         drop(world.migrate(&[]).exits(0));
         let before_rollback = live(&world, tables);
+        let before = written.acknowledged();
         let ran = world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
+        let after = written.acknowledged();
+        let went_on = before.iter().zip(&after).all(|(before, after)| after > before);
+        assert!(
+            went_on,
+            "a writer stood still while it was taken back: {before:?} before, {after:?} after it"
+        );
         (before_rollback, ran.summary()["rolled_back"].clone())
     });
     let acknowledged = written.rows.into_inner().unwrap();
@@ -138,9 +156,12 @@ fn nothing_is_lost(mode: &str) {
     assert!(pushed.len() > usize::try_from(tables).unwrap() * 100);
     let old = world.sql(OWNER, "select count(*) from public.t_7 where id < 0 and body = 'old'");
     assert_eq!(old, ["100"]);
+    #[expect(clippy::cast_precision_loss, reason = "thousands of rows")]
+    let rate = acknowledged.len() as f64 / seconds;
+    assert!(soak.is_none() || rate >= 200.0, "{rate:.0} commits a second");
     eprintln!(
-        "{mode}: {} rows of {tables} tables acknowledged in {seconds:.1} s, {} live, {} saved, none lost; \
-         rolled back in {:.2} s; a writer waited {} ms at most, elsewhere than in the table that was hit {} ms",
+        "{mode}: {} rows of {tables} tables acknowledged in {seconds:.1} s, {rate:.0} a second, {} live, {} saved, \
+         none lost; rolled back in {:.2} s; a writer waited {} ms at most, elsewhere than in the table that was hit {} ms",
         acknowledged.len(),
         acknowledged.iter().filter(|row| now.contains(row)).count(),
         kept.len(),
