@@ -254,6 +254,9 @@ pub const BY_CUSTOMERS: [(&str, u64); 5] = [
     ("storage.objects", 0),
 ];
 
+/// The bucket in which customers go on meanwhile.
+pub const OF_CUSTOMERS: &str = "avatars";
+
 /// Names of the migrations that are applied before the story begins, and of those that are not.
 pub fn migrations() -> (Vec<&'static str>, Vec<&'static str>) {
     PROJECT

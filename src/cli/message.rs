@@ -165,7 +165,7 @@ fn accounts(accounts: &Accounts) -> Vec<String> {
 fn storage(objects: &Objects) -> Vec<String> {
     let Objects { moved, uploaded, found, saved, added_names, .. } = objects;
     let mut lines = vec![format!(
-        "- Storage: {moved} objects moved back, {uploaded} uploaded, {found} were there; {saved} were written over and kept."
+        "- Storage: went back. Of the bytes of these objects, {found} were still there, {moved} were moved back, {uploaded} uploaded; {saved} that stood in their place were kept first."
     )];
     if !objects.removed.is_empty() {
         lines.push(format!("- Removed from Storage, and kept: {}.", named(&objects.removed)));
@@ -276,7 +276,7 @@ mod tests {
             "- Did not go back, since others have by now what only one may have, such as an address: 1 row of \
              auth.users (00000000-0000-0000-0000-000000000001); as they were in `auth.users.old.csv`.",
             "- To be looked at: x refers to y",
-            "- Storage: 1 objects moved back, 2 uploaded, 3 were there; 2 were written over and kept.",
+            "- Storage: went back. Of the bytes of these objects, 3 were still there, 1 were moved back, 2 uploaded; 2 that stood in their place were kept first.",
             "- Added to Storage since, and still there: object `photos/x`, bucket `y`.",
             "- Of Storage, by others since, and as they left it: 1 overwritten, 2 removed.",
             "- Not taken back: one thing; another.",

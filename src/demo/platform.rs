@@ -1,6 +1,7 @@
 //! The platform around the demo's database: the stub of the Management API with one project, and the
 //! Storage double with the bytes of the shop's objects.
 
+use super::OF_CUSTOMERS;
 use super::cloud::{self, Function, Project, StoredSecret, Stub};
 use super::storage::{self, Double, Settings};
 use crate::postgres::connect;
@@ -23,7 +24,6 @@ pub const NAME: &str = "Shop";
 pub const SECRETS: [&str; 3] = ["MAIL_API_TOKEN", "PAYMENT_API_KEY", "PAYMENT_WEBHOOK_SECRET"];
 
 /// The bucket of pictures that people upload.
-const AVATARS: &str = "avatars";
 /// Uploads at once.
 const UPLOADS: usize = 8;
 /// What stays as it is in the path of an upload.
@@ -97,7 +97,7 @@ impl Platform {
             region,
         };
         let storage = Double::start(settings).await?;
-        let avatars = rows.iter().filter(|row| row.get::<_, &str>(0) == AVATARS).take(2);
+        let avatars = rows.iter().filter(|row| row.get::<_, &str>(0) == OF_CUSTOMERS).take(2);
         let avatars = avatars.map(|row| row.get(1)).collect();
         let platform = Self { stub, storage, objects: rows.len(), avatars, functions: functions.len() };
         let http = http()?;
@@ -114,7 +114,7 @@ impl Platform {
     pub async fn go_on(&self) -> Result<(), Error> {
         let http = http()?;
         let avatar = |key: &str| Upload {
-            bucket: AVATARS.to_owned(),
+            bucket: OF_CUSTOMERS.to_owned(),
             key: key.to_owned(),
             content_type: "image/png".to_owned(),
         };
@@ -123,7 +123,7 @@ impl Platform {
             self.upload(&http, avatar(key), "a new face".to_owned()).await?;
         }
         if let Some(key) = keys.next() {
-            let key = format!("{AVATARS}/{key}");
+            let key = format!("{OF_CUSTOMERS}/{key}");
             let answer =
                 http.delete(self.address(&key)).bearer_auth(self.storage.keys().service_role.expose());
             let status = answer.send().await?.status();

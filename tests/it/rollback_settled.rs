@@ -316,7 +316,7 @@ fn storage_alone_is_told_as_storage_alone() {
 **[..] had its Storage taken back** to the state of [..] by its own clock,
 snapshot [..]; done at [..].
 
-- Storage: 0 objects moved back, 0 uploaded, [..]
+- Storage: went back. [..]
 - Not taken back: [..].
 - Files of it, on the machine that wrote this: `[..]`
 

@@ -1,7 +1,9 @@
 //! The demo's proof: after the rollback nothing differs from before but what customers did.
 
-use crate::demo::BY_CUSTOMERS;
+use crate::demo::{BY_CUSTOMERS, OF_CUSTOMERS};
+use crate::manifest::storage::{Line, Object};
 use crate::manifest::{Database, TableRows};
+use std::collections::BTreeMap;
 
 /// How a database compares with what it was.
 #[derive(Debug)]
@@ -46,6 +48,39 @@ pub(super) fn compare(was: &Database, is: &Database) -> Proof {
     let came = is.tables.iter().map(TableRows::qualified).filter(|name| rows(was, name).is_none());
     wrong.extend(came.map(|name| format!("{name}: it was not there before")));
     Proof { lines, wrong }
+}
+
+/// Compares the indexes of Storage of both: each object outside the customers' own bucket has its bytes.
+pub(super) fn compare_objects(was: &str, is: &str) -> Result<Proof, serde_json::Error> {
+    let (was, is) = (objects(was)?, objects(is)?);
+    let wrong: Vec<String> = was
+        .iter()
+        .filter(|(id, object)| is.get(*id) != Some(object))
+        .map(|(_, (name, _))| format!("object {name} is not as it was"))
+        .collect();
+    let came = is.iter().filter(|(id, _)| !was.contains_key(*id));
+    let came = came.map(|(_, (name, _))| format!("object {name} was not there before"));
+    let equal = was.len() - wrong.len();
+    let line = format!(
+        "{equal} of {} objects of Storage, but for the {OF_CUSTOMERS}, hold the very same bytes, by their hashes",
+        was.len()
+    );
+    Ok(Proof { lines: vec![line], wrong: wrong.into_iter().chain(came).collect() })
+}
+
+/// Names and digests of the objects that customers leave alone, by their ids.
+fn objects(index: &str) -> Result<BTreeMap<String, (String, Option<String>)>, serde_json::Error> {
+    let mut found = BTreeMap::new();
+    for line in index.lines() {
+        if let Line::Object(object) = serde_json::from_str(line)? {
+            let Object { id, bucket, key, sha256, .. } = *object;
+            if bucket.as_deref() != Some(OF_CUSTOMERS) {
+                let name = [bucket, key].map(Option::unwrap_or_default).join("/");
+                found.insert(id, (name, sha256));
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn rows<'a>(database: &'a Database, name: &str) -> Option<&'a TableRows> {
@@ -99,6 +134,24 @@ mod tests {
         let customers = BY_CUSTOMERS.iter().map(|(name, grows)| (*name, 10 + more * grows, content));
         let tables: Vec<_> = customers.chain(others.iter().copied()).collect();
         database(digest, &tables)
+    }
+
+    #[test]
+    fn objects_but_those_of_customers_hold_the_same_bytes() {
+        let line = |id: &str, bucket: &str, digest: &str| {
+            format!(
+                r#"{{"object":{{"state":"ok","bucket":"{bucket}","key":"k{id}","id":"{id}","version":null,"size":1,"sha256":"{digest}","md5":null,"etag":null,"content_type":null,"cache_control":null,"metadata":null,"user_metadata":null,"owner":null,"owner_id":null,"created_at":null,"updated_at":null}}}}"#
+            )
+        };
+        let index = |lines: &[String]| lines.join("\n");
+        let was = index(&[line("1", "invoices", "aa"), line("2", OF_CUSTOMERS, "bb")]);
+        let wrong = |is: &[String]| compare_objects(&was, &index(is)).unwrap().wrong;
+        assert_eq!(wrong(&[line("1", "invoices", "aa"), line("3", OF_CUSTOMERS, "cc")]), [""; 0]);
+        assert_eq!(wrong(&[line("1", "invoices", "cc")]), ["object invoices/k1 is not as it was"]);
+        assert_eq!(
+            wrong(&[line("1", "invoices", "aa"), line("4", "invoices", "aa")]),
+            ["object invoices/k4 was not there before"]
+        );
     }
 
     #[test]
