@@ -145,7 +145,15 @@ impl Contents {
         let partitions: BTreeSet<&str> = partitions.iter().map(String::as_str).collect();
         let triggers = entries.iter().rposition(|entry| entry.kind == "TRIGGER").map_or(0, |last| last + 1);
         let others = entries.split_off(triggers);
-        entries.sort_by_key(|entry| is_trigger_of(&partitions, entry));
+        // A comment follows its trigger.
+        let mut is_moved = false;
+        let moved = |entry: &Entry| {
+            is_moved = is_trigger_of(&partitions, entry) || is_moved && entry.kind == "COMMENT";
+            is_moved
+        };
+        let moved: Vec<bool> = entries.iter().map(moved).collect();
+        let (last, first): (Vec<_>, Vec<_>) = entries.into_iter().zip(moved).partition(|(_, moved)| *moved);
+        let mut entries: Vec<Entry> = first.into_iter().chain(last).map(|(entry, _)| entry).collect();
         entries.extend(others);
         Ok(Self { entries })
     }
@@ -306,13 +314,13 @@ mod tests {
     #[test]
     fn triggers_of_partitions_come_after_those_of_their_parents() {
         let list = "1; 0 0 TABLE ATTACH public a postgres\n2; 2620 12 TRIGGER public a t postgres\n\
-            3; 2620 11 TRIGGER public z t postgres\n4; 3466 10 EVENT TRIGGER - e postgres\n";
+            5; 0 0 COMMENT public TRIGGER t ON a postgres\n3; 2620 11 TRIGGER public z t postgres\n4; 3466 10 EVENT TRIGGER - e postgres\n";
         let contents = Contents::parse(list).unwrap();
         let order: Vec<u32> = contents.entries.iter().map(|entry| entry.dump_id).collect();
-        assert_eq!((order, contents.needs_its_order()), (vec![1, 3, 2, 4], true));
+        assert_eq!((order, contents.needs_its_order()), (vec![1, 3, 2, 5, 4], true));
         let contents = Contents::parse(&list.replace("TRIGGER public a", "TRIGGER public b")).unwrap();
         let order: Vec<u32> = contents.entries.iter().map(|entry| entry.dump_id).collect();
-        assert_eq!((order, contents.needs_its_order()), (vec![1, 2, 3, 4], false));
+        assert_eq!((order, contents.needs_its_order()), (vec![1, 2, 5, 3, 4], false));
     }
 
     #[test]

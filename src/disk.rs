@@ -344,6 +344,8 @@ impl Lock {
 #[derive(Debug)]
 pub struct Journal {
     file: fs::File,
+    /// Whether a line may have been written in part.
+    is_torn: bool,
 }
 
 impl Journal {
@@ -354,7 +356,7 @@ impl Journal {
         let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         // A line that is on disk in a file whose name is not would be lost with it.
         sync_dir(dir)?;
-        Ok(Self { file })
+        Ok(Self { file, is_torn: false })
     }
 
     /// Appends one JSON line durably.
@@ -365,9 +367,13 @@ impl Journal {
 
     /// Appends one JSON line, which outlives this process, and a power cut as soon as a later line is synced.
     pub fn append_unsynced<T: Serialize>(&mut self, record: &T) -> io::Result<()> {
-        let mut line = serde_json::to_vec(record)?;
+        // What stands there of a line that failed is to take no other one along.
+        let mut line = if self.is_torn { vec![b'\n'] } else { Vec::new() };
+        serde_json::to_writer(&mut line, record)?;
         line.push(b'\n');
-        self.file.write_all(&line)
+        let written = self.file.write_all(&line);
+        self.is_torn = written.is_err();
+        written
     }
 }
 

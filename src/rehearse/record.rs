@@ -152,7 +152,8 @@ impl Record {
             .partition(|effect| if effect.is_of_seeds() { all_stand } else { stands(&effect.file) });
         self.effects = standing;
         if !others.is_empty() {
-            // Sequences and large objects go to where the snapshot had them, whichever file moved them.
+            // Sequences go to where the snapshot had them, whichever file moved them.
+            self.besides.large_objects.clear();
             if writes_accounts(&others) {
                 self.besides.managed.clear();
             }

@@ -287,7 +287,7 @@ fn limits(pushed: &Pushed<'_>, recorded: &Fingerprint, back: &Back) -> Vec<Strin
         }
     }
     if back.storage.is_some() {
-        limits.push("bytes of Storage were counted and not brought back: the copy has none".to_owned());
+        limits.push(BYTES.to_owned());
     }
     limits
 }
@@ -305,6 +305,8 @@ async fn raise(restored: &Restored, roles: &[String], word: &str) -> Result<(), 
     Ok(outcome?)
 }
 
+/// Said of a rehearsal, and of no rollback.
+pub const BYTES: &str = "bytes of Storage were counted and not brought back: the copy has none";
 /// Differences that are named.
 const SHOWN: usize = 10;
 

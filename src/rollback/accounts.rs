@@ -5,7 +5,7 @@
 //! between the rows and the keys of the archive, while no trigger and no key is there.
 
 use super::inverse::quote_literal;
-use super::keys::ForeignKey;
+use super::keys::{self, ForeignKey};
 use super::live::sql_name;
 use super::since::{self, Doomed};
 use super::{Error, Work, names, partitions};
@@ -175,10 +175,12 @@ pub(super) async fn remove(
     // In the snapshot every key between the user's own tables holds: the first look is for others.
     let others: Vec<&ForeignKey> = keys.iter().copied().filter(|key| !is_one(&key.refers_to)).collect();
     let mut changed = Vec::new();
+    keys::find_operators(work.client).await?;
     let mut rows = take_away(work, &others, &mut changed).await?;
     while rows > 0 {
         rows = take_away(work, &keys, &mut changed).await?;
     }
+    work.pin().await?;
     Ok(changed)
 }
 
@@ -349,6 +351,7 @@ async fn columns(client: &Client, kept: &[Kept]) -> Result<Vec<Column>, Error> {
 /// type would cut or round a value stays away. Returns how many came, and how many did not.
 pub(super) async fn load(client: &Client, kept: &[Kept]) -> Result<(Vec<Changed>, Vec<Changed>), Error> {
     let columns = columns(client, kept).await?;
+    keys::find_operators(client).await?;
     let of = |kept: &Kept| -> Vec<&Column> {
         let plain: Vec<String> = kept.columns.iter().map(|column| names::plain(column)).collect();
         columns.iter().filter(|one| one.table == kept.table && plain.contains(&one.name)).collect()

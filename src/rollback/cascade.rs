@@ -3,7 +3,7 @@
 
 use super::live::Table;
 use super::since::{self, Doomed, Saved};
-use super::{Error, Work, proof};
+use super::{Error, Work, keys, proof};
 use crate::disk;
 use crate::manifest::qualified;
 use std::collections::BTreeSet;
@@ -55,7 +55,9 @@ pub(super) async fn keep(
 ) -> Result<Vec<(Doomed, Saved)>, Error> {
     let client = work.client;
     let keys = keys(client).await?;
+    keys::find_operators(client).await?;
     let reached = mark(client, &keys).await?;
+    work.pin().await?;
     let going: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let reached: Vec<u32> = reached.into_iter().collect();
     for row in client.query(HOLDING, &[&going, &reached]).await? {

@@ -1,8 +1,9 @@
 //! Foreign keys, as the lines of a fingerprint define them.
 
-use super::names;
+use super::{Error, names};
 use crate::fingerprint::Fingerprint;
 use serde_json::Value;
+use tokio_postgres::Client;
 
 /// What happens to a row when the one that it refers to goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +113,19 @@ pub(super) fn list(text: &str) -> Option<(Vec<String>, &str)> {
             None => return Some((found, more.strip_prefix(')')?)),
         };
     }
+}
+
+/// The schemas of extensions as a search path.
+const OPERATORS: &str = "
+    select pg_catalog.set_config('search_path', coalesce(pg_catalog.string_agg(distinct pg_catalog.quote_ident(n.nspname), ', '), ''), false)
+    from pg_catalog.pg_extension e
+    join pg_catalog.pg_namespace n on n.oid = e.extnamespace and n.nspname <> 'pg_catalog'";
+
+/// Lets values of types of extensions be compared as their keys do: without a path to its own operator, `citext`
+/// is compared as `text` is, and `ltree` not at all (PostgreSQL documentation, `citext`). It holds until the next
+/// [`super::Work::pin`].
+pub(super) async fn find_operators(client: &Client) -> Result<(), Error> {
+    Ok(client.query(OPERATORS, &[]).await.map(drop)?)
 }
 
 #[cfg(test)]

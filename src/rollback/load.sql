@@ -44,7 +44,8 @@ begin
             case
                 when b.is_limited
                 then format('s.%1$I::%2$s is distinct from s.%1$I::%3$s::%2$s', p.here, b.name, b.whole)
-                when b.drops then format('s.%1$I is distinct from s.%1$I::%2$s::text', p.here, b.whole)
+                when b.through is not null
+                then format('s.%1$I::%3$s is distinct from s.%1$I::%2$s::text::%3$s', p.here, b.whole, b.through)
             end, ' or '), 'false')
     into names, cast_values, lossy
     from unnest(here, there) with ordinality p (here, there, place)
@@ -57,7 +58,10 @@ begin
             select t.typbasetype, is_limited or t.typtypmod >= 0
             from base join pg_type t on t.oid = base.oid where t.typtype = 'd')
         select format_type(t.oid, -1) as name, format_type(a.atttypid, a.atttypmod) as whole, is_limited,
-            t.oid = any ('{date, time, timestamp, real, float8}'::regtype[]) as drops
+            case
+                when t.oid = any ('{date, timestamp}'::regtype[]) then 'timestamptz'
+                when t.oid = any ('{real, float8}'::regtype[]) then 'numeric'
+            end as through
         from base join pg_type t on t.oid = base.oid where t.typtype <> 'd'
     ) b on true;
     load := format(

@@ -183,8 +183,13 @@ async fn try_to(client: &Client, sql: &str) -> Result<Result<(), String>, Error>
     };
     match error.as_db_error() {
         Some(said)
-            if [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::NUMERIC_VALUE_OUT_OF_RANGE]
-                .contains(said.code()) =>
+            if [
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+                SqlState::UNIQUE_VIOLATION,
+                SqlState::EXCLUSION_VIOLATION,
+            ]
+            .contains(said.code()) =>
         {
             client
                 .batch_execute("rollback to savepoint supa_safe_try; release savepoint supa_safe_try")

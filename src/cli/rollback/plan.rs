@@ -14,7 +14,7 @@ use crate::postgres::connect::Session;
 use crate::postgres::{history, rows};
 use crate::rehearse::record::Record;
 use crate::rehearse::rollback::{
-    Rehearsed, reaches_storage, writes_accounts, writes_storage, written_tables,
+    BYTES, Rehearsed, reaches_storage, writes_accounts, writes_storage, written_tables,
 };
 use crate::resolve;
 use crate::rollback::choice::{self, Asked, Choice, Past, Refusal};
@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) with_storage: bool,
     pub(super) removal: Removal,
     pub(super) probing: Probing,
+    /// Whether rows of Storage are not as in the snapshot, and the push or people changed them: they stay.
+    pub(super) leaves_objects: bool,
     /// What would be done to Storage, when something may be.
     pub(super) objects: Option<salvage::Plan>,
     /// What it will meet, as far as that could be looked at.
@@ -84,7 +86,8 @@ impl Plan {
     pub(super) fn limits(&self) -> Vec<String> {
         let is_tried = !self.with_database || self.rehearsed().is_some_and(|one| one.failed.is_none());
         let untried = (!is_tried).then(|| UNTRIED.to_owned());
-        untried.into_iter().chain(self.not_back()).collect()
+        let not_back = self.not_back().into_iter().filter(|what| what != BYTES);
+        untried.into_iter().chain(not_back).collect()
     }
 
     pub(super) fn wanted(&self) -> Wanted<'_> {
@@ -170,6 +173,7 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
         with_storage: false,
         removal,
         probing,
+        leaves_objects: false,
         objects: None,
         foreseen: None,
     };
@@ -187,7 +191,11 @@ pub(super) async fn plan(opened: &Opened, past: &Past, args: &RollbackArgs) -> R
 async fn demand_bytes(opened: &Opened, plan: &Plan) -> Result<(), Broken> {
     let sent = plan.objects.iter().flat_map(salvage::Plan::sent_at_most).cloned().collect();
     let demanded = verify::demand_bytes(&opened.context, &plan.base, sent).await;
-    demanded.map_err(|error| fail::verify_failed(&error))
+    demanded.map_err(|error| {
+        let broken = fail::verify_failed(&error);
+        let hint = "To take the database back and leave Storage as it is, pass `--only database`";
+        Broken { failure: broken.failure.hint(hint), ..broken }
+    })
 }
 
 /// Looks at the target with what is planned.
@@ -221,36 +229,28 @@ async fn look(
         plan.objects = Some(objects.map_err(|error| not_done(&NotDone::Storage(error)))?);
     }
     if args.only.is_none() && plan.may_write_storage() {
-        demand_storage(opened, session, plan).await?;
+        plan.leaves_objects = storage_differs(opened, session, plan).await?;
     }
     if plan.with_database { look_at_others(opened, session, plan).await } else { Ok(()) }
 }
 
-/// Demands that Storage is as in the snapshot where the push may have written to its rows, and nobody knows to
-/// which.
-async fn demand_storage(opened: &Opened, session: &Session, plan: &Plan) -> Result<(), Failure> {
+/// Whether Storage is not as in the snapshot, where that can be told.
+async fn storage_differs(opened: &Opened, session: &Session, plan: &Plan) -> Result<bool, Failure> {
     let snapshot = plan.base.snapshot();
     if !snapshot.storage_index().exists() {
-        return Ok(());
+        return Ok(false);
     }
     let watch = opened.context.stage(Stage::Rollback, "look whether the push wrote to rows of Storage");
     let wanted =
         Wanted { mode: Mode::Whole, touched: None, removal: Removal::Keep, probing: Probing::Changed };
     let objects = storage::foresee(&session.client, snapshot, wanted).await;
     let objects = objects.map_err(|error| not_done(&NotDone::Storage(error)))?;
-    if objects.is_empty() {
-        watch.done("they are as in the snapshot");
-        return Ok(());
-    }
-    let failure = Failure::message(
-        Exit::Refused,
-        "a statement of the push writes to rows of Storage: it found none on the copy, and here rows of Storage \
-         are not as in the snapshot, so nobody knows whether the push or people changed them",
-    );
-    Err(failure
-        .detail("the target was not touched")
-        .hint("To take Storage back with everything else, pass `--mode whole`")
-        .hint("To take the database back and leave Storage as it is, pass `--only database`"))
+    watch.done(if objects.is_empty() {
+        "they are as in the snapshot"
+    } else {
+        "some are not as in the snapshot"
+    });
+    Ok(!objects.is_empty())
 }
 
 /// Looks for what the rehearsal could not see: where else the push wrote, and what others did since.

@@ -25,6 +25,11 @@ const HALF: &str = "no keys lead to the objects of Storage: their rows go back, 
 const ACCOUNTS: &str = "nobody knows what the push did to accounts: their rows in auth stay as they are, and rows of \
     yours that belong to accounts that are gone do not come back";
 
+/// Said where a statement on rows of Storage met none on the copy.
+const OBJECTS: &str = "a statement of the push writes to rows of Storage: it met none on the copy, and here some are not \
+    as in the snapshot, by the push or by people. They stay; `supa-safe rollback --only storage --mode whole` takes \
+    them back";
+
 /// Who waits meanwhile.
 const BLOCKS: &str = "nobody reads or writes these tables until it is over, nor those of the platform that keys \
     tie to them: sign-ups and logins may wait too";
@@ -143,6 +148,9 @@ fn unrehearsed(plan: &Plan) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     if !plan.knows_accounts() {
         lines.push(("WARNING", ACCOUNTS.to_owned()));
+    }
+    if plan.leaves_objects {
+        lines.push(("WARNING", OBJECTS.to_owned()));
     }
     let Written { tables, unread } = &plan.only_here;
     if !tables.is_empty() {

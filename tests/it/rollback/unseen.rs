@@ -5,7 +5,7 @@ use crate::world::{ADMIN, OWNER, Ran, World};
 use serde_json::{Value, json};
 
 /// Lines of what a person confirms, of one title.
-fn confirmed(ran: &Ran, title: &str) -> Vec<String> {
+pub(super) fn confirmed(ran: &Ran, title: &str) -> Vec<String> {
     let events = ran.events_of("confirmation");
     let lines = events[0]["lines"].as_array().unwrap().iter();
     let texts = lines.filter(|line| line[0] == title).map(|line| line[1].as_str().unwrap().to_owned());

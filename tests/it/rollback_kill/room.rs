@@ -63,7 +63,7 @@ fn tables_of_the_platform_that_are_never_free() {
         assert_data_eq!(
             ran.failure(),
             str![[r#"
-error: the rollback failed in `drop what must go`
+error: the rollback failed in `[..]`
   caused by: ERROR: canceling statement due to lock timeout
   nothing was changed
 hint: See whose transaction holds its tables: `select pid, query from pg_stat_activity where state = 'idle in transaction'`
