@@ -19,6 +19,7 @@ mod inverse;
 mod keys;
 mod large;
 mod live;
+mod locks;
 mod merged;
 mod moment;
 pub mod named;
@@ -251,7 +252,7 @@ pub async fn bring_back_announced(
     let (live, unread) = work.look_at_all().await?;
     let closure = closure::find(&work, &live).await?;
     work.hold_history().await?;
-    let sequences = sequences::hold(&work).await?;
+    let sequences = sequences::note(&work).await?;
     announce(Moment::next(Step::Lock, Step::KeepRows)).await?;
     // From here on it costs more to begin again than to wait.
     work.pin().await?;

@@ -1,8 +1,8 @@
 //! What must go: what differs, and everything that cannot stay when that goes.
 
 use super::inverse::{self, Inverse, RELATIONS, Unit};
-use super::live::{self, Table};
-use super::{Error, Mode, Work, large, names, partitions, unproved};
+use super::live::Table;
+use super::{Error, Mode, Work, large, locks, names, partitions, unproved};
 use crate::fingerprint::{Class, Fingerprint};
 use crate::manifest::quote_identifier;
 use serde_json::Value;
@@ -13,33 +13,6 @@ use tokio_postgres::Client;
 const ROUNDS: usize = 8;
 /// Objects that one statement drops.
 const AT_ONCE: usize = 100;
-
-/// Tables that stay, and that the server locks when others go: those that foreign keys of these lead to or come
-/// from, their parents, and those whose triggers and policies go along. Who may not lock a table does so on the way.
-const BESIDE: &str = "
-    with going (catalog, id) as (
-        select 'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.unnest($1::oid[])
-        union all
-        select 'pg_catalog.pg_proc'::pg_catalog.regclass, pg_catalog.to_regprocedure(name)
-        from pg_catalog.unnest($2::text[]) name
-    ), beside (id) as (
-        select k.confrelid from pg_catalog.pg_constraint k where k.contype = 'f' and k.conrelid = any($1)
-        union select k.conrelid from pg_catalog.pg_constraint k where k.contype = 'f' and k.confrelid = any($1)
-        union select i.inhparent from pg_catalog.pg_inherits i where i.inhrelid = any($1)
-        union
-        select t.tgrelid from pg_catalog.pg_trigger t
-        join going g on (g.catalog, g.id) = ('pg_catalog.pg_proc'::pg_catalog.regclass, t.tgfoid)
-        union
-        select p.polrelid from pg_catalog.pg_policy p
-        join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
-        join going g on (g.catalog, g.id) = (d.refclassid, d.refobjid)
-        union select pg_catalog.to_regclass(name) from pg_catalog.unnest($3::text[]) name
-    )
-    select n.nspname::text, c.relname::text
-    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where c.oid in (select id from beside) and c.oid <> all($1) and c.relkind in ('r', 'p')
-        and pg_catalog.has_table_privilege(c.oid, 'update, delete, truncate')
-    order by n.nspname collate \"C\", c.relname collate \"C\"";
 
 /// What goes, and the tables among it, in a fixed order.
 #[derive(Clone, Debug, Default)]
@@ -55,14 +28,17 @@ impl Closure {
     }
 }
 
-/// Finds what must go, and locks its tables. A partition that somebody makes before its parent is locked
+/// Finds what must go, and locks it. A partition that somebody makes before its parent is locked
 /// would go with it unseen: then everything is looked at again, under the locks.
 pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure, Error> {
     let mut tables = work.tables().await?;
     for _ in 0..ROUNDS {
-        let closure = find_among(work, live, &tables).await?;
+        let known = known(work, live, &tables).await?;
+        // What is found by dropping takes its locks in the order of the drop: few are left for that.
+        locks::take(work, live, &known).await?;
+        let closure = with_all_that_goes_along(work, known, &tables).await?;
         keep_hidden(work, live, &closure)?;
-        lock(work.client, &closure).await?;
+        locks::take(work, live, &closure).await?;
         let now = work.tables().await?;
         // Somebody may have added a column, which would go unseen.
         if now == tables {
@@ -106,7 +82,8 @@ fn keep_hidden(work: &Work<'_>, live: &Fingerprint, closure: &Closure) -> Result
     if lost.is_empty() { Ok(()) } else { Err(Error::NotExact(lost)) }
 }
 
-async fn find_among(work: &Work<'_>, live: &Fingerprint, tables: &[Table]) -> Result<Closure, Error> {
+/// What is known to go before anything is tried.
+async fn known(work: &Work<'_>, live: &Fingerprint, tables: &[Table]) -> Result<Closure, Error> {
     let mut closure = Closure { units: differing(work, live), tables: Vec::new() };
     closure.units.extend(large::touched(work, live).await?);
     if work.task.mode == Mode::Whole {
@@ -116,6 +93,18 @@ async fn find_among(work: &Work<'_>, live: &Fingerprint, tables: &[Table]) -> Re
     }
     for table in tables.iter().filter(|table| is_named(work.task.tables, table)) {
         closure.units.insert(Unit { kind: "table".to_owned(), identity: table.sql() });
+    }
+    Ok(closure)
+}
+
+/// The same with what goes along, as a drop that is taken back tells it, and what must come again with that.
+async fn with_all_that_goes_along(
+    work: &Work<'_>,
+    mut closure: Closure,
+    tables: &[Table],
+) -> Result<Closure, Error> {
+    if work.task.mode == Mode::Whole {
+        return Ok(closure);
     }
     for _ in 0..ROUNDS {
         work.client.batch_execute("savepoint supa_safe_closure").await?;
@@ -237,34 +226,6 @@ fn parents(recorded: &Fingerprint, left: &Fingerprint) -> BTreeSet<Unit> {
         .filter(|(line, _)| line.class == Class::Owned && !standing.contains(line.identity.as_str()))
         .map(|(_, identity)| Unit { kind: "table".to_owned(), identity })
         .collect()
-}
-
-/// Keeps everybody from the tables, in the order of their names so that two of us never wait for each other.
-/// Those beside them come first: who signs up writes to `auth.users`, and from there to tables of the user's. If these
-/// were held already, each would wait for the other, and the server would end the sign-up, which waited longer.
-async fn lock(client: &Client, closure: &Closure) -> Result<(), Error> {
-    let oids: Vec<u32> = closure.tables.iter().map(|table| table.oid).collect();
-    let routines: Vec<&str> = closure
-        .units
-        .iter()
-        .filter(|unit| ["function", "procedure"].contains(&unit.kind.as_str()))
-        .map(|unit| unit.identity.as_str())
-        .collect();
-    let carriers: Vec<&str> = closure
-        .units
-        .iter()
-        .filter(|unit| unit.kind != "publication table")
-        .filter_map(inverse::carrier)
-        .filter(|carrier| !carrier.starts_with("domain "))
-        .collect();
-    let beside = client.query(BESIDE, &[&oids, &routines, &carriers]).await?;
-    let beside = beside.iter().map(|row| live::sql_name(row.get(0), row.get(1)));
-    let names: Vec<String> = beside.chain(closure.tables.iter().map(Table::sql)).collect();
-    for some in names.chunks(AT_ONCE) {
-        let sql = format!("lock table only {} in access exclusive mode", some.join(", only "));
-        client.batch_execute(&sql).await.map_err(Error::at("lock the tables"))?;
-    }
-    Ok(())
 }
 
 /// The order in which kinds go: what hangs on tables that stay, before the tables take the rest along.

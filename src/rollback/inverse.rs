@@ -152,10 +152,7 @@ fn index(identity: &str, live: &Fields, wanted: &Fields) -> Option<Vec<String>> 
     if ["definition", "invalid", "parent"].into_iter().any(is_other) {
         return None;
     }
-    // `pg_get_indexdef` writes a partitioned table behind `ON ONLY`.
-    let definition = wanted.get("definition")?.as_str()?;
-    let table = definition.split_once(" ON ")?.1;
-    let table = table.strip_prefix("ONLY ").unwrap_or(table).split_once(" USING ")?.0;
+    let table = table_of_index(wanted)?;
     let name = names::parts(identity)?.last().copied()?;
     let is_on = |field: &str| wanted.get(field) == Some(&Value::Bool(true));
     let mut statements = Vec::new();
@@ -179,6 +176,12 @@ fn index(identity: &str, live: &Fields, wanted: &Fields) -> Option<Vec<String>> 
         }
     }
     Some(statements)
+}
+
+/// The table of an index, as `pg_get_indexdef` writes it; a partitioned one stands behind `ON ONLY`.
+fn table_of_index(index: &Fields) -> Option<&str> {
+    let table = index.get("definition")?.as_str()?.split_once(" ON ")?.1;
+    Some(table.strip_prefix("ONLY ").unwrap_or(table).split_once(" USING ")?.0)
 }
 
 /// Whether a field of a sequence says how it counts.
@@ -325,6 +328,23 @@ pub(super) fn carrier(unit: &Unit) -> Option<&str> {
         "publication table" => names::member(&unit.identity).map(|(_, table)| table),
         _ => None,
     }
+}
+
+/// The relation that is changed when a difference is taken back, as it is written.
+pub(super) fn relation(difference: &Difference) -> Option<String> {
+    let identity = difference.identity.as_str();
+    let relation = match difference.kind.as_str() {
+        "table" | "foreign table" | "view" | "materialized view" | "column order" => Some(identity),
+        "column" => names::column(identity).map(|(relation, _)| relation),
+        "constraint" | "policy" | "trigger" | "rule" => names::on(identity).map(|(_, relation)| relation),
+        "index" | "invalid index" => {
+            let sides = [&difference.before, &difference.after];
+            let index = sides.into_iter().find_map(|side| fields(side.as_deref()))?;
+            return table_of_index(&index).map(str::to_owned);
+        }
+        _ => None,
+    };
+    relation.map(str::to_owned)
 }
 
 /// A constraint that is missing on a table that stayed: one that the table was made with is no entry of

@@ -87,14 +87,19 @@ async fn lock(work: &Work<'_>, tables: impl Iterator<Item = &Numbered>) -> Resul
     work.client.batch_execute(&sql).await.map_err(Error::at("lock the tables of sequences"))
 }
 
-/// Locks the tables that sequences number which the push moved, and notes what stands.
-pub(super) async fn hold(work: &Work<'_>) -> Result<Noted, Error> {
+/// The tables that sequences number which the push moved; names as SQL wants them. Nobody may write to them when it
+/// is noted what stands.
+pub(super) async fn numbered_tables(work: &Work<'_>) -> Result<Vec<String>, Error> {
+    let names: Vec<&str> = moved(work).map(|(left, _)| left.name.as_str()).collect();
+    let numbered = numbered(work, &names).await?;
+    Ok(numbered.into_values().flatten().map(|one| one.table).collect())
+}
+
+/// Notes what stands.
+pub(super) async fn note(work: &Work<'_>) -> Result<Noted, Error> {
     if work.task.mode == Mode::Whole {
         return Ok(Noted::default());
     }
-    let names: Vec<&str> = moved(work).map(|(left, _)| left.name.as_str()).collect();
-    lock(work, numbered(work, &names).await?.values().flatten()).await?;
-
     let recorded = recorded(work);
     let plain: Vec<(String, String)> =
         recorded.iter().filter_map(|sequence| names::qualified(&sequence.name)).collect();

@@ -16,6 +16,7 @@ mod meanwhile;
 mod notified;
 mod numbers;
 mod objects;
+mod order;
 mod planned;
 mod refused;
 mod rules;

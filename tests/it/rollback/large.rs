@@ -3,7 +3,7 @@
 use super::{Base, NOTES, WRONG};
 use crate::rollback_live::run_as_printed;
 use crate::scratch::until;
-use crate::world::{ADMIN, OWNER, Session, World};
+use crate::world::{OWNER, Session, World};
 use serde_json::json;
 use supa_safe::disk;
 use supa_safe::rollback::{Mode, Task};
@@ -68,11 +68,11 @@ fn large_objects_of_users_are_kept_and_loaded_again() {
     assert_eq!(world.sql(OWNER, found), ["postgres|new"]);
 }
 
-/// Waits until a session of the database waits for a lock on a relation.
-fn until_waiting(session: &Session, relation: &str) {
+/// Waits until a session of the database waits for a lock on an object, given by a cast that finds its id.
+fn until_waiting(session: &Session, object: &str) {
     let sql = format!(
         "select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())
-            and relation = '{relation}'::regclass"
+            and objid = {object}"
     );
     until("the rollback waits", || session.run(&sql) == ["1"]);
 }
@@ -82,18 +82,15 @@ fn large_objects_that_are_written_during_a_rollback_are_not_lost() {
     let world = World::hosted(&[]);
     world.sql(
         OWNER,
-        "create view public.v as select 1 as a; create table public.members (id uuid primary key references auth.users);
+        "create function public.f() returns int language sql as 'select 1'; create schema aside; create table aside.gone ();
         select lo_from_bytea(424242, 'one'), lo_from_bytea(424243, 'two')",
     );
     let base = Base::of(world);
     let (world, ids, kept) = (&base.world, base.ids(), base.world.path("kept"));
-    world.sql(
-        OWNER,
-        "select lo_from_bytea(424244, 'three'); alter table public.members drop constraint members_id_fkey",
-    );
-    let [view, accounts, user] = [OWNER, ADMIN, OWNER].map(|role| world.session(role));
-    view.run("begin; select * from public.v");
-    accounts.run("begin; lock table auth.users in row exclusive mode");
+    world.sql(OWNER, "select lo_from_bytea(424244, 'three'); drop table aside.gone");
+    let [function, schema, user] = [OWNER; 3].map(|role| world.session(role));
+    function.run("begin; comment on function public.f() is 'held'");
+    schema.run("begin; drop schema aside");
     let session = world.session(OWNER);
     let proved = std::thread::scope(|scope| {
         let rollback = scope.spawn(|| {
@@ -101,14 +98,14 @@ fn large_objects_that_are_written_during_a_rollback_are_not_lost() {
                 session.bring_back(&Task { keep_in: Some(&kept), ..*task })
             })
         });
-        until_waiting(&user, "public.v");
+        until_waiting(&user, "'public.f'::regproc");
         user.run(
             "select lo_put(424242, 0, 'won'); select lo_from_bytea(424250, 'new'); select lo_unlink(424244)",
         );
-        view.run("rollback");
-        until_waiting(&user, "auth.users");
+        function.run("rollback");
+        until_waiting(&user, "'aside'::regnamespace");
         user.run("select lo_from_bytea(424251, 'later')");
-        accounts.run("rollback");
+        schema.run("rollback");
         rollback.join().unwrap()
     });
     let file = |oid: u32| fs_err::read_to_string(kept.join(format!("large-{oid}.bin"))).unwrap();

@@ -1,0 +1,100 @@
+//! The order in which a rollback takes what it makes again.
+
+use super::Base;
+use crate::scratch::until;
+use crate::world::{OWNER, Session, World};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use supa_safe::rollback::Mode;
+
+/// `items` goes back, and a view with it; `aged` has a key of it, `read` lost a policy, `stays` a default.
+const TABLES: &str = "create table public.aged (id int primary key, body text);
+    create table public.items (id int primary key, parent int references public.aged deferrable initially deferred);
+    create table public.read (id int primary key);
+    create policy everybody on public.read using (true);
+    create table public.stays (id int primary key);
+    create view public.inner_one as select id, parent from public.items;
+    create view public.all_of_them as select * from public.inner_one;
+    create materialized view public.counted as select count(*) from public.items;
+    insert into public.aged values (1, 'one'); insert into public.items values (1, 1);";
+
+fn base() -> Base {
+    let world = World::hosted(&[]);
+    world.sql(OWNER, TABLES);
+    let base = Base::of(world);
+    base.world.sql(OWNER, "delete from public.items; drop policy everybody on public.read");
+    base.world.sql(OWNER, "create index on public.stays (id)");
+    base
+}
+
+/// What the rollback holds while it waits for somebody who is at this.
+fn held_while_waiting_for(base: &Base, other: &Session, act: &str) -> Vec<String> {
+    let (session, watch, ids) = (base.world.session(OWNER), base.world.session(OWNER), base.ids());
+    other.run(&format!("begin; {act}"));
+    let waiting = "select pid from pg_locks where not granted and locktype = 'relation'
+        and database = (select oid from pg_database where datname = current_database())";
+    let held = format!(
+        "select relation::regclass from pg_locks l where granted and mode = 'AccessExclusiveLock' and pid = ({waiting})
+            and relation::regclass::text !~ '^(pg_|information_schema)' order by relation::regclass::text collate \"C\""
+    );
+    thread::scope(|scope| {
+        let rollback =
+            scope.spawn(|| base.bring_back(&session, Mode::Touched, &["public.items"], &ids).map(|_| ()));
+        until("the rollback waits", || watch.run(waiting).len() == 1);
+        let held = watch.run(&held);
+        // Nobody who is at work comes to harm.
+        other.run("commit");
+        rollback.join().unwrap().unwrap();
+        session.run("rollback");
+        held
+    })
+}
+
+#[test]
+fn whoever_is_waited_for_needs_nothing_that_is_held() {
+    let base = base();
+    let other = base.world.session(OWNER);
+    let views = ["all_of_them", "counted", "inner_one"];
+    let held = |act: &str| held_while_waiting_for(&base, &other, act);
+    // Who reads a view has it before what it reads.
+    assert_eq!(held("select from public.all_of_them"), [""; 0]);
+    assert_eq!(held("select from public.inner_one"), views[..2]);
+    // Who writes a row that refers to another one asks for that when the row is there.
+    let with = |more: &[&str]| {
+        let mut all: Vec<String> = views.iter().chain(more).map(|name| (*name).to_owned()).collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(held("insert into public.items values (2, 1)"), views);
+    assert_eq!(held("select from public.aged"), with(&["items"]));
+    // What is changed in place, or comes back, is taken before anything goes.
+    assert_eq!(held("select from public.read"), with(&["items", "aged"]));
+    assert_eq!(held("select from public.stays"), with(&["items", "aged", "read"]));
+}
+
+#[test]
+fn those_who_read_a_view_all_the_while_do_not_stop_it() {
+    let base = base();
+    let (session, ids, over) = (base.world.session(OWNER), base.ids(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let reader = base.world.session(OWNER);
+                let over = &over;
+                scope.spawn(move || {
+                    while !over.load(Ordering::SeqCst) {
+                        reader.run("select * from public.all_of_them");
+                    }
+                })
+            })
+            .collect();
+        let outcome = base.bring_back(&session, Mode::Touched, &["public.items"], &ids).map(|_| ());
+        session.run("commit");
+        over.store(true, Ordering::SeqCst);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        outcome.unwrap();
+    });
+    assert_eq!(base.world.sql(OWNER, "select * from public.all_of_them"), ["1|1"]);
+}
