@@ -87,7 +87,8 @@ pub async fn look(
         client.batch_execute(rows::PINNED).await?;
         let foreign = canary::foreign(client, &schemas, &unread(snapshot)).await?;
         found.extend(foreign.iter().map(canary::Foreign::obstacle));
-        found.extend(canary::send(client, &schemas, &way).await?);
+        let missing = canary::send(client, &schemas, &way).await?;
+        found.extend(missing.needed.into_iter().chain(missing.others));
         found.extend(room::look(client, &scope).await?);
         Ok::<_, Error>(found)
     };
@@ -173,7 +174,9 @@ async fn foresee(client: &Client, snapshot: &Snapshot, wanted: Wanted<'_>) -> Re
             changed: of_kind("policy").into_iter().map(|difference| difference.identity).collect(),
             written: written(wanted.effects, wanted.besides),
         };
-        foreseen.hinders.extend(canary::send(client, &schemas, &way).await?);
+        let missing = canary::send(client, &schemas, &way).await?;
+        foreseen.stops.extend(missing.needed);
+        foreseen.hinders.extend(missing.others);
     }
     let scope = room::Scope {
         mode: wanted.mode,

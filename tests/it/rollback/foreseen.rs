@@ -188,18 +188,56 @@ fn a_replication_slot_that_would_be_lost_is_named() {
 
 #[test]
 fn a_right_that_lacks_is_named() {
-    let world = World::own_server(&[("20260101000000_drop", "drop role sync")]);
-    // Who may drop a role may not make it again.
-    world.sql(
-        ADMIN,
-        "create role sync replication; grant sync to postgres with admin option; alter role postgres noreplication",
-    );
-    assert_eq!(
-        obstacle(&world),
-        "a rollback is not possible on the target: this role cannot take back role sync: permission denied to alter role"
-    );
-    world.sql(ADMIN, "alter role postgres replication");
-    drop(world.migrate(&[]).exits(0));
+    for (major, said) in [
+        (Major::Pg15, "must be superuser to alter replication roles or change replication attribute"),
+        (Major::Pg17, "permission denied to alter role"),
+    ] {
+        let world = World::own_server_of(major, &[("20260101000000_drop", "drop role sync")]);
+        // Who may drop a role may not make it again.
+        world.sql(
+            ADMIN,
+            "create role sync replication; grant sync to postgres with admin option; alter role postgres noreplication",
+        );
+        assert_eq!(
+            obstacle(&world),
+            format!("a rollback is not possible on the target: this role cannot take back role sync: {said}")
+        );
+        if major == Major::Pg17 {
+            world.sql(ADMIN, "alter role postgres replication");
+            drop(world.migrate(&[]).exits(0));
+        }
+    }
+}
+
+/// What an admin granted since the snapshot goes with everything of roles, and not every role may revoke it.
+#[test]
+fn a_membership_that_only_an_admin_may_revoke_is_named_before_the_rollback() {
+    for major in [Major::Pg15, Major::Pg17] {
+        let world = World::own_server_of(major, &[("20260101000000_wrong", WRONG)]);
+        world.sql(OWNER, NOTES);
+        world.sql(ADMIN, "create role reader; create role person");
+        drop(world.migrate(&[]).exits(0));
+        world.sql(ADMIN, "grant reader to person");
+        let damaged = world.state();
+        if major == Major::Pg17 {
+            let ran = world.run(["rollback", "--confirm", &world.target()]).exits(3);
+            assert_data_eq!(
+                ran.failure(),
+                str![[r#"
+error: the rollback would fail; the target was not touched
+  [SS012] this role cannot take back membership person in reader: it was granted by supabase_admin
+hint: Sign in as a role that may, and `revoke reader from person`
+hint: Then run `supa-safe rollback` again
+
+"#]]
+            );
+            assert_eq!(world.state(), damaged);
+            world.sql(ADMIN, "revoke reader from person");
+        }
+        rolled_back(&world);
+        let members = "select count(*) from pg_auth_members where roleid = 'reader'::regrole and member = 'person'::regrole";
+        assert_eq!(world.sql(ADMIN, members), ["0"], "{major:?}");
+    }
 }
 
 #[test]
