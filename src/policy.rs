@@ -163,6 +163,16 @@ fn judge_snapshot(
         ));
     }
     judge_age(policy, snapshot, now, findings);
+    if let Some(run) = &snapshot.rolled_back {
+        findings.push(refusal(
+            Rule::Age,
+            format!(
+                "snapshot {} is from before the rollback of run {run}, which made objects again under other ids",
+                snapshot.id
+            ),
+            "run `supa-safe snapshot`",
+        ));
+    }
     judge_components(policy, snapshot, now, findings);
     for gap in &snapshot.gaps {
         let name = gap.qualified();
@@ -321,6 +331,7 @@ mod tests {
                 id: SnapshotId::new(at(0), 1),
                 identity: identity(),
                 taken_at: at(0),
+                rolled_back: None,
                 strength: Strength::Decoded,
                 broken: Vec::new(),
                 missing: Vec::new(),
@@ -383,6 +394,13 @@ mod tests {
             |_| {},
             -3600,
             &[&format!("[SS003] snapshot {id} is from the future: the target's clock is 1 h behind it")],
+        );
+        check(
+            of_snapshot(|s| s.rolled_back = Some("r".into())),
+            60,
+            &[&format!(
+                "[SS003] snapshot {id} is from before the rollback of run r, which made objects again under other ids"
+            )],
         );
         check(
             of_snapshot(|s| s.identity.system_identifier = "8".into()),

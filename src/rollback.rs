@@ -50,6 +50,7 @@ pub use merged::Taken;
 pub use moment::Moment;
 pub use proved::{Accounts, Proved};
 pub use reload::load_command;
+pub use room::Locks;
 pub use selection::Translation;
 pub use since::Saved;
 

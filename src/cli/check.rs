@@ -98,6 +98,7 @@ async fn newest(
         id: id.clone(),
         identity: opened.target.identity.clone(),
         taken_at: (opened.context.clock)(),
+        rolled_back: None,
         strength: crate::manifest::Strength::Recorded,
         broken: what,
         missing: Vec::new(),

@@ -14,9 +14,10 @@ use crate::manifest::{Component, ComponentState, SnapshotId, Strength};
 use crate::policy::{Facts, Finding, Missing, Policy, Rule, SnapshotFacts, judge};
 use crate::postgres::identity;
 use crate::resolve;
-use crate::store::{Snapshot, Store};
+use crate::store::{self, Snapshot, Store};
 use crate::verify::{self, Verified};
 use jiff::Timestamp;
+use serde_json::Value;
 
 /// The target's clock.
 pub(super) async fn target_clock(opened: &Opened) -> Result<Timestamp, Failure> {
@@ -44,12 +45,30 @@ pub(super) fn recorded_facts(
         id: manifest.id.clone(),
         identity: manifest.identity.clone(),
         taken_at: manifest.taken.target_clock,
+        rolled_back: rolled_back_since(store, &manifest.id).map_err(fail::failed(Exit::Error))?,
         strength,
         broken: Vec::new(),
         missing: missing(&manifest.components),
         secrets: inventory::compare(&entries, &confirmed),
         gaps: manifest.database.gaps.clone(),
     })
+}
+
+/// The run that rolled the database back since a snapshot was taken. Of one whose taking is not on record, nothing
+/// tells that it came later.
+fn rolled_back_since(store: &Store, id: &SnapshotId) -> Result<Option<String>, store::Error> {
+    for run in store.runs()?.into_iter().rev() {
+        for event in store.run_lines(&run)?.iter().rev() {
+            let is_of = |name: &str| event["type"] == name;
+            if is_of("snapshot-taken") && event["snapshot"] == id.as_str() {
+                return Ok(None);
+            }
+            if is_of("rolled-back") && event["database"] != Value::Bool(false) {
+                return Ok(Some(run));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// What components lack.

@@ -225,6 +225,7 @@ async fn way_back(
     let best = record.way_back();
     let pushed = preflight::Pushed {
         dropped: &dropped,
+        locks: best.map(|best| best.locks),
         after: &record.fingerprint,
         mode: best.map_or(Mode::Whole, |best| best.mode),
         tables: best.map(|best| best.tables.as_slice()).unwrap_or_default(),

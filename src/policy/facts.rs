@@ -30,6 +30,8 @@ pub struct SnapshotFacts {
     pub identity: Identity,
     /// Its consistency point, by the target's clock.
     pub taken_at: Timestamp,
+    /// The run that rolled the database back since it was taken, as far as that is on record.
+    pub rolled_back: Option<String>,
     /// The best proof.
     pub strength: Strength,
     /// Files that do not match their digests, in words.

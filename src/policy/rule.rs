@@ -11,7 +11,7 @@ pub enum Rule {
     NoSnapshot,
     /// The snapshot was not proved far enough.
     Strength,
-    /// The snapshot is too old, or from the future.
+    /// The snapshot is too old, from the future, or from before a rollback.
     Age,
     /// The snapshot is of another database.
     Identity,

@@ -15,12 +15,15 @@ use tokio_postgres::Client;
 /// Rows that are fetched at a time.
 const FETCH: &str = "fetch 2000 from supa_safe_objects";
 
-/// Why rows could not be read.
+/// Why rows could not be read, or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server refused.
     #[error("cannot read the rows of schema storage")]
     Query(#[from] tokio_postgres::Error),
+    /// The server refused to write them.
+    #[error("cannot write to the rows of schema storage")]
+    Write(#[source] tokio_postgres::Error),
     /// Whoever takes the rows could not.
     #[error("cannot keep the rows of schema storage")]
     Io(#[from] io::Error),

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 /// Version of the record's format.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 
 /// What a rehearsal is known by: it stands for every push with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use crate::manifest::quote_identifier;
 use crate::plan::event_trigger_owners;
 use crate::postgres::{catalog, connect};
 use crate::rollback::storage::{self, Wanted};
-use crate::rollback::{self, Mode, Task, Translation};
+use crate::rollback::{self, Locks, Mode, Task, Translation};
 use crate::salvage::{self, Probing, Removal, Saved, Touched};
 use crate::store::Snapshot;
 use crate::tools::installs::{self, Installation};
@@ -66,6 +66,8 @@ pub struct Rehearsed {
     pub tables: Vec<String>,
     /// Seconds from the first lock to the proof: nobody reads these tables meanwhile.
     pub seconds: f64,
+    /// Locks that it held at its end.
+    pub locks: Locks,
     /// What goes back of Storage, when the push wrote to its rows.
     pub storage: Option<Objects>,
     /// What of this push it does not bring back, or was not seen to, beside [`rollback::LIMITS`].
@@ -224,6 +226,7 @@ async fn objects(
 /// What taking the copy back showed.
 struct Back {
     proved: rollback::Proved,
+    locks: Locks,
     storage: Option<Objects>,
     /// What the push did to the platform's, and stays.
     platform: Vec<Difference>,
@@ -234,6 +237,7 @@ async fn bring_back(client: &Client, task: &Task<'_>, pushed: &Pushed<'_>) -> Re
     let storage = objects(client, pushed, task.mode).await?;
     let saved = storage.as_ref().map(|(saved, _)| saved);
     let proved = rollback::bring_back(client, &Task { storage: saved, ..*task }).await?;
+    let locks = Locks::of(client).await?;
     // Nobody else writes here.
     rollback::proved_besides(client, task, &proved).await?;
     if let Some(saved) = saved {
@@ -245,7 +249,7 @@ async fn bring_back(client: &Client, task: &Task<'_>, pushed: &Pushed<'_>) -> Re
     }
     let now = task.left_out.comparable(&catalog::fingerprint(client).await?);
     let platform = pushed.before.differences(&now, Class::Platform);
-    Ok(Back { proved, storage: storage.map(|(_, objects)| objects), platform })
+    Ok(Back { proved, locks, storage: storage.map(|(_, objects)| objects), platform })
 }
 
 /// Roles that may sign in and that the push drops.
@@ -376,6 +380,7 @@ pub(super) async fn rehearse(
                 limits: limits(&pushed, &recorded, &back),
                 tables: back.proved.tables,
                 seconds: back.proved.seconds,
+                locks: back.locks,
                 storage: back.storage,
                 failed: None,
             },
@@ -383,6 +388,7 @@ pub(super) async fn rehearse(
                 mode,
                 tables: Vec::new(),
                 seconds: 0.0,
+                locks: Locks::default(),
                 storage: None,
                 limits: Vec::new(),
                 failed: Some(failure::chain(&error).join(": ")),

@@ -1,7 +1,7 @@
 //! Each privileged step of a way back, tried once in a transaction that is rolled back.
 
 use super::inverse::{self, Inverse};
-use super::{Error, names};
+use super::{Error, names, roles};
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
 use crate::policy::Obstacle;
 use crate::postgres::rows;
@@ -58,20 +58,46 @@ pub(super) struct Way<'a> {
     pub(super) written: BTreeSet<String>,
 }
 
+/// A privileged step.
+struct Step {
+    /// For people.
+    what: String,
+    sql: String,
+    /// Whether a rollback takes exactly this step, whatever else it does.
+    is_certain: bool,
+    /// What helps where the role may not do it.
+    way_out: String,
+}
+
+impl Step {
+    fn new((what, sql): (String, String)) -> Self {
+        let way_out = "give the role of the connection that right, or sign in as one that has it".to_owned();
+        Self { what, sql, is_certain: false, way_out }
+    }
+}
+
 /// What this role may not do of it.
-pub(super) async fn send(client: &Client, schemas: &[String], way: &Way<'_>) -> Result<Vec<Obstacle>, Error> {
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    /// Without which a rollback fails.
+    pub(super) needed: Vec<Obstacle>,
+    /// Without which it may fail.
+    pub(super) others: Vec<Obstacle>,
+}
+
+/// Tries what this role may do of it.
+pub(super) async fn send(client: &Client, schemas: &[String], way: &Way<'_>) -> Result<Missing, Error> {
     client.batch_execute("begin").await?;
     client.batch_execute(rows::PINNED).await?;
     client.batch_execute(LOCK_TIMEOUT).await?;
-    let mut found = Vec::new();
+    let mut found = Missing::default();
     let dependent = client.query(DEPENDENT, &[&schemas]).await?;
     let mut policies = way.changed.clone();
     policies.extend(dependent.iter().map(|row| row.get::<_, String>(0)));
-    let mut steps = of_managed(way.recorded, &policies);
-    steps.extend(of_triggers(way));
-    steps.extend(of_roles(way));
-    for (what, sql) in steps {
-        found.extend(tried(client, &what, &sql).await?);
+    let of_objects = of_managed(way.recorded, &policies).into_iter().chain(of_triggers(way));
+    for step in of_objects.map(Step::new).chain(of_roles(way)) {
+        let list = if step.is_certain { &mut found.needed } else { &mut found.others };
+        list.extend(tried(client, &step).await?);
     }
     if !way.written.is_empty() {
         back::quieten(client).await.map_err(|error| Error::Storage(salvage::Error::from(error)))?;
@@ -81,7 +107,8 @@ pub(super) async fn send(client: &Client, schemas: &[String], way: &Way<'_>) -> 
                 "update {table} set id = id where false; delete from {table} where false; \
                  insert into {table} (id) select id from {table} where false"
             );
-            found.extend(tried(client, &format!("write rows of {table}"), &sql).await?);
+            let step = Step::new((format!("write rows of {table}"), sql));
+            found.others.extend(tried(client, &step).await?);
         }
     }
     client.batch_execute("rollback").await?;
@@ -135,7 +162,8 @@ pub(super) async fn foreign(
 }
 
 /// Tries a step. Only a right that lacks is an obstacle: before the push there may be nothing to take back.
-async fn tried(client: &Client, what: &str, sql: &str) -> Result<Option<Obstacle>, Error> {
+async fn tried(client: &Client, step: &Step) -> Result<Option<Obstacle>, Error> {
+    let Step { what, sql, way_out, .. } = step;
     client.batch_execute("savepoint supa_safe_canary").await?;
     let outcome = client.batch_execute(sql).await;
     client.batch_execute("rollback to savepoint supa_safe_canary").await?;
@@ -146,18 +174,35 @@ async fn tried(client: &Client, what: &str, sql: &str) -> Result<Option<Obstacle
     }
     Ok(Some(Obstacle {
         fact: format!("this role cannot {what}: {}", said.message()),
-        way_out: "give the role of the connection that right, or sign in as one that has it".to_owned(),
+        way_out: way_out.clone(),
     }))
 }
 
 /// Roles, memberships, settings, and privileges of what is to come, as the rollback changes them.
-fn of_roles(way: &Way<'_>) -> Vec<(String, String)> {
+fn of_roles(way: &Way<'_>) -> Vec<Step> {
+    let going = way.back.iter().filter(|difference| difference.kind == "role" && difference.after.is_none());
+    let going: BTreeSet<&str> = going.map(|difference| difference.identity.as_str()).collect();
     let back = way.back.iter().filter(|difference| PRIVILEGED.contains(&difference.kind.as_str()));
     let steps = |difference: &Difference| match inverse::of(difference, &way.settings) {
         Inverse::Change(statements) => {
             let what = format!("take back {} {}", difference.kind, difference.identity);
+            let is_certain = ["role", "membership"].contains(&difference.kind.as_str());
+            let membership = (difference.kind == "membership" && difference.after.is_none())
+                .then(|| difference.identity.split_once(" in "))
+                .flatten()
+                // With a role its memberships go.
+                .filter(|(member, role)| !going.contains(member) && !going.contains(role));
             // Each by itself: a role that is there still cannot be made.
-            statements.into_iter().map(|statement| (what.clone(), statement)).collect()
+            let steps = statements.into_iter().map(|sql| match membership {
+                None => Step { is_certain, ..Step::new((what.clone(), sql)) },
+                Some((member, role)) => Step {
+                    what: what.clone(),
+                    sql: format!("{sql}; {}", roles::is_gone(role, member)),
+                    is_certain,
+                    way_out: format!("sign in as a role that may, and `revoke {role} from {member}`"),
+                },
+            });
+            steps.collect()
         }
         Inverse::Replace(_) | Inverse::Archive => Vec::new(),
     };

@@ -2,7 +2,7 @@
 
 use super::inverse::RELATIONS;
 use super::run::NotDone;
-use super::{Error, Mode, canary, extensions, live, names, room};
+use super::{Error, Locks, Mode, canary, extensions, live, names, room};
 use crate::effect::{Besides, FileEffect};
 use crate::fingerprint::{Class, Difference, Fingerprint, Line};
 use crate::left_out::LeftOut;
@@ -24,6 +24,8 @@ const OF_A_ROLLBACK: Duration = Duration::from_secs(30);
 /// What a rehearsed push leaves, and what taking it back makes again.
 #[derive(Clone, Copy, Debug)]
 pub struct Pushed<'a> {
+    /// Locks that taking it back held on the copy.
+    pub locks: Option<Locks>,
     /// The fingerprint that it leaves, as text: what differs in it must be made again.
     pub after: &'a str,
     /// How much the rollback takes back.
@@ -81,13 +83,16 @@ pub async fn look(
         tables: pushed.tables,
         extensions: &dropped,
         patience: OF_A_PUSH,
+        held: pushed.locks.map(|locks| locks.held),
+        enough: pushed.locks.map(|locks| locks.room),
     };
     let outcome = async {
         let client = &session.client;
         client.batch_execute(rows::PINNED).await?;
         let foreign = canary::foreign(client, &schemas, &unread(snapshot)).await?;
         found.extend(foreign.iter().map(canary::Foreign::obstacle));
-        found.extend(canary::send(client, &schemas, &way).await?);
+        let missing = canary::send(client, &schemas, &way).await?;
+        found.extend(missing.needed.into_iter().chain(missing.others));
         found.extend(room::look(client, &scope).await?);
         Ok::<_, Error>(found)
     };
@@ -103,6 +108,8 @@ pub struct Wanted<'a> {
     pub mode: Mode,
     /// Qualified names of the tables that are made again, as far as they are known; all of them with everything.
     pub tables: &'a [String],
+    /// How many locks it held on the copy, where exactly this was rehearsed.
+    pub locks: Option<i64>,
     /// What the push did to rows, where that is known.
     pub effects: &'a [FileEffect],
     /// What it did besides.
@@ -173,7 +180,9 @@ async fn foresee(client: &Client, snapshot: &Snapshot, wanted: Wanted<'_>) -> Re
             changed: of_kind("policy").into_iter().map(|difference| difference.identity).collect(),
             written: written(wanted.effects, wanted.besides),
         };
-        foreseen.hinders.extend(canary::send(client, &schemas, &way).await?);
+        let missing = canary::send(client, &schemas, &way).await?;
+        foreseen.stops.extend(missing.needed);
+        foreseen.hinders.extend(missing.others);
     }
     let scope = room::Scope {
         mode: wanted.mode,
@@ -181,6 +190,8 @@ async fn foresee(client: &Client, snapshot: &Snapshot, wanted: Wanted<'_>) -> Re
         tables: &tables,
         extensions: &gone,
         patience: OF_A_ROLLBACK,
+        held: wanted.locks,
+        enough: None,
     };
     foreseen.hinders.extend(room::look(client, &scope).await?);
     foreseen.bytes = scope.bytes(client).await?;

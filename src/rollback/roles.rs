@@ -81,6 +81,21 @@ pub(super) fn revoke(role: &str, member: &str) -> String {
     format!("do {}", quote_literal(&body))
 }
 
+/// Fails for want of a right where a membership stands: since 16, what somebody granted for whom this role may not
+/// act is revoked by nobody else, without a word.
+pub(super) fn is_gone(role: &str, member: &str) -> String {
+    let (role, member) = (quote_literal(role), quote_literal(member));
+    let body = format!(
+        "declare grantors text; begin \
+         select pg_catalog.string_agg(m.grantor::pg_catalog.regrole::text, ', ' order by 1) into grantors \
+         from pg_catalog.pg_auth_members m \
+         where m.roleid = {role}::pg_catalog.regrole and m.member = {member}::pg_catalog.regrole; \
+         if grantors is not null then \
+         raise insufficient_privilege using message = 'it was granted by ' || grantors; end if; end"
+    );
+    format!("do {}", quote_literal(&body))
+}
+
 /// Statements that give a member the membership of the snapshot, or none.
 pub(super) fn membership(identity: &str, is_live: bool, wanted: Option<&Fields>) -> Option<Vec<String>> {
     let (member, role) = identity.split_once(" in ")?;

@@ -4,13 +4,15 @@
 use super::{Error, Mode, names};
 use crate::evidence::estimate::bytes_in_words;
 use crate::policy::Obstacle;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio_postgres::Client;
 
 /// Locks that a whole rollback takes, and those that the server has room for (PostgreSQL documentation,
-/// `max_locks_per_transaction`): about one for each relation when it goes and one when it comes.
+/// `max_locks_per_transaction`): for each relation one when it goes and one when it comes, and more for what goes
+/// with it, types and constraints. Measured where a rollback of 182 of these held 872.
 const LOCKS: &str = "
-    select 2 * count(*), pg_catalog.current_setting('max_locks_per_transaction')::int8
+    select 5 * count(*), pg_catalog.current_setting('max_locks_per_transaction')::int8
         * (pg_catalog.current_setting('max_connections')::int8 + pg_catalog.current_setting('max_prepared_transactions')::int8)
     from pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -19,7 +21,7 @@ const LOCKS: &str = "
     where coalesce(h.nspname, n.nspname) = any($1)";
 
 /// The same for tables that are made again: the table, what is too large for its rows, the indexes of both, and
-/// its own sequences.
+/// its own sequences. Measured where a rollback of 240 of these held 874.
 const LOCKS_OF_TABLES: &str = "
     with named as (
         select c.oid, c.reltoastrelid
@@ -29,7 +31,7 @@ const LOCKS_OF_TABLES: &str = "
     ), heaps as (
         select oid from named union all select reltoastrelid from named where reltoastrelid <> 0
     )
-    select 2 * (
+    select 4 * (
             (select count(*) from heaps)
             + (select count(*) from pg_catalog.pg_index i join heaps h on h.oid = i.indrelid)
             + (select count(*) from pg_catalog.pg_depend d
@@ -87,6 +89,35 @@ const EXTENSIONS: &str = "
             coalesce(pg_catalog.current_setting('supautils.privileged_extensions', true), ''), '[[:space:]]*,[[:space:]]*'))
     order by 1";
 
+/// Locks that this session holds, of whatever strength, and the room that the server has for all: those of
+/// which a session remembers some by itself (PostgreSQL source, `src/backend/storage/lmgr/README`, "Fast Path
+/// Locking") are sixteen at most, and count too.
+const HELD: &str = "
+    select count(distinct (locktype, database, relation, page, tuple, virtualxid, transactionid::text,
+            classid, objid, objsubid)),
+        pg_catalog.current_setting('max_locks_per_transaction')::int8
+        * (pg_catalog.current_setting('max_connections')::int8 + pg_catalog.current_setting('max_prepared_transactions')::int8)
+    from pg_catalog.pg_locks
+    where pid = pg_catalog.pg_backend_pid()";
+
+/// Locks that a rollback held at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locks {
+    /// How many.
+    pub held: i64,
+    /// How many the settings of that server promise room for; it may have more.
+    pub room: i64,
+}
+
+impl Locks {
+    /// Those of a transaction that is open.
+    pub async fn of(client: &Client) -> Result<Self, Error> {
+        let row = client.query_one(HELD, &[]).await?;
+        Ok(Self { held: row.get(0), room: row.get(1) })
+    }
+}
+
 /// What a rollback makes again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope<'a> {
@@ -100,6 +131,10 @@ pub(super) struct Scope<'a> {
     pub(super) extensions: &'a [String],
     /// For how long a transaction may have been at work.
     pub(super) patience: Duration,
+    /// How many locks it took on the copy, where it was rehearsed.
+    pub(super) held: Option<i64>,
+    /// The room for locks that was enough for it there.
+    pub(super) enough: Option<i64>,
 }
 
 impl Scope<'_> {
@@ -123,8 +158,10 @@ impl Scope<'_> {
                 (client.query_one(LOCKS_OF_TABLES, &[&homes, &names]).await?, "what the push touches")
             }
         };
-        let (needed, room): (i64, i64) = (row.get(0), row.get(1));
-        Ok((needed > room).then(|| Obstacle {
+        let (foreseen, room): (i64, i64) = (row.get(0), row.get(1));
+        let needed = self.held.unwrap_or(foreseen);
+        let is_too_few = needed > room && self.enough.is_none_or(|enough| room < enough);
+        Ok(is_too_few.then(|| Obstacle {
             fact: format!(
                 "a rollback of {what} takes about {needed} locks, and the server has room for {room}"
             ),

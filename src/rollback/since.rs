@@ -2,8 +2,8 @@
 //!
 //! A row that a transaction wrote which the snapshot saw is in the archive. Of the others, whose number
 //! tells them, the content decides: its hash is looked for among those of the archive's rows, so that only
-//! hashes cross the wire, and the rows that differ. Where rows may be alike, they are counted, and each is looked
-//! at. A table whose shape changed
+//! hashes cross the wire, and the rows that differ. Where rows may be alike, they are counted: the server says how
+//! many the snapshot saw that are like the row, so that these do not cross the wire. A table whose shape changed
 //! is compared by the columns that both have; columns that came since are compared by nothing, so
 //! what was written to such a table after the migration is kept whatever it looks like.
 
@@ -105,10 +105,9 @@ impl Doomed {
         Some(((schema.clone(), name.clone()), kept.collect()))
     }
 
-    /// A query for number, place, and hash of each row that may have been written since, of each row at all
-    /// where two of them may be alike, and whether it
-    /// was written after the push where a hash does not tell: of a column that came since nothing is known,
-    /// and without a key a new row may be like one that went.
+    /// A query for number, place, and hash of each row that may have been written since, whether it was written
+    /// after the push where a hash does not tell, and how many rows are like it that the snapshot saw: of a
+    /// column that came since nothing is known, and without a key a new row may be like one that went.
     fn select(&self, rank: usize, ago: Option<i32>, pushed: Option<i32>) -> String {
         let recorded = self.recorded.as_ref().map(|(_, _, columns)| columns.as_slice()).unwrap_or_default();
         let pairs = self.pairs(recorded);
@@ -122,15 +121,22 @@ impl Doomed {
             (None, Some(is_unseen)) => is_unseen.clone(),
             (None, None) => "true".to_owned(),
         };
-        // Of rows that are alike, all have to be counted.
-        let unseen = is_unseen.filter(|_| self.is_alone());
-        let unseen = unseen.map(|is_unseen| format!(" where {is_unseen}")).unwrap_or_default();
-        format!(
-            "select {rank}, t.ctid, pg_catalog.hashtextextended(row({})::pg_catalog.text, 0), {is_written} \
-             from only {} t{unseen}",
-            columns.join(", "),
-            sql_name(&self.schema, &self.name)
-        )
+        let hash = format!("pg_catalog.hashtextextended(row({})::pg_catalog.text, 0)", columns.join(", "));
+        let rows = format!("from only {} t", sql_name(&self.schema, &self.name));
+        match is_unseen {
+            None => format!("select {rank}, t.ctid, {hash}, {is_written}, 0 {rows}"),
+            Some(is_unseen) if self.is_alone() => {
+                format!("select {rank}, t.ctid, {hash}, {is_written}, 0 {rows} where {is_unseen}")
+            }
+            Some(is_unseen) => format!(
+                "(with unseen as materialized ( \
+                    select t.ctid as place, {hash} as hash, {is_written} as is_written {rows} where {is_unseen}) \
+                select {rank}, u.place, u.hash, u.is_written, coalesce(s.alike, 0) from unseen u left join ( \
+                    select s.hash, count(*) as alike from (select {hash} as hash {rows} where not {is_unseen}) s \
+                    where s.hash in (select hash from unseen where not is_written) group by s.hash \
+                ) s on s.hash = u.hash)"
+            ),
+        }
     }
 }
 
@@ -188,7 +194,8 @@ impl Known {
     fn take(&mut self, table: &Doomed) -> Hashes {
         let compared = table.compared().and_then(|(key, _)| self.tables.remove(&key));
         let sorted = compared.map(|(_, hashes)| hashes).unwrap_or_default();
-        Hashes { sorted, met: (!table.is_alone()).then(BTreeMap::new) }
+        let met = (!table.is_alone()).then(|| vec![0; sorted.len()]);
+        Hashes { sorted, met }
     }
 }
 
@@ -196,20 +203,23 @@ impl Known {
 #[derive(Debug)]
 struct Hashes {
     sorted: Vec<i64>,
-    /// How many rows with a hash were met, where rows may be alike: one more than the archive has is another.
-    met: Option<BTreeMap<i64, usize>>,
+    /// How many rows with the hash at this place, the first of those that are the same, were met, where rows
+    /// may be alike: one more than the archive has is another.
+    met: Option<Vec<u32>>,
 }
 
 impl Hashes {
-    /// Whether the archive has the row, and each that was met before.
-    fn meet(&mut self, hash: i64) -> bool {
+    /// Whether the archive has the row besides those like it that the snapshot saw, which are all there yet, and
+    /// each that was met before.
+    fn meet(&mut self, hash: i64, seen: usize) -> bool {
         let first = self.sorted.partition_point(|known| *known < hash);
-        let before = self.met.as_mut().map_or(0, |met| {
-            let count = met.entry(hash).or_default();
-            *count += 1;
-            *count - 1
-        });
-        self.sorted.get(first + before) == Some(&hash)
+        if self.sorted.get(first) != Some(&hash) {
+            return false;
+        }
+        let Some(met) = self.met.as_mut().and_then(|met| met.get_mut(first)) else { return true };
+        let before = seen.saturating_add(usize::try_from(*met).unwrap_or(usize::MAX));
+        *met = met.saturating_add(1);
+        self.sorted.get(first.saturating_add(before)) == Some(&hash)
     }
 }
 
@@ -327,12 +337,13 @@ async fn mark(
                 let text = std::str::from_utf8(line).map_err(|_| Error::Encoding)?;
                 let mut fields = text.split('\t');
                 let (rank, place) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-                let (hash, is_written) = (fields.next(), fields.next());
+                let (hash, is_written, seen) = (fields.next(), fields.next(), fields.next());
                 let rank_here = rank.parse::<usize>().map_err(|_| Error::Encoding)?;
                 let hashes = hashes.get_mut(rank_here - first);
                 let hash = hash.and_then(|hash| hash.parse().ok());
+                let seen = seen.and_then(|seen| seen.parse().ok()).ok_or(Error::Encoding)?;
                 let is_kept = is_written == Some("t")
-                    || !hash.zip(hashes).is_some_and(|(hash, hashes)| hashes.meet(hash));
+                    || !hash.zip(hashes).is_some_and(|(hash, hashes)| hashes.meet(hash, seen));
                 if is_kept && let Some(count) = counts.get_mut(rank_here) {
                     *count += 1;
                     writeln!(places, "{rank}\t{place}")?;
@@ -436,12 +447,13 @@ mod tests {
 
     #[test]
     fn of_rows_that_are_alike_each_is_met_once() {
-        let meet = |met: Option<BTreeMap<i64, usize>>| {
+        let meet = |met: Option<Vec<u32>>, seen: usize| {
             let mut hashes = Hashes { sorted: vec![-5, 7, 7, 9], met };
-            [7, 9, 7, 7, 8, 9, -5].map(|hash| hashes.meet(hash))
+            [7, 9, 7, 7, 8, 9, -5].map(|hash| hashes.meet(hash, seen))
         };
-        assert_eq!(meet(Some(BTreeMap::new())), [true, true, true, false, false, false, true]);
-        assert_eq!(meet(None), [true, true, true, true, false, true, true]);
+        assert_eq!(meet(Some(vec![0; 4]), 0), [true, true, true, false, false, false, true]);
+        assert_eq!(meet(Some(vec![0; 4]), 1), [true, false, false, false, false, false, false]);
+        assert_eq!(meet(None, 0), [true, true, true, true, false, true, true]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::postgres::storage::Row;
 use crate::postgres::storage::back::{self, Writing};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -51,6 +51,8 @@ pub struct Restored {
     pub stays: BTreeMap<String, Theirs>,
     /// What could not be done, in words.
     pub left: Vec<String>,
+    /// What buckets allowed when that was lifted, by their ids.
+    lifted: BTreeMap<String, Map<String, Value>>,
 }
 
 /// What somebody else did to an object.
@@ -76,6 +78,26 @@ impl Theirs {
 }
 
 impl Restored {
+    /// Lets the buckets of these objects take whatever they once took.
+    pub(super) async fn lift_limits<'a>(
+        &mut self,
+        client: &Client,
+        chosen: impl Iterator<Item = &'a Chosen>,
+    ) -> Result<(), Error> {
+        let buckets: BTreeSet<&str> = chosen.filter_map(|chosen| chosen.item.was.bucket.as_deref()).collect();
+        if buckets.is_empty() {
+            return Ok(());
+        }
+        for limits in back::lift_limits(client, &buckets.into_iter().collect::<Vec<_>>()).await? {
+            let (Value::Object(limits), Some(id)) = (&limits, limits["id"].as_str()) else { continue };
+            // Somebody may have limited it again since.
+            let limited = limits.iter().filter(|(_, limit)| !limit.is_null());
+            let limited = limited.map(|(name, limit)| (name.clone(), limit.clone()));
+            self.lifted.entry(id.to_owned()).or_default().extend(limited);
+        }
+        Ok(())
+    }
+
     /// Notes an error that is about one object alone; any other one ends the run.
     pub(super) fn leave(&mut self, object: &Object, error: Error) -> Result<(), Error> {
         let alone = match &error {
@@ -126,7 +148,7 @@ pub async fn bytes(
     let mut done = Restored::default();
     let restored = restore(client, reach, saved, (index, &mut done, tell)).await;
     // Whatever became of it, nobody else shall upload what the buckets do not allow.
-    let limited = put_limits(client, saved).await;
+    let limited = put_limits(client, saved, &done.lifted).await;
     restored.and(limited)?;
     if removal == Removal::RemoveAdded {
         remove_added(client, reach, saved, &mut done).await?;
@@ -205,7 +227,7 @@ async fn portion_of(
         }
     };
     count(portion.len() - uploads.len());
-    lift_limits(client, uploads.iter().map(|(chosen, _)| *chosen)).await?;
+    done.lift_limits(client, uploads.iter().map(|(chosen, _)| *chosen)).await?;
     let sent: Vec<(&Object, Result<Option<Theirs>, Error>)> = stream::iter(uploads)
         .map(|(chosen, row)| async move { (&chosen.item.was, send_over(client, reach, (chosen, row)).await) })
         .buffered(TRANSFERS)
@@ -337,22 +359,18 @@ async fn mend(client: &Client, whole: &[&Object]) -> Result<(), Error> {
     place::end(client, quiet, mended.map(drop)).await
 }
 
-/// Lets the buckets of these objects take whatever they once took.
-pub(super) async fn lift_limits<'a>(
+/// Sets what buckets allow as it shall be, where that was lifted: as it was just before, and where an earlier run
+/// lifted it, as the plan says.
+async fn put_limits(
     client: &Client,
-    chosen: impl Iterator<Item = &'a Chosen>,
+    saved: &Saved,
+    lifted: &BTreeMap<String, Map<String, Value>>,
 ) -> Result<(), Error> {
-    let buckets: BTreeSet<&str> = chosen.filter_map(|chosen| chosen.item.was.bucket.as_deref()).collect();
-    if !buckets.is_empty() {
-        back::lift_limits(client, &buckets.into_iter().collect::<Vec<_>>()).await?;
+    for limits in lifted.values() {
+        back::set_limits(client, &Value::Object(limits.clone()).to_string()).await?;
     }
-    Ok(())
-}
-
-/// Sets what buckets allow as it shall be, where that was lifted.
-async fn put_limits(client: &Client, saved: &Saved) -> Result<(), Error> {
     for bucket in &saved.plan.buckets {
-        back::set_limits(client, &bucket.wanted).await?;
+        back::set_limits(client, bucket.wanted.get()).await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Brings rows back to their places, one after the other: chains and swaps of keys come out, and
 //! what stands in the way goes when it is saved.
 
-use super::bytes::{Restored, Theirs, changed, lift_limits, send};
+use super::bytes::{Restored, Theirs, changed, send};
 use super::plan::Place;
 use super::save::{Chosen, Saved, Way};
 use super::{Error, Reach, live};
@@ -23,7 +23,7 @@ pub(super) async fn settle(
         saved.chosen.iter().filter(|chosen| target(chosen).is_some()).cloned().collect();
     if reach.rest.is_none() {
         // Without it a move is an upload.
-        lift_limits(client, open.iter().filter(|chosen| chosen.way == Way::Move)).await?;
+        done.lift_limits(client, open.iter().filter(|chosen| chosen.way == Way::Move)).await?;
     }
     loop {
         let rows = live::of_items(client, open.iter().map(|chosen| &chosen.item)).await?;

@@ -99,12 +99,13 @@ impl Saved {
         })
     }
 
-    /// Buckets whose limits are still lifted. All else of them went back with the rows: what differs now is
+    /// Buckets of which a limit is still lifted. All else of them went back with the rows: what differs now is
     /// somebody's since.
     pub(super) fn wrong_limits(&self, found: &Differences) -> Result<Vec<String>, Error> {
         self.buckets_that(found, |live, wanted| {
-            let is_limited = |row: &Value| LIMITS.iter().any(|limit| !row[limit].is_null());
-            is_limited(wanted) && live.is_some_and(|live| !is_limited(live))
+            let is_lifted =
+                |live: &Value| LIMITS.iter().any(|limit| live[limit].is_null() && !wanted[limit].is_null());
+            live.is_some_and(is_lifted)
         })
     }
 

@@ -23,6 +23,7 @@ pub(super) async fn look(opened: &Opened, plan: &Plan, is_dry: bool) -> Result<O
     let wanted = Wanted {
         mode: plan.mode,
         tables: &tables,
+        locks: plan.rehearsed_locks(),
         effects: plan.record.as_ref().map(|record| record.effects.as_slice()).unwrap_or_default(),
         besides: plan.record.as_ref().map_or(&nothing, |record| &record.besides),
         tries: !is_dry,

@@ -74,6 +74,13 @@ impl Plan {
         tables
     }
 
+    /// The locks that it held on the copy, where no more goes back than there.
+    pub(super) fn rehearsed_locks(&self) -> Option<i64> {
+        let rehearsed = self.rehearsed().filter(|one| one.failed.is_none())?;
+        let is_there = |table: &String| rehearsed.tables.contains(table);
+        (self.mode == Mode::Whole || self.tables.iter().all(is_there)).then_some(rehearsed.locks.held)
+    }
+
     /// What it does not bring back, for people: of this push first.
     pub(super) fn not_back(&self) -> Vec<String> {
         match self.rehearsed() {

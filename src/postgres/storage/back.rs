@@ -51,19 +51,19 @@ pub enum Quiet {
 /// The platform lets role `postgres` do so (`supautils.privileged_role_allowed_configs`); a vanilla
 /// server does not.
 pub async fn quieten(client: &Client) -> Result<Quiet, Error> {
-    client.batch_execute("savepoint supa_safe_quiet").await?;
+    client.batch_execute("savepoint supa_safe_quiet").await.map_err(Error::Write)?;
     match client.batch_execute("set local session_replication_role = replica").await {
         Ok(()) => {
-            client.batch_execute("release savepoint supa_safe_quiet").await?;
+            client.batch_execute("release savepoint supa_safe_quiet").await.map_err(Error::Write)?;
             Ok(Quiet::All)
         }
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             let allow = "rollback to savepoint supa_safe_quiet; release savepoint supa_safe_quiet; \
                 set local storage.allow_delete_query = 'true'";
-            client.batch_execute(allow).await?;
+            client.batch_execute(allow).await.map_err(Error::Write)?;
             Ok(Quiet::Deletions)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Error::Write(error)),
     }
 }
 
@@ -73,7 +73,7 @@ pub async fn waken(client: &Client, quiet: Quiet) -> Result<(), Error> {
         Quiet::All => "set local session_replication_role = origin",
         Quiet::Deletions => "set local storage.allow_delete_query = ''",
     };
-    Ok(client.batch_execute(sql).await?)
+    client.batch_execute(sql).await.map_err(Error::Write)
 }
 
 /// A row to write: as it was, over the row that it is now, if there is one.
@@ -188,11 +188,11 @@ pub async fn rewrite(client: &Client, rows: &[Writing<'_>]) -> Result<u64, Error
         set.join(", ")
     );
     for portion in portions(rows) {
-        client.execute(&leave, &[&portion?]).await?;
+        client.execute(&leave, &[&portion?]).await.map_err(Error::Write)?;
     }
     let mut written = 0;
     for portion in portions(rows) {
-        written += client.execute(&write, &[&portion?]).await?;
+        written += client.execute(&write, &[&portion?]).await.map_err(Error::Write)?;
     }
     Ok(written)
 }
@@ -216,7 +216,7 @@ pub async fn write_columns(
     );
     let mut written = 0;
     for portion in portions(rows) {
-        written += client.execute(&sql, &[&portion?]).await?;
+        written += client.execute(&sql, &[&portion?]).await.map_err(Error::Write)?;
     }
     Ok(written)
 }
@@ -225,7 +225,7 @@ pub async fn write_columns(
 /// tables refer to stays, and so do all of them then. Returns how many went.
 pub async fn withdraw(client: &Client, rows: &[&Row], buckets: &[String]) -> Result<u64, Error> {
     let begin = "savepoint supa_safe_withdraw; set local storage.allow_delete_query = 'true'";
-    client.batch_execute(begin).await?;
+    client.batch_execute(begin).await.map_err(Error::Write)?;
     let (ids, versions): (Vec<&str>, Vec<Option<&str>>) =
         rows.iter().map(|row| (row.id.as_str(), row.version.as_deref())).unzip();
     let objects = "delete from storage.objects o
@@ -241,14 +241,14 @@ pub async fn withdraw(client: &Client, rows: &[&Row], buckets: &[String]) -> Res
     match deleted.await {
         Ok(gone) => {
             let end = "set local storage.allow_delete_query = ''; release savepoint supa_safe_withdraw";
-            client.batch_execute(end).await?;
+            client.batch_execute(end).await.map_err(Error::Write)?;
             Ok(gone)
         }
         Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {
-            client.batch_execute("rollback to savepoint supa_safe_withdraw").await?;
+            client.batch_execute("rollback to savepoint supa_safe_withdraw").await.map_err(Error::Write)?;
             Ok(0)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Error::Write(error)),
     }
 }
 
@@ -271,7 +271,7 @@ pub async fn insert(client: &Client, rows: &[Writing<'_>]) -> Result<u64, Error>
     );
     let mut inserted = 0;
     for portion in portions(rows) {
-        inserted += client.execute(&sql, &[&portion?]).await?;
+        inserted += client.execute(&sql, &[&portion?]).await.map_err(Error::Write)?;
     }
     Ok(inserted)
 }
@@ -313,7 +313,7 @@ pub async fn mend(client: &Client, rows: &[Writing<'_>], quiet: Quiet) -> Result
     );
     let mut mended = 0;
     for portion in portions(rows) {
-        mended += client.execute(&sql, &[&portion?]).await?;
+        mended += client.execute(&sql, &[&portion?]).await.map_err(Error::Write)?;
     }
     Ok(mended)
 }
@@ -348,7 +348,7 @@ pub async fn rename(client: &Client, row: &Row, to: (&str, &str)) -> Result<bool
     let sql = "update storage.objects o set bucket_id = $3, name = $4
         where id = $1::text::uuid and version is not distinct from $2
           and not exists (select from storage.objects x where x.bucket_id = $3 and x.name = $4)";
-    Ok(client.execute(sql, &[&row.id, &row.version, &to.0, &to.1]).await? == 1)
+    Ok(client.execute(sql, &[&row.id, &row.version, &to.0, &to.1]).await.map_err(Error::Write)? == 1)
 }
 
 /// Lets two rows change places, with what belongs to the bytes: each keeps its id and what people
@@ -359,9 +359,15 @@ pub async fn exchange(client: &Client, one: &Row, other: &Row) -> Result<(), Err
         where id = $1::text::uuid";
     let raw = |row: &Row| row.metadata.as_ref().map(|raw| raw.get().to_owned());
     // Not its own parking: that may be where it shall go.
-    client.execute(park, &[&one.id, &format!("{}/out", parking(&one.id))]).await?;
-    client.execute(set, &[&other.id, &one.bucket_id, &one.name, &one.version, &raw(one)]).await?;
-    client.execute(set, &[&one.id, &other.bucket_id, &other.name, &other.version, &raw(other)]).await?;
+    client.execute(park, &[&one.id, &format!("{}/out", parking(&one.id))]).await.map_err(Error::Write)?;
+    client
+        .execute(set, &[&other.id, &one.bucket_id, &one.name, &one.version, &raw(one)])
+        .await
+        .map_err(Error::Write)?;
+    client
+        .execute(set, &[&one.id, &other.bucket_id, &other.name, &other.version, &raw(other)])
+        .await
+        .map_err(Error::Write)?;
     Ok(())
 }
 
@@ -369,7 +375,7 @@ pub async fn exchange(client: &Client, one: &Row, other: &Row) -> Result<(), Err
 pub async fn delete(client: &Client, ids: &[&str]) -> Result<u64, Error> {
     let sql =
         "delete from storage.objects o using pg_catalog.unnest($1::text[]) gone where o.id = gone::uuid";
-    Ok(client.execute(sql, &[&ids]).await?)
+    client.execute(sql, &[&ids]).await.map_err(Error::Write)
 }
 
 /// Inserts the row of a bucket, or writes these columns of it over the one that is there; all, if there are none.
@@ -387,7 +393,7 @@ pub async fn write_bucket(client: &Client, row: &RawValue, changed: &[String]) -
         values.join(", "),
         set.join(", ")
     );
-    client.execute(&sql, &[&row.get()]).await?;
+    client.execute(&sql, &[&row.get()]).await.map_err(Error::Write)?;
     Ok(())
 }
 
@@ -399,21 +405,31 @@ async fn bucket_columns(client: &Client, row: &RawValue) -> Result<Vec<String>, 
     Ok(all.iter().filter(|name| known.contains_key(*name)).map(|name| quote_identifier(name)).collect())
 }
 
-/// Lifts what buckets allow to be uploaded: an object may be older than the limit.
-pub async fn lift_limits(client: &Client, buckets: &[&str]) -> Result<(), Error> {
-    let sql = "update storage.buckets set file_size_limit = null, allowed_mime_types = null
-        where id = any ($1) and (file_size_limit is not null or allowed_mime_types is not null)";
-    client.execute(sql, &[&buckets]).await?;
-    Ok(())
+/// Lifts what buckets allow to be uploaded: an object may be older than the limit. Returns what they allowed, as
+/// far as they limited anything, each bucket with its id.
+pub async fn lift_limits(client: &Client, buckets: &[&str]) -> Result<Vec<serde_json::Value>, Error> {
+    let sql = "with limited as (
+            select id, file_size_limit, allowed_mime_types from storage.buckets
+            where id = any ($1) and (file_size_limit is not null or allowed_mime_types is not null)
+            order by id for update
+        ), lifted as (
+            update storage.buckets b set file_size_limit = null, allowed_mime_types = null
+            from limited l where b.id = l.id
+        )
+        select pg_catalog.to_jsonb(l)::text from limited l";
+    let limited = client.query(sql, &[&buckets]).await.map_err(Error::Write)?;
+    let read = |row: tokio_postgres::Row| serde_json::from_str(row.get(0)).map_err(io::Error::from);
+    Ok(limited.into_iter().map(read).collect::<Result<_, _>>()?)
 }
 
-/// Sets those limits as in a bucket's row, where they are lifted: others are somebody's since.
-pub async fn set_limits(client: &Client, row: &RawValue) -> Result<(), Error> {
-    let sql = "update storage.buckets b set file_size_limit = r.file_size_limit, allowed_mime_types = r.allowed_mime_types
+/// Sets each of those limits as in a bucket's row, where it is lifted: another one is somebody's since.
+pub async fn set_limits(client: &Client, row: &str) -> Result<(), Error> {
+    let sql = "update storage.buckets b set file_size_limit = coalesce(b.file_size_limit, r.file_size_limit),
+            allowed_mime_types = coalesce(b.allowed_mime_types, r.allowed_mime_types)
         from pg_catalog.jsonb_populate_record(null::storage.buckets, $1::text::jsonb) r
-        where b.id = r.id and b.file_size_limit is null and b.allowed_mime_types is null
-            and (r.file_size_limit is not null or r.allowed_mime_types is not null)";
-    client.execute(sql, &[&row.get()]).await?;
+        where b.id = r.id and (b.file_size_limit is null and r.file_size_limit is not null
+            or b.allowed_mime_types is null and r.allowed_mime_types is not null)";
+    client.execute(sql, &[&row]).await.map_err(Error::Write)?;
     Ok(())
 }
 
@@ -421,5 +437,5 @@ pub async fn set_limits(client: &Client, row: &RawValue) -> Result<(), Error> {
 pub async fn remove_bucket(client: &Client, bucket: &str) -> Result<bool, Error> {
     let sql = "delete from storage.buckets b where id = $1
         and not exists (select from storage.objects o where o.bucket_id = b.id)";
-    Ok(client.execute(sql, &[&bucket]).await? == 1)
+    Ok(client.execute(sql, &[&bucket]).await.map_err(Error::Write)? == 1)
 }

@@ -3,7 +3,7 @@
 
 use super::NOTES;
 use super::unseen::confirmed;
-use crate::world::{ADMIN, OWNER, World};
+use crate::world::{ADMIN, Major, OWNER, World};
 use serde_json::json;
 
 /// A push onto the snapshot that is there, and what came since.
@@ -100,6 +100,54 @@ fn rows_without_a_key_that_came_before_the_push_are_kept() {
         world.sql(OWNER, "select link, day, count(*) from public.clicks group by 1, 2 order by 1"),
         ["7|2026-05-01|5", "8|2026-05-01|1"]
     );
+}
+
+/// Of rows that are alike, the server counts those that the snapshot saw: they stay where they are, and none of
+/// them is taken for one that came. Rows of which people removed some and added others are as many as before.
+#[test]
+fn rows_without_a_key_are_counted_where_they_are() {
+    // Nobody else is at work there, by whom what was written long ago would count as written since.
+    let world = World::own_server_set(
+        Major::Pg17,
+        &["shared_preload_libraries=pg_stat_statements"],
+        &[(
+            "20260101000000_clicks",
+            "update public.clicks set day = day where link = 3; delete from public.clicks where link = 5",
+        )],
+    );
+    world.sql(
+        OWNER,
+        "create table public.clicks (link int, day date);
+        insert into public.clicks select n % 5 + 1, '2026-05-01' from generate_series(1, 50) n;
+        insert into public.clicks select 100 + n, '2026-05-01' from generate_series(1, 5000) n",
+    );
+    push_onto_snapshot(
+        &world,
+        // Of link 1, two come. Of link 2, three go and two come, and of link 3, one goes, two come; of link 4, one
+        // becomes a 1. Of one that is nowhere else, two come.
+        "insert into public.clicks select link, '2026-05-01' from unnest(array[1, 1, 2, 2, 3, 3, 9, 9]) link;
+        delete from public.clicks where ctid in (select ctid from public.clicks where link = 2 order by ctid limit 3);
+        delete from public.clicks where ctid in (select ctid from public.clicks where link = 3 order by ctid limit 1);
+        update public.clicks set link = 1
+            where ctid in (select ctid from public.clicks where link = 4 order by ctid limit 1)",
+    );
+    // Of a row that came after the push, nothing else tells that it is new.
+    world.sql(OWNER, "insert into public.clicks values (4, '2026-05-01'), (5, '2026-05-01')");
+    let ran = world.run(["rollback", "--confirm", &world.target(), "--json"]).exits(0);
+    let rolled_back = &ran.summary()["rolled_back"];
+    let folder = std::path::Path::new(rolled_back["folder"].as_str().unwrap());
+    let kept = std::fs::read_to_string(folder.join("0001.csv")).unwrap();
+    let mut kept: Vec<&str> = kept.lines().skip(1).collect();
+    kept.sort_unstable();
+    let day = "2026-05-01";
+    assert_eq!(kept, ["1", "1", "1", "3", "4", "5", "9", "9"].map(|link| format!("{link},{day}")));
+    let rows = "select link, count(*) from public.clicks where link < 100 group by 1 order by 1";
+    assert_eq!(world.sql(OWNER, rows), ["1|10", "2|10", "3|10", "4|10", "5|10"]);
+    // Those that were written since, eleven of them by the push.
+    let looked_at = "select max(rows) from extensions.pg_stat_statements
+        where query like 'copy (%hashtextextended(row(t.%link%'
+            and dbid = (select oid from pg_database where datname = current_database())";
+    assert_eq!(world.sql(ADMIN, looked_at), ["20"]);
 }
 
 /// A statement on rows of Storage met none on the copy, and some in production.

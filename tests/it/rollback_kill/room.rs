@@ -89,7 +89,7 @@ fn rows_of_storage_that_are_never_free() {
     assert_data_eq!(
         ran.failure(),
         str![[r#"
-error: cannot read the rows of schema storage
+error: cannot write to the rows of schema storage
   caused by: ERROR: canceling statement due to lock timeout
   nothing was changed
 hint: See whose transaction holds its tables: `select pid, query from pg_stat_activity where state = 'idle in transaction'`
@@ -104,7 +104,7 @@ hint: Run it again when that has ended
     assert_data_eq!(
         all.run().exits(22).failure(),
         str![[r#"
-error: cannot read the rows of schema storage
+error: cannot write to the rows of schema storage
   caused by: ERROR: canceling statement due to lock timeout
   the rows are as in the snapshot; the objects of Storage are not yet
   what was kept first, and a text on what was done, are in [ROOT]/state/[..]

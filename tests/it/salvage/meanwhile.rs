@@ -304,3 +304,41 @@ fn limits_that_somebody_sets_meanwhile_stay() {
     let limits = "select file_size_limit from storage.buckets where id = 'photos'";
     assert_eq!(rig.world.sql(crate::world::ADMIN, limits), ["7"]);
 }
+
+/// Of two limits that are lifted, somebody sets one: that one is theirs, and the other one goes back.
+#[test]
+fn a_limit_that_somebody_sets_while_it_is_lifted_stays() {
+    let rig = Rig::new(Major::Pg17, Half::Rest);
+    rig.sql(
+        "update storage.buckets set file_size_limit = 1000, allowed_mime_types = '{application/pdf}' where id = 'docs'",
+    );
+    let limits = || {
+        let sql = "select file_size_limit, allowed_mime_types from storage.buckets where id = 'docs'";
+        rig.world.sql(ADMIN, sql).concat()
+    };
+    rig.overwrite("docs", "a");
+    // Of what stays as it is, the plan knows the limits of now, and these are put back.
+    let id = rig.world.sql(ADMIN, "select id from storage.objects where name = 'a'").concat();
+    let touched = Touched {
+        objects: [(id, Mark::Changed(["version".to_owned()].into()))].into(),
+        ..Touched::default()
+    };
+    let mut saved = rig.save(rig.classify(&Scope::Only(touched), Probing::Changed));
+    rig.rows(&saved);
+    assert_eq!(limits(), "1000|{application/pdf}");
+    let somebody = rig.world.session(ADMIN);
+    somebody.run("begin; select from storage.objects where bucket_id = 'docs' and name = 'a' for update");
+    let restored = std::thread::scope(|scope| {
+        let going = scope.spawn(|| rig.bytes(&mut saved, Removal::Keep));
+        let waits =
+            "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        until("it waits for the object", || !rig.world.sql(ADMIN, waits).is_empty());
+        assert_eq!(limits(), "~|~");
+        rig.sql("update storage.buckets set file_size_limit = 700 where id = 'docs'");
+        somebody.run("commit");
+        going.join().unwrap()
+    });
+    assert_eq!((restored.uploaded, restored.left), (1, Vec::new()));
+    assert_eq!(limits(), "700|{application/pdf}");
+    assert_eq!(rig.compare(&saved), [""; 0]);
+}
