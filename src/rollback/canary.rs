@@ -1,5 +1,7 @@
 //! Each privileged step of a way back, tried once in a transaction that is rolled back.
 
+mod objects;
+
 use super::inverse::{self, Inverse};
 use super::{Error, names};
 use crate::fingerprint::{Class, Difference, Fingerprint, Line, is_platform_schema};
@@ -70,6 +72,7 @@ pub(super) async fn send(client: &Client, schemas: &[String], way: &Way<'_>) -> 
     let mut steps = of_managed(way.recorded, &policies);
     steps.extend(of_triggers(way));
     steps.extend(of_roles(way));
+    steps.extend(objects::steps(way));
     for (what, sql) in steps {
         found.extend(tried(client, &what, &sql).await?);
     }
