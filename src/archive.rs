@@ -8,7 +8,7 @@ mod row_hash;
 mod rows;
 
 pub use row_hash::values;
-pub use rows::{RowReader, Rows, RowsByTable};
+pub use rows::{RowReader, Rows, RowsByTable, is_cut_head};
 
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,7 +106,7 @@ impl Names {
 }
 
 /// `pg_restore` prints line breaks in names as blanks.
-fn one_line(name: &str) -> String {
+pub fn one_line(name: &str) -> String {
     name.replace(['\n', '\r'], " ")
 }
 
@@ -261,17 +261,24 @@ fn entry(line: &str) -> Option<Entry> {
 
 /// Reads the `setval` calls of a script that holds the archive's `SEQUENCE SET` entries.
 pub fn sequence_values(script: &str) -> Vec<crate::manifest::SequenceValue> {
-    script.lines().filter_map(sequence_value).collect()
+    // A name may hold a line break.
+    script.split("SELECT pg_catalog.setval('").skip(1).filter_map(sequence_value).collect()
 }
 
-fn sequence_value(line: &str) -> Option<crate::manifest::SequenceValue> {
-    let inner = line.strip_prefix("SELECT pg_catalog.setval('")?.strip_suffix(");")?;
-    let (before, is_called) = inner.rsplit_once(", ")?;
-    let (name, value) = before.rsplit_once("', ")?;
+fn sequence_value(call: &str) -> Option<crate::manifest::SequenceValue> {
+    let mut quotes = call.match_indices('\'').map(|(at, _)| at).peekable();
+    let end = loop {
+        let at = quotes.next()?;
+        if quotes.next_if_eq(&(at + 1)).is_none() {
+            break at;
+        }
+    };
+    let (name, rest) = call.split_at(end);
+    let (value, rest) = rest.strip_prefix("', ")?.split_once(", ")?;
     Some(crate::manifest::SequenceValue {
         name: name.replace("''", "'"),
         value: value.parse().ok()?,
-        is_called: is_called == "true",
+        is_called: rest.starts_with("true"),
     })
 }
 
@@ -361,9 +368,11 @@ mod tests {
     #[test]
     fn sequence_values_are_read() {
         let script = "SELECT pg_catalog.set_config('search_path', '', false);\n\
-            SELECT pg_catalog.setval('public.\"Odd''s, seq\"', 42, true);\nSELECT pg_catalog.setval('public.b', -1, false);";
+            SELECT pg_catalog.setval('public.\"Odd''s, seq\"', 42, true);\nSELECT pg_catalog.setval('public.b', -1, false);\n\
+            SELECT pg_catalog.setval('public.\"c\nd\"', 7, true);\n";
         let values = sequence_values(script);
-        assert_eq!(values.len(), 2);
+        assert_eq!(values.len(), 3);
+        assert_eq!((values[2].name.as_str(), values[2].value), ("public.\"c\nd\"", 7));
         assert_eq!(
             (values[0].name.as_str(), values[0].value, values[0].is_called),
             ("public.\"Odd's, seq\"", 42, true)

@@ -211,6 +211,7 @@ mod tests {
             name: name.to_owned(),
             version: "1".to_owned(),
             schema: "x".to_owned(),
+            droppable: false,
             created_schemas: schema.map(str::to_owned).into_iter().collect(),
             members: members
                 .iter()
@@ -218,6 +219,7 @@ mod tests {
                     class_oid: 1259,
                     oid: *oid,
                     identity: (*identity).to_owned(),
+                    grantable: Vec::new(),
                 })
                 .collect(),
         }

@@ -6,11 +6,13 @@
 mod atomicity;
 mod dependence;
 mod dropped;
+mod lent;
 mod statements;
 
 pub use atomicity::{NotAtomic, Reason, atomicity};
 pub use dependence::{Cause, Dependence, data_dependence};
 pub use dropped::dropped_extensions;
+pub use lent::is_lent;
 pub use statements::{Statement, holds, masked, same_statements, statements};
 
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,6 @@ pub mod restore;
 pub mod rollback;
 
 use crate::context::Context;
-use crate::effect::FileEffect;
 use crate::event::{Event, Stage};
 use crate::fingerprint::Fingerprint;
 use crate::frozen::Frozen;
@@ -199,6 +198,7 @@ async fn on_copy(
         after: &after,
     };
     let rollbacks = take_back(restored, subject, pushed, context).await?;
+    let limits = limits(&restored.left_out, equal, &applied, touched.is_some());
     Ok(Record {
         format: record::FORMAT,
         key: subject.key(base),
@@ -213,7 +213,7 @@ async fn on_copy(
         left_out: restored.left_out.clone(),
         restore_seconds: restored.seconds,
         push_seconds: applied.seconds,
-        limits: limits(&restored.left_out, equal, &applied.effects, touched.is_some()),
+        limits,
         effects: applied.effects,
         besides: applied.besides,
         storage: touched,
@@ -222,9 +222,10 @@ async fn on_copy(
 }
 
 /// What was not proved.
-fn limits(left_out: &LeftOut, equal: &Equal, effects: &[FileEffect], knows_storage: bool) -> Vec<String> {
+fn limits(left_out: &LeftOut, equal: &Equal, applied: &Applied, knows_storage: bool) -> Vec<String> {
     let mut limits = of_copy(left_out, equal);
-    if rollback::writes_storage(effects) && !knows_storage {
+    limits.extend(applied.superuser.clone());
+    if rollback::writes_storage(&applied.effects) && !knows_storage {
         limits.push(
             "the push changes rows of Storage, and the snapshot holds no Storage to take them back to"
                 .to_owned(),

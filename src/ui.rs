@@ -73,10 +73,24 @@ pub struct Summary {
     /// What went back, when something did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
+    /// How the demo ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
     /// Exit code of the delegate, when it ran.
     pub delegate_exit: Option<i32>,
     /// The error, outermost first.
     pub error: Vec<String>,
+}
+
+/// What differs after the demo's rollback from before its push.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Proof {
+    /// Whether that is what customers did, and nothing else.
+    pub holds: bool,
+    /// That, for people.
+    pub lines: Vec<String>,
+    /// What differs by nobody's hand, or is lost of what customers did.
+    pub wrong: Vec<String>,
 }
 
 /// How the copy was taken back in the rehearsal.
@@ -179,6 +193,7 @@ impl Summary {
             way_back: None,
             plan: None,
             rolled_back: None,
+            proof: None,
             delegate_exit: None,
             error: Vec::new(),
         }

@@ -101,6 +101,10 @@ impl RowReader {
     fn end_line(&mut self, last: &[u8]) {
         let Some((table, mut rows)) = self.copying.take() else {
             self.keep(last, KEPT);
+            if is_cut_head(&self.line) {
+                self.keep(b"\n", KEPT);
+                return;
+            }
             self.copying = copied_table(&String::from_utf8_lossy(&self.line), &self.single);
             self.line.clear();
             return;
@@ -121,7 +125,16 @@ impl RowReader {
     }
 }
 
-/// Schema and table of the first line of a `COPY … FROM stdin;`.
+/// Whether this begins a `COPY` and ends within it: a name may hold a line break.
+pub fn is_cut_head(line: &[u8]) -> bool {
+    let is_over = || {
+        let quotes = memchr::memchr_iter(b'"', line).count();
+        line.trim_ascii_end().ends_with(b" FROM stdin;") && quotes.is_multiple_of(2)
+    };
+    line.starts_with(b"COPY ") && line.len() < KEPT && !is_over()
+}
+
+/// Schema and table of the first lines of a `COPY … FROM stdin;`.
 fn copied_table(
     line: &str,
     single: &BTreeMap<(String, String), BTreeSet<String>>,
@@ -171,7 +184,8 @@ mod tests {
     use proptest::prelude::*;
 
     const SCRIPT: &str = "SET x = 1;\n\nCOPY public.\"Gift \"\"Cards\"\"\" (id, a) FROM stdin;\n1\tx\n2\t\\.\n3\t\n\\.\n\n\
-        COPY auth.users (id) FROM stdin;\n\\.\nCOPY public.t (id) FROM stdin;\n\n\n\\.\nCOPY public.none  FROM stdin;\n\n\\.\n";
+        COPY auth.users (id) FROM stdin;\n\\.\nCOPY public.t (id) FROM stdin;\n\n\n\\.\nCOPY public.none  FROM stdin;\n\n\\.\n\
+        COPY public.\"a\nCOPY b FROM stdin;\n\" (\"c\n\") FROM stdin;\n7\n\\.\n";
 
     fn read(pieces: impl Iterator<Item = Vec<u8>>) -> Vec<(String, u64, i128)> {
         let mut reader = RowReader::default();
@@ -207,7 +221,7 @@ mod tests {
             let found = read(SCRIPT.as_bytes().chunks(size).map(<[u8]>::to_vec));
             prop_assert_eq!(&found, &read(std::iter::once(SCRIPT.as_bytes().to_vec())));
             let counts = found.iter().map(|(table, count, _)| (table.as_str(), *count));
-            let expected = [("auth.users", 0), ("public.Gift \"Cards\"", 3), ("public.none", 1), ("public.t", 2)];
+            let expected = [("auth.users", 0), ("public.Gift \"Cards\"", 3), ("public.a\nCOPY b FROM stdin;\n", 1), ("public.none", 1), ("public.t", 2)];
             prop_assert_eq!(counts.collect::<Vec<_>>(), expected);
         }
     }

@@ -17,7 +17,7 @@ use crate::store::{self, Snapshot, Store};
 use crate::tools::Machine;
 use crate::tools::installs::{self, Installation};
 use crate::tools::supabase::{self, Search, Supabase};
-use crate::ui;
+use crate::ui::{self, Json, Summary};
 use clap::{Args, Parser as _};
 use fs_err as fs;
 use std::ffi::OsString;
@@ -46,7 +46,25 @@ struct Props {
     cli: Supabase,
 }
 
+/// Plays the demo. Scripts get the lines of each run in it, and at last a summary of the whole.
 pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Failure> {
+    let mut proof = None;
+    let outcome = Box::pin(on_stage(setting, args, &mut proof)).await;
+    if setting.global.json {
+        let (exit, error) = match &outcome {
+            Ok(exit) => (exit.code(), Vec::new()),
+            Err(failure) => (failure.exit.code(), failure.chain.clone()),
+        };
+        Json::summary(&Summary { exit, proof, error, ..Summary::new() }).map_err(failed(Exit::Error))?;
+    }
+    outcome
+}
+
+async fn on_stage(
+    setting: &Setting,
+    args: &DemoArgs,
+    proof: &mut Option<ui::Proof>,
+) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
     let story = Story { told: !setting.global.json && !setting.global.quiet };
     let props = signals.guard(props(setting)).await?;
@@ -60,7 +78,7 @@ pub(super) async fn run(setting: &Setting, args: &DemoArgs) -> Result<Exit, Fail
         Ok(platform) => {
             let setting = inner(setting, &hosted, &props, Some(&platform));
             let stage = Stage { setting, hosted: &hosted, platform: &platform };
-            let played = Box::pin(play(&stage, story, &mut signals)).await;
+            let played = Box::pin(play(&stage, story, &mut signals, proof)).await;
             let unknown = platform.unknown_calls();
             platform.stop().await;
             played.and_then(|exit| knew_every_call(&unknown).map(|()| exit))
@@ -226,7 +244,12 @@ impl Stage<'_> {
 }
 
 /// Confirms the secrets, runs `supa-safe migrate` on the pending files, and shows what is left of it.
-async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<Exit, Failure> {
+async fn play(
+    stage: &Stage<'_>,
+    story: Story,
+    signals: &mut Signals,
+    proof: &mut Option<ui::Proof>,
+) -> Result<Exit, Failure> {
     let lost = || Failure::message(Exit::Error, "the demo has lost its command");
     let name = stage.hosted.connection().name();
     let confirm = [("--confirm", name.as_str())];
@@ -239,7 +262,7 @@ async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<
     if story.told {
         signals.guard(secrets::run(&stage.setting, args)).await?;
     } else {
-        // Scripts get the lines of one run, that of the push.
+        // It prints no lines of events.
         signals.guard(secrets::confirm_silently(&stage.setting, args)).await?;
     }
 
@@ -255,21 +278,29 @@ async fn play(stage: &Stage<'_>, story: Story, signals: &mut Signals) -> Result<
         if let Some(snapshot) = newest(stage.hosted).map_err(failed(Exit::Error))? {
             story.snapshot(&snapshot).map_err(failed(Exit::Error))?;
         }
-        if story.told {
-            Box::pin(take_back(stage, story)).await?;
+        let found = proof.insert(Box::pin(take_back(stage, story)).await?);
+        if !found.holds {
+            let text =
+                "the demo's proof does not hold: after the rollback more differs than what customers did";
+            return Err(found
+                .wrong
+                .iter()
+                .cloned()
+                .fold(Failure::message(Exit::Error, text), Failure::detail));
         }
+        story.line("what differs is what people did");
         story.own_project();
     }
     Ok(exit)
 }
 
 /// Pushes a migration that goes through and is wrong, lets customers go on, takes it back, and compares.
-async fn take_back(stage: &Stage<'_>, story: Story) -> Result<(), Failure> {
+async fn take_back(stage: &Stage<'_>, story: Story) -> Result<ui::Proof, Failure> {
     let lost = || Failure::message(Exit::Error, "the demo has lost its command");
     let name = stage.hosted.connection().name();
     let confirm = [("--confirm", name.as_str())];
     let quiet = Setting {
-        global: Global { quiet: true, ..stage.setting.global.clone() },
+        global: Global { quiet: true, json: false, ..stage.setting.global.clone() },
         surroundings: stage.setting.surroundings.clone(),
         ..stage.setting
     };
@@ -403,23 +434,18 @@ impl Story {
         Ok(())
     }
 
-    /// What differs between two snapshots; fails when it is more than what customers did.
-    fn compared(self, before: &Snapshot, after: &Snapshot) -> Result<(), Failure> {
-        let proof = proof::compare(&before.manifest.database, &after.manifest.database);
+    /// What differs between two snapshots.
+    fn compared(self, before: &Snapshot, after: &Snapshot) -> Result<ui::Proof, Failure> {
+        let of_database = proof::compare(&before.manifest.database, &after.manifest.database);
         let [was, is] = [before, after].map(|snapshot| fs::read_to_string(snapshot.storage_index()));
         let (was, is) = was.and_then(|was| Ok((was, is?))).map_err(failed(Exit::Error))?;
         let of_objects = proof::compare_objects(&was, &is).map_err(failed(Exit::Error))?;
-        for line in proof.lines.into_iter().chain(of_objects.lines) {
+        let lines: Vec<String> = of_database.lines.into_iter().chain(of_objects.lines).collect();
+        let wrong: Vec<String> = of_database.wrong.into_iter().chain(of_objects.wrong).collect();
+        for line in &lines {
             self.line(&format!("  {line}"));
         }
-        let wrong: Vec<String> = proof.wrong.into_iter().chain(of_objects.wrong).collect();
-        if !wrong.is_empty() {
-            let text =
-                "the demo's proof does not hold: after the rollback more differs than what customers did";
-            return Err(wrong.into_iter().fold(Failure::message(Exit::Error, text), Failure::detail));
-        }
-        self.line("what differs is what people did");
-        Ok(())
+        Ok(ui::Proof { holds: wrong.is_empty(), lines, wrong })
     }
 
     fn own_project(self) {

@@ -104,6 +104,9 @@ pub struct Extension {
     pub created_schemas: Vec<String>,
     /// Its members, in the order of their object ids.
     pub members: Vec<Member>,
+    /// Whether the role of the session may drop it.
+    #[serde(default)]
+    pub droppable: bool,
 }
 
 /// An object that belongs to an extension, by the two numbers that an archive's table of contents
@@ -116,6 +119,9 @@ pub struct Member {
     pub oid: u32,
     /// What it is, in words.
     pub identity: String,
+    /// Privileges on it that the role of the session may hand on.
+    #[serde(default)]
+    pub grantable: Vec<String>,
 }
 
 /// Reads every object of the database, and the roles and settings that concern it.
@@ -215,13 +221,15 @@ pub async fn extensions(client: &Client) -> Result<Vec<Extension>, Error> {
                 schema: row.try_get("schema_name")?,
                 created_schemas: Vec::new(),
                 members: Vec::new(),
+                droppable: row.try_get("droppable")?,
             });
         }
         let Some(extension) = extensions.last_mut() else { continue };
         extension.created_schemas.extend(row.try_get::<_, Option<String>>("created_schema")?);
         if let Some(class_oid) = row.try_get("class_oid")? {
             let (oid, identity) = (row.try_get("oid")?, row.try_get("identity")?);
-            extension.members.push(Member { class_oid, oid, identity });
+            let grantable = row.try_get::<_, Option<Vec<String>>>("grantable")?.unwrap_or_default();
+            extension.members.push(Member { class_oid, oid, identity, grantable });
         }
     }
     Ok(extensions)

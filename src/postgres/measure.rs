@@ -19,6 +19,11 @@ pub async fn begin(client: &Client) -> Result<(), Error> {
     client.batch_execute("select supa_safe_rehearsal.note('before')").await
 }
 
+/// Begins again after a file that failed: what is counted of it was taken back.
+pub async fn again(client: &Client) -> Result<(), Error> {
+    client.batch_execute("select supa_safe_rehearsal.note(null)").await
+}
+
 /// Ends measuring: notes what came after the last migration, reads everything, and leaves no trace.
 pub async fn end(client: &Client) -> Result<(Vec<FileEffect>, Besides), Error> {
     client.query("select supa_safe_rehearsal.note($1)", &[&SEEDS]).await?;

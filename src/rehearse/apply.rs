@@ -4,6 +4,8 @@ use crate::context::Context;
 use crate::effect::{Besides, FileEffect};
 use crate::event::Event;
 use crate::manifest::quote_identifier;
+use crate::migration;
+use crate::postgres::catalog::{self, Extension, Member};
 use crate::postgres::connect::{self, Session};
 use crate::postgres::{history, measure};
 use crate::proc::{self, Stream};
@@ -12,6 +14,7 @@ use crate::rehearse::restore::Restored;
 use crate::scratch;
 use crate::target::{Connection, SslMode};
 use crate::tools::supabase::{self, Answer, Problem, Progress};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -20,6 +23,9 @@ use tokio_postgres::Client;
 /// Memberships that `supautils` stands in for on the platform: with them, `postgres` may do on a
 /// plain server what it may do there (facts: policies and triggers on managed tables).
 const LOOSENED: [&str; 3] = ["supabase_auth_admin", "supabase_storage_admin", "supabase_realtime_admin"];
+
+/// SQLSTATE of a right that lacks.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// Why the pending files could not be applied to the copy.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +36,9 @@ pub enum Error {
     /// A query on the scratch failed.
     #[error("the scratch server did not answer")]
     Query(#[from] tokio_postgres::Error),
+    /// The extensions of the copy could not be read.
+    #[error("cannot read the catalog of the copy")]
+    Catalog(#[from] catalog::Error),
     /// The CLI could not be run.
     #[error("cannot run the Supabase CLI")]
     Program(#[from] proc::Error),
@@ -81,6 +90,8 @@ pub struct Applied {
     pub besides: Besides,
     /// Versions in the history afterwards.
     pub history: Vec<String>,
+    /// Why part of it ran as a superuser, if it did.
+    pub superuser: Option<String>,
     /// Seconds of the whole push.
     pub seconds: f64,
 }
@@ -102,9 +113,57 @@ async fn apply_in(
     let client = &session.client;
     let role = subject.target.connection.role();
     let connection = sign_in(client, restored, role).await?;
-    let loosened = loosen(session, subject, role).await?;
+    let mut loosened = loosen(session, subject, role).await?;
+    lend(client, &restored.extensions, role).await?;
     measure::begin(client).await?;
 
+    let started = Instant::now();
+    let mut pushed = push(subject, &connection, context).await?;
+    let mut superuser = None;
+    while let Answer::Stopped(problem) = &pushed.answer {
+        let lent = lent_statement(problem, &pushed, subject).filter(|_| superuser.is_none());
+        let Some(statement) = lent else {
+            let history = versions(client).await?;
+            return Err(Error::Migration(Box::new(Failed {
+                file: last_file(pushed.last, subject),
+                problem: problem.clone(),
+                applied: subject.applied(&history).0,
+                missing: restored.left_out.names().into_iter().map(str::to_owned).collect(),
+            })));
+        };
+        superuser = Some(format!(
+            "a plain server lets only superusers make event triggers and such extensions: from `{}`, {statement} on, \
+             the copy was pushed to as one, so that a right which role {role} lacks on the target was not missed",
+            last_file(pushed.last, subject)
+        ));
+        client.batch_execute(&format!("alter role {} superuser", quote_identifier(role))).await?;
+        loosened.push(format!("alter role {} nosuperuser", quote_identifier(role)));
+        measure::again(client).await?;
+        pushed = push(subject, &connection, context).await?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+
+    let history = versions(client).await?;
+    let (effects, besides) = measure::end(client).await?;
+    let effects = named(effects, subject);
+    for statement in loosened {
+        client.batch_execute(&statement).await?;
+    }
+    Ok(Applied { effects, besides, history, superuser, seconds })
+}
+
+async fn versions(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    Ok(history::read(client).await?.into_iter().map(|applied| applied.version).collect())
+}
+
+/// How a push to the copy ended.
+struct Pushed {
+    answer: Answer,
+    /// What ran last.
+    last: Option<Progress>,
+}
+
+async fn push(subject: &Subject<'_>, connection: &Connection, context: &Context) -> Result<Pushed, Error> {
     let empty = subject.frozen.empty_dir()?;
     let last = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&last);
@@ -112,7 +171,7 @@ async fn apply_in(
     let cmd = subject
         .cli
         .push(&supabase::Push {
-            connection: &connection,
+            connection,
             ssl_mode: SslMode::Disable,
             frozen_dir: subject.frozen.dir(),
             empty_dir: empty.path(),
@@ -127,27 +186,18 @@ async fn apply_in(
             }
         });
     context.tell(&Event::Program { command: cmd.to_string() });
-    let started = Instant::now();
     let output = cmd.run_unchecked().await?;
-    let seconds = started.elapsed().as_secs_f64();
+    let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(Pushed { answer: supabase::answer(&output.stdout)?, last })
+}
 
-    let history: Vec<String> =
-        history::read(client).await?.into_iter().map(|applied| applied.version).collect();
-    if let Answer::Stopped(problem) = supabase::answer(&output.stdout)? {
-        let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        return Err(Error::Migration(Box::new(Failed {
-            file: last_file(last, subject),
-            problem,
-            applied: subject.applied(&history).0,
-            missing: restored.left_out.names().into_iter().map(str::to_owned).collect(),
-        })));
-    }
-    let (effects, besides) = measure::end(client).await?;
-    let effects = named(effects, subject);
-    for statement in loosened {
-        client.batch_execute(&statement).await?;
-    }
-    Ok(Applied { effects, besides, history, seconds })
+/// The statement that failed, when only a superuser may do it here and the target's library lets its role.
+fn lent_statement(problem: &Problem, pushed: &Pushed, subject: &Subject<'_>) -> Option<String> {
+    let sql = problem.sql.as_ref().filter(|sql| sql.sqlstate == INSUFFICIENT_PRIVILEGE)?;
+    let Some(Progress::Migration(name)) = &pushed.last else { return None };
+    let file = subject.pending.migrations.iter().find(|file| file.file_name == *name)?;
+    let number = sql.statement_number.filter(|number| migration::is_lent(&file.sql, *number))?;
+    subject.target.server.supautils.then(|| format!("statement {number}"))
 }
 
 /// Lets the target's role sign in to the copy. The bootstrap role can already, and our own sessions
@@ -184,6 +234,44 @@ async fn loosen(session: &Session, subject: &Subject<'_>, role: &str) -> Result<
         undo.push(format!("revoke {managed} from {role}"));
     }
     Ok(undo)
+}
+
+/// Gives the role the rights on extensions that it has on the target: a restore makes them as the bootstrap role,
+/// and no dump says whose they are and what was given along. The fingerprint leaves out what `postgres` has of them.
+async fn lend(client: &Client, recorded: &[Extension], role: &str) -> Result<(), Error> {
+    let droppable = recorded.iter().filter(|extension| extension.droppable);
+    let droppable: Vec<&str> = droppable.map(|extension| extension.name.as_str()).collect();
+    // There is no `alter extension … owner to`.
+    let sql = "update pg_catalog.pg_extension set extowner = (select oid from pg_catalog.pg_roles where rolname = $1)
+        where extname = any($2)";
+    client.execute(sql, &[&role, &droppable]).await?;
+    if role != "postgres" {
+        return Ok(());
+    }
+    let there = catalog::extensions(client).await?;
+    let there: BTreeSet<&String> =
+        there.iter().flat_map(|extension| &extension.members).map(|member| &member.identity).collect();
+    let members = recorded.iter().flat_map(|extension| &extension.members);
+    let statements: Vec<String> = members
+        .filter(|member| there.contains(&member.identity))
+        .filter_map(|one| grant(one, role))
+        .collect();
+    client.batch_execute(&statements.join("; ")).await?;
+    Ok(())
+}
+
+/// The statement that lets a role hand on what it may hand on of a member.
+fn grant(member: &Member, role: &str) -> Option<String> {
+    let (kind, name) = member.identity.split_once(' ')?;
+    let kind = match kind {
+        "function" | "procedure" | "aggregate" => "routine",
+        "schema" | "sequence" => kind,
+        _ => "table",
+    };
+    // Two words: `materialized view`, `foreign table`.
+    let name = name.strip_prefix("view ").or_else(|| name.strip_prefix("table ")).unwrap_or(name);
+    let privileges = (!member.grantable.is_empty()).then(|| member.grantable.join(", "))?;
+    Some(format!("grant {privileges} on {kind} {name} to {} with grant option", quote_identifier(role)))
 }
 
 fn last_file(last: Option<Progress>, subject: &Subject<'_>) -> String {

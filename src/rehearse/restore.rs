@@ -92,6 +92,8 @@ pub struct Restored {
     pub ran: engine::Ran,
     /// What it cannot hold.
     pub left_out: LeftOut,
+    /// The extensions of the snapshot.
+    pub extensions: Vec<Extension>,
     /// Seconds that it took, the start of the server included.
     pub seconds: f64,
 }
@@ -116,7 +118,8 @@ pub async fn restore(snapshot: &Snapshot, chosen: Chosen, context: &Context) -> 
     let extensions =
         serde_json::from_slice::<Vec<Extension>>(&fs_err::read(snapshot.database_file("extensions.json"))?)
             .map_err(|source| Error::Record("extensions.json", source))?;
-    let left_out = LeftOut::new(extensions, &available(&scratch).await?, &snapshot.manifest.database.gaps);
+    let left_out =
+        LeftOut::new(extensions.clone(), &available(&scratch).await?, &snapshot.manifest.database.gaps);
     let restore =
         Restore { snapshot, context, clients, scratch: &scratch, left_out: &left_out, chosen: &chosen };
     let outcome = restore.run().await;
@@ -124,7 +127,7 @@ pub async fn restore(snapshot: &Snapshot, chosen: Chosen, context: &Context) -> 
         return Err(scratch.died().await.map_or(error, Error::Died));
     }
     let ran = chosen.ran();
-    Ok(Restored { database, ran, left_out, seconds: started.elapsed().as_secs_f64(), scratch })
+    Ok(Restored { database, ran, left_out, extensions, seconds: started.elapsed().as_secs_f64(), scratch })
 }
 
 /// Starts a scratch on what was chosen; where that is a container which does not come up, on what else

@@ -185,6 +185,8 @@ pub struct Choice {
     pub pending_digest: Option<String>,
     /// Whether a push is on record.
     pub is_pushed: bool,
+    /// Versions of somebody else's that stay, where Storage goes back alone.
+    pub foreign: Vec<String>,
 }
 
 impl Choice {
@@ -313,7 +315,7 @@ pub fn choose(
         versions = files.iter().map(|file| version(file)).collect();
     }
     let pending_digest = meant.and_then(|pushed| pushed.pending_digest.clone());
-    Ok(Some(Choice { snapshot, versions, files, pending_digest, is_pushed: meant.is_some() }))
+    Ok(Some(Choice { snapshot, versions, files, pending_digest, is_pushed: meant.is_some(), foreign }))
 }
 
 /// The version of a file, which its name begins with.
@@ -390,6 +392,7 @@ mod tests {
         let bound = || Some((id(2), words("1")));
         let choice = choose(&past, storage(None), bound(), &words("1 2 3")).unwrap().unwrap();
         assert_eq!((&choice.versions, choice.is_partial()), (&words("2"), false));
+        assert_eq!(choice.foreign, words("3"));
         // The database went back, and objects were left.
         let done = json!({ "type": "rolled-back", "snapshot": id(2) });
         let past = Past::read([("c".to_owned(), vec![done]), push("b", 2, "2_two.sql")]);

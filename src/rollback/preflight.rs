@@ -21,6 +21,9 @@ const OF_A_PUSH: Duration = Duration::from_mins(5);
 /// How long they may be before a rollback, which waits for them about as long again.
 const OF_A_ROLLBACK: Duration = Duration::from_secs(30);
 
+/// Tables of Storage that a rollback writes to.
+const OF_STORAGE: [&str; 2] = ["storage.objects", "storage.buckets"];
+
 /// What a rehearsed push leaves, and what taking it back makes again.
 #[derive(Clone, Copy, Debug)]
 pub struct Pushed<'a> {
@@ -145,6 +148,44 @@ pub async fn look_back(
     Ok(outcome?)
 }
 
+/// Looks at what a rollback of Storage alone will meet: whether this role may write its rows, and who holds them.
+pub async fn look_at_storage(target: &Target, tries: bool) -> Result<Foreseen, NotDone> {
+    let session = if tries {
+        connect::writable(&target.connection).await?
+    } else {
+        connect::read_only(&target.connection).await?
+    };
+    let outcome = foresee_storage(&session.client, tries).await;
+    session.close().await;
+    Ok(outcome?)
+}
+
+async fn foresee_storage(client: &Client, tries: bool) -> Result<Foreseen, Error> {
+    let tables = OF_STORAGE.map(str::to_owned);
+    let mut foreseen = Foreseen::default();
+    if tries {
+        let recorded = Fingerprint::default();
+        let written = tables.iter().cloned().collect();
+        let way = canary::Way {
+            recorded: &recorded,
+            back: Vec::new(),
+            settings: String::new(),
+            changed: Vec::new(),
+            written,
+        };
+        foreseen.hinders.extend(canary::send(client, &[], &way).await?);
+    }
+    let scope = room::Scope {
+        mode: Mode::Touched,
+        schemas: &[],
+        tables: &tables,
+        extensions: &[],
+        patience: OF_A_ROLLBACK,
+    };
+    foreseen.hinders.extend(room::look(client, &scope).await?);
+    Ok(foreseen)
+}
+
 async fn foresee(client: &Client, snapshot: &Snapshot, wanted: Wanted<'_>) -> Result<Foreseen, Error> {
     let read = |name: &str| fs_err::read_to_string(snapshot.database_file(name));
     let recorded = Fingerprint::from_text(&read("fingerprint.tsv")?)?;
@@ -229,9 +270,8 @@ fn unread(snapshot: &Snapshot) -> Vec<(String, String)> {
 
 /// Tables of the platform that it wrote to, and that are written to again.
 fn written(effects: &[FileEffect], besides: &Besides) -> BTreeSet<String> {
-    let of_storage = ["storage.objects", "storage.buckets"];
     let effects = effects.iter().flat_map(|effect| &effect.tables);
-    let storage = effects.map(|table| &table.table).filter(|table| of_storage.contains(&table.as_str()));
+    let storage = effects.map(|table| &table.table).filter(|table| OF_STORAGE.contains(&table.as_str()));
     storage.chain(besides.managed.iter().map(|rows| &rows.table)).cloned().collect()
 }
 

@@ -3,6 +3,7 @@
 
 use super::selection::Known;
 use super::{Error, Work, names};
+use crate::archive::one_line;
 use crate::fingerprint::{Class, Fingerprint};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -116,7 +117,7 @@ fn archived<'a>(recorded: &'a Fingerprint, known: &Known<'_>) -> Vec<(&'static s
         let (schema, rest) = names::identifier(&line.identity)?;
         let (name, arguments) = names::identifier(rest.strip_prefix('.')?)?;
         let rest = format!("{} {}{arguments} {role}", names::plain(schema), names::plain(name));
-        Some((*kind, *ids.get(&entry(archived, &rest))?, line.identity.as_str()))
+        Some((*kind, *ids.get(&entry(archived, &one_line(&rest)))?, line.identity.as_str()))
     });
     objects.collect()
 }

@@ -167,6 +167,9 @@ impl<'a> Stream<'a> {
             return Ok(Bytes::new());
         };
         self.line.extend_from_slice(&piece.split_to(end + 1));
+        if archive::is_cut_head(&self.line) {
+            return Ok(piece);
+        }
         let line = String::from_utf8(std::mem::take(&mut self.line)).map_err(|_| Error::Encoding)?;
         if line.starts_with("COPY ") && line.ends_with(" FROM stdin;\n") {
             self.at_start = true;

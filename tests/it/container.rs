@@ -56,7 +56,7 @@ fn nothing_is_left(world: &World) -> bool {
 
 #[test]
 fn an_extension_that_this_machine_lacks_is_in_the_container() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let world = project(&podman, IMAGE, "");
     let ran = world.migrate(&["--json"]).exits(0);
     assert_eq!(world.sql(OWNER, "select count(title), count(embedding) from notes"), ["200|200"]);
@@ -74,7 +74,7 @@ fn an_extension_that_this_machine_lacks_is_in_the_container() {
 
 #[test]
 fn without_a_container_the_way_out_is_named() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let world = project(&podman, NOWHERE, "pull = \"never\"\n");
     let before = world.state();
     let ran = world.migrate(&["--json"]).exits(5);
@@ -94,7 +94,7 @@ hint: Or install them for the Postgres on this machine
 
 #[test]
 fn an_image_that_cannot_be_had_ends_a_run_that_insists_and_no_other() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let table = ("20260101000000_a", "create table a (id int);");
     let world = World::hosted(&[table]).with_containers(&podman, NOWHERE, "pull = \"missing\"\n");
     let insisting = world.migrate(&["--rehearse", "container", "--json"]).exits(1);
@@ -115,7 +115,7 @@ fn an_image_that_cannot_be_had_ends_a_run_that_insists_and_no_other() {
 
 #[test]
 fn an_image_that_is_not_here_is_fetched_with_a_word_about_it() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let table = ("20260101000000_a", "create table a (id int);");
     let mut world = World::hosted(&[table]).with_containers(&podman, IMAGE, "");
     let registry = Registry::new(&mut world);
@@ -155,7 +155,7 @@ fn found(world: &World) -> (String, Value) {
 
 #[test]
 fn doctor_tells_which_image_a_rehearsal_takes() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let mut world = World::hosted(&[]).with_containers(&podman, IMAGE, "");
     // To start it for its version takes longer than all the rest.
     world.set("SUPA_SAFE_SUPABASE_BIN", "/gone/supabase");
@@ -169,7 +169,7 @@ fn doctor_tells_which_image_a_rehearsal_takes() {
 
 #[test]
 fn an_engine_whose_service_is_dead_or_hangs_is_named_with_the_reason() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let table = ("20260101000000_a", "create table a (id int);");
     let mut world = World::hosted(&[table]).with_containers(&podman, IMAGE, "");
     // With that it asks a service, as docker does.
@@ -201,7 +201,7 @@ hint: Make `podman image ls` work for your user: it says what it lacks
 
 #[test]
 fn an_image_of_another_major_version_is_named() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let world = World::new(Major::Pg15, Cli::V3).with_database(Template::Hosted);
     let world = world.with_containers(&podman, IMAGE, "engine = \"container\"\n");
     world.write("supabase/config.toml", "project_id = \"test\"\n\n[db]\nmajor_version = 15\n");
@@ -232,7 +232,7 @@ hint: Name an image of Postgres 15 in the line `image` under [rehearse] in supab
 
 #[test]
 fn a_container_that_does_not_come_up_gives_way_unless_somebody_insists() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let world = World::hosted(&[("20260101000000_a", "create table a (id int);")]);
     let world = world.with_containers(&podman, IMAGE, "");
     // Its server does not start with that.
@@ -248,7 +248,7 @@ fn a_container_that_does_not_come_up_gives_way_unless_somebody_insists() {
 
 #[test]
 fn a_rehearsal_on_this_machine_does_not_count_for_who_insists_on_a_container() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let table = ("20260101000000_a", "create table a (id int);");
     let world = World::hosted(&[table]).with_containers(&podman, IMAGE, "engine = \"local\"\n");
     drop(world.run(["rehearse"]).exits(0));
@@ -262,7 +262,7 @@ fn a_rehearsal_on_this_machine_does_not_count_for_who_insists_on_a_container() {
 
 #[test]
 fn what_ran_when_the_machine_went_down_is_removed_by_the_next_rehearsal() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let table = ("20260101000000_a", "create table a (id int);");
     let world = World::hosted(&[table]).with_containers(&podman, IMAGE, "engine = \"container\"\n");
     let now = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
@@ -283,7 +283,7 @@ fn held(world: &World) -> Going {
 
 #[test]
 fn a_run_that_was_killed_leaves_no_container() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let world = slow_project(&podman);
     let run = held(&world);
     assert_eq!(world.containers().len(), 1);
@@ -299,7 +299,7 @@ fn a_run_that_was_killed_leaves_no_container() {
 
 #[test]
 fn a_run_that_was_killed_while_its_container_starts_leaves_nothing() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let world = slow_project(&podman);
     let is_asked_for = |world: &World| scratches(world).iter().any(|dir| dir.join("container.json").exists());
     let is_there = |world: &World| !world.containers().is_empty();
@@ -313,7 +313,7 @@ fn a_run_that_was_killed_while_its_container_starts_leaves_nothing() {
 
 #[test]
 fn a_container_that_dies_in_the_middle_is_no_fault_of_the_migration() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let world = slow_project(&podman);
     let mut run = held(&world);
     let [name] = world.containers().try_into().unwrap();
@@ -339,7 +339,7 @@ hint: Find out what ended the server, which is often a lack of memory, and run t
 
 #[test]
 fn of_two_at_once_the_next_run_removes_the_dead_one_only() {
-    let Some(podman) = podman() else { return };
+    let podman = podman();
     let (dead, mut alive) = (slow_project(&podman), slow_project(&podman));
     alive.set("TMPDIR", dead.path("tmp"));
     let killed = held(&dead);

@@ -8,12 +8,14 @@
 #![expect(clippy::needless_raw_string_hashes, reason = "snapbox writes expected texts so")]
 
 mod architecture;
+mod bench;
 mod clients;
 mod cloud;
 mod confirm;
 mod connect;
 mod consistency;
 mod container;
+mod demo;
 mod doctor;
 mod double;
 mod fingerprint;
@@ -22,6 +24,7 @@ mod hook;
 mod init;
 mod json;
 mod kill;
+mod lent;
 mod link;
 mod migrate;
 mod named;

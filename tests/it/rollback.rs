@@ -16,6 +16,7 @@ mod meanwhile;
 mod notified;
 mod numbers;
 mod objects;
+mod odd_names;
 mod order;
 mod planned;
 mod refused;

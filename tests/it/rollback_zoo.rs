@@ -2,7 +2,7 @@
 //! our own fingerprint, and by a dump of everything that knows nothing of it.
 
 use crate::rollback::{AS_HOSTED, Base};
-use crate::world::{ADMIN, Major, OWNER, World};
+use crate::world::{ADMIN, Major, OWNER, World, same};
 use supa_safe::failure::chain;
 use supa_safe::rollback::{Mode, Translation};
 
@@ -35,17 +35,6 @@ fn dump(world: &World) -> Vec<String> {
     lines.retain(|line| !line.starts_with("\\restrict ") && !line.starts_with("\\unrestrict "));
     lines.sort_unstable();
     lines
-}
-
-/// What one has and the other has not.
-fn difference(before: &[String], after: &[String]) -> Vec<String> {
-    let only = |one: &[String], other: &[String], sign: &str| -> Vec<String> {
-        one.iter()
-            .filter(|line| other.binary_search(line).is_err())
-            .map(|line| format!("{sign} {line}"))
-            .collect()
-    };
-    [only(before, after, "-"), only(after, before, "+")].concat()
 }
 
 /// Each damage alone, in a transaction that nobody sees.
@@ -100,9 +89,8 @@ fn as_dumped(major: Major) {
             }
         }
         session.run("commit");
-        let found = difference(&before, &dump(&base.world));
-        if !found.is_empty() {
-            wrong.push(format!("{damage}\n  {mode:?}, as dumped:\n{}", found.join("\n")));
+        if let Err(found) = same(&before, &dump(&base.world)) {
+            wrong.push(format!("{damage}\n  {mode:?}, as dumped:\n{found}"));
         }
     }
     assert!(wrong.is_empty(), "{} of {}\n{}", wrong.len(), damages().count(), wrong.join("\n"));
@@ -138,23 +126,19 @@ fn batch(world: &World) -> String {
 /// Everything at once, and as much as goes together: pushed with the real CLI, and taken back in both modes.
 fn pushed(major: Major) {
     let world = zoo(major);
-    let sorted = |mut lines: Vec<String>| {
-        lines.sort_unstable();
-        lines
-    };
-    let before = (sorted(world.state()), dump(&world));
+    let before = (world.state(), dump(&world));
     for (name, damage) in [("dropped", "drop schema zoo cascade".to_owned()), ("changed", batch(&world))] {
         let file = format!("20260101000000_{name}");
         world.migration(&file, &damage);
         for mode in ["touched", "whole"] {
             drop(world.migrate(&[]).exits(0));
-            assert_ne!(sorted(world.state()), before.0);
+            assert!(same(&before.0, &world.state()).is_err(), "{name}, {mode}");
             let ran =
                 world.run(["rollback", "--mode", mode, "--confirm", &world.target(), "--json"]).exits(0);
             assert_eq!(ran.summary()["rolled_back"]["mode"], mode);
-            let found = [difference(&before.0, &sorted(world.state())), difference(&before.1, &dump(&world))]
-                .concat();
-            assert!(found.is_empty(), "{name}, {mode}:\n{}", found.join("\n"));
+            for (was, is) in [(&before.0, world.state()), (&before.1, dump(&world))] {
+                same(was, &is).unwrap_or_else(|found| panic!("{name}, {mode}:\n{found}"));
+            }
         }
         world.remove(&format!("supabase/migrations/{file}.sql"));
     }

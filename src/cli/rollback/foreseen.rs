@@ -14,9 +14,6 @@ use crate::rollback::preflight::{self, Foreseen, Wanted};
 
 /// Looks, and refuses what would fail by what is known now. A dry run only reads.
 pub(super) async fn look(opened: &Opened, plan: &Plan, is_dry: bool) -> Result<Option<Foreseen>, Failure> {
-    if !plan.with_database {
-        return Ok(None);
-    }
     let watch = opened.context.stage(Stage::Rollback, "look what would stand in its way");
     let tables = plan.all_tables();
     let nothing = Besides::default();
@@ -28,7 +25,12 @@ pub(super) async fn look(opened: &Opened, plan: &Plan, is_dry: bool) -> Result<O
         besides: plan.record.as_ref().map_or(&nothing, |record| &record.besides),
         tries: !is_dry,
     };
-    let foreseen = match preflight::look_back(&opened.target, plan.base.snapshot(), wanted).await {
+    let foreseen = if plan.with_database {
+        preflight::look_back(&opened.target, plan.base.snapshot(), wanted).await
+    } else {
+        preflight::look_at_storage(&opened.target, wanted.tries).await
+    };
+    let foreseen = match foreseen {
         Ok(foreseen) => foreseen,
         // Whoever needs a rollback is not kept from it by a look at it.
         Err(error) => {
@@ -76,6 +78,11 @@ pub(super) fn lines(opened: &Opened, foreseen: &Foreseen) -> Vec<(&'static str, 
         let text = "the rows that are kept may not fit on this disk; nothing is changed when they do not";
         lines.push(("WARNING", text.to_owned()));
     }
-    lines.extend(foreseen.hinders.iter().map(|one| ("WARNING", format!("{}: {}", one.fact, one.way_out))));
+    lines.extend(warnings(foreseen));
     lines
+}
+
+/// What it may fail by.
+pub(super) fn warnings(foreseen: &Foreseen) -> impl Iterator<Item = (&'static str, String)> {
+    foreseen.hinders.iter().map(|one| ("WARNING", format!("{}: {}", one.fact, one.way_out)))
 }

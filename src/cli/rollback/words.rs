@@ -99,6 +99,16 @@ pub(super) fn lines(opened: &Opened, plan: &Plan) -> Vec<(&'static str, String)>
         lines.push(("blocks", BLOCKS.to_owned()));
         lines.extend(plan.foreseen.iter().flat_map(|foreseen| foreseen::lines(opened, foreseen)));
         lines.extend(plan.not_back().into_iter().map(|what| ("not back", what)));
+    } else {
+        lines.extend(plan.foreseen.iter().flat_map(foreseen::warnings));
+        if plan.mode == Mode::Whole && !plan.choice.foreign.is_empty() {
+            let text = format!(
+                "the history holds {}, which neither the snapshot nor a push on record knows: what these did to \
+                 Storage goes back too",
+                plan.choice.foreign.join(", ")
+            );
+            lines.push(("WARNING", text));
+        }
     }
     lines
 }

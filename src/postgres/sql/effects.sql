@@ -1,4 +1,5 @@
--- What happened to each table between two marks, by version; the first mark is the state before. A table that
+-- What happened to each table between two marks, by version; the first mark is the state before, and one without a
+-- version is where a push began again. A table that
 -- has the name of another one that was there at first was made again, and has lost what that one held.
 with span as (
     select m.id, m.version, lag(m.id) over (order by m.id) as before,
@@ -23,5 +24,5 @@ left join supa_safe_rehearsal.seen was on was.mark = s.before and was.oid = now.
 left join supa_safe_rehearsal.seen last on last.mark = s.before and last.name = now.name
 left join supa_safe_rehearsal.seen namesake
     on namesake.name = now.name and namesake.mark = (select min(id) from supa_safe_rehearsal.mark)
-where s.before is not null
+where s.before is not null and s.version is not null
 order by s.id, now.name

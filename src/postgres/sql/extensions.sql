@@ -1,4 +1,6 @@
--- Each extension with its members; one row per member, and one for an extension without any.
+-- Each extension with its members; one row per member, and one for an extension without any. No dump says who
+-- owns an extension, nor what its members were given while it was made, by default privileges or by an event
+-- trigger. The platform's own library lets its role drop what it lists.
 select
     e.extname::text as name,
     e.extversion as version,
@@ -6,7 +8,16 @@ select
     d.classid as class_oid,
     d.objid as oid,
     o.type || ' ' || o.identity as identity,
-    s.nspname::text as created_schema
+    s.nspname::text as created_schema,
+    pg_has_role(e.extowner, 'USAGE') or e.extname = any (regexp_split_to_array(
+        coalesce(current_setting('supautils.privileged_extensions', true), ''), '[[:space:]]*,[[:space:]]*')) as droppable,
+    (select array_agg(distinct a.privilege_type order by a.privilege_type)
+     from aclexplode(case d.classid
+         when 'pg_proc'::regclass then (select p.proacl from pg_proc p where p.oid = d.objid)
+         when 'pg_class'::regclass then (select c.relacl from pg_class c where c.oid = d.objid)
+         when 'pg_namespace'::regclass then s.nspacl
+     end) a
+     where a.is_grantable and a.grantee = current_user::regrole) as grantable
 from pg_extension e
 join pg_namespace n on n.oid = e.extnamespace
 left join pg_depend d

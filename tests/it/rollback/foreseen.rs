@@ -248,6 +248,38 @@ hint: Then run `supa-safe rollback` again
 }
 
 #[test]
+fn a_publication_that_this_role_cannot_make_again_is_named() {
+    let world = World::own_server(&[("20260101000000_drop", "drop publication everything")]);
+    // As a superuser left it, who was asked to.
+    world.sql(
+        ADMIN,
+        "create publication everything for all tables;
+        update pg_publication set pubowner = 'postgres'::regrole where pubname = 'everything'",
+    );
+    assert_eq!(
+        obstacle(&world),
+        "a rollback is not possible on the target: this role cannot make publication everything again: \
+         must be superuser to create FOR ALL TABLES publication"
+    );
+}
+
+#[test]
+fn a_server_elsewhere_that_this_role_cannot_make_again_is_named() {
+    let world = World::own_server(&[("20260101000000_drop", "drop server elsewhere")]);
+    world.sql(ADMIN, crate::rollback_zoo::WRAPPER);
+    world.sql(OWNER, "create server elsewhere foreign data wrapper postgres_fdw");
+    world.sql(ADMIN, "revoke usage on foreign data wrapper postgres_fdw from postgres");
+    assert_eq!(
+        obstacle(&world),
+        "a rollback is not possible on the target: this role cannot make foreign server elsewhere again: \
+         permission denied for foreign-data wrapper postgres_fdw"
+    );
+    world.sql(ADMIN, "grant usage on foreign data wrapper postgres_fdw to postgres");
+    drop(world.migrate(&[]).exits(0));
+    drop(world.run(["rollback", "--confirm", &world.target()]).exits(0));
+}
+
+#[test]
 fn rows_that_go_with_an_extension_are_named() {
     let dropped = "drop extension if exists \"pg_cron\"; create table public.notes (id int primary key)";
     let world = World::own_server(&[("20260101000000_diff", dropped)]);

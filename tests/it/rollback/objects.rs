@@ -180,3 +180,27 @@ fn without_keys_the_rows_go_back_and_the_next_run_with_keys_ends_it() {
     assert_eq!(world.sql(OWNER, added), [""; 0]);
     drop(rollback(&world).exits(3));
 }
+
+/// What would keep Storage from going back alone, and whose migrations are undone with it, is told first.
+#[test]
+fn storage_alone_says_what_is_in_its_way_and_whose_files_go_back_with_it() {
+    let (world, _bucket) = pushed();
+    world.sql(OWNER, "insert into supabase_migrations.schema_migrations (version) values ('20260202000000')");
+    let warnings = |args: &[&str], code: i32| -> Vec<String> {
+        let target = world.target();
+        let args = [&["rollback", "--only", "storage", "--json", "--confirm", &target], args].concat();
+        let lines = world.run(args).exits(code).events_of("confirmation").remove(0)["lines"].clone();
+        let warnings = lines.as_array().unwrap().iter().filter(|line| line[0] == "WARNING");
+        warnings.map(|line| line[1].as_str().unwrap().to_owned()).collect()
+    };
+    // The role has the rights of those of the Data API.
+    let roles = "postgres, anon, authenticated, service_role";
+    world.sql(ADMIN, &format!("revoke update on storage.buckets from {roles} cascade"));
+    let told = warnings(&[], 1);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("this role cannot write rows of storage.buckets: "), "{told:?}");
+    world.sql(ADMIN, &format!("grant update on storage.buckets to {roles}"));
+    let told = warnings(&["--mode", "whole"], 0);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("the history holds 20260202000000, "), "{told:?}");
+}
