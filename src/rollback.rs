@@ -40,6 +40,7 @@ mod selection;
 mod sequences;
 mod since;
 pub mod storage;
+mod transaction;
 mod unproved;
 
 pub use accounts::Changed;
@@ -60,7 +61,7 @@ use crate::event::Step;
 use crate::fingerprint::{self, Class, Difference, Fingerprint};
 use crate::left_out::LeftOut;
 use crate::manifest::qualified;
-use crate::postgres::connect::{self, NOTICE_SILENCE};
+use crate::postgres::connect;
 use crate::postgres::{catalog, rows};
 use crate::proc;
 use crate::salvage;
@@ -245,7 +246,7 @@ pub async fn bring_back_announced(
     let mut work = Work::read(client, task, &contents, scratch.path()).await?;
     client.batch_execute(rows::PINNED).await?;
     let known = work.read_ahead().await?;
-    let transaction = begin(client, task.patience).await?;
+    let transaction = transaction::begin(client, task.patience).await?;
     announce(Moment::Begun(&transaction)).await?;
     announce(Moment::begin(Step::Lock)).await?;
     let started = Instant::now();
@@ -334,20 +335,6 @@ pub async fn proved_besides(client: &Client, task: &Task<'_>, proved: &Proved) -
     proof::sequences(client, task, (&Accounts::default(), &proved.sequences)).await?;
     proof::large_objects(client, task).await?;
     proof::elsewhere(client, task, proved).await
-}
-
-/// Begins the transaction, which waits for each lock so long; returns its id.
-async fn begin(client: &Client, patience: Duration) -> Result<String, Error> {
-    // What is committed while it waits for a lock must be seen: a role may have another default.
-    client.batch_execute("begin isolation level read committed").await?;
-    let patience = patience.as_millis();
-    let pinned = format!("{}; {NOTICE_SILENCE}; set lock_timeout = '{patience}ms'", rows::PINNED);
-    client.batch_execute(&pinned).await?;
-    transaction(client).await
-}
-
-async fn transaction(client: &Client) -> Result<String, Error> {
-    Ok(client.query_one("select pg_catalog.pg_current_xact_id()::text", &[]).await?.get(0))
 }
 
 /// What every step needs.
@@ -443,8 +430,9 @@ impl<'a> Work<'a> {
     }
 
     /// Reads from the archive what rows written since will be compared with, while nobody waits for us. What
-    /// else is needed is read when it shows.
+    /// else is needed is read when it shows. Whoever vacuums makes way first.
     async fn read_ahead(&self) -> Result<since::Known, Error> {
+        locks::outwait_vacuum(self).await?;
         let mut known = since::Known::default();
         let Some(ago) = self.transactions_since().await? else { return Ok(known) };
         let tables = self.tables().await?;

@@ -64,6 +64,12 @@ pub enum Error {
         /// Bucket and key, in words.
         object: String,
     },
+    /// Somebody wrote to an object, or moved it, while it was moved.
+    #[error("somebody changed object {object} while it was moved back; what it has become is left alone")]
+    Meanwhile {
+        /// Bucket and key, in words.
+        object: String,
+    },
     /// A file could not be read or written.
     #[error("cannot keep what is saved of Storage")]
     Io(#[from] io::Error),

@@ -34,6 +34,7 @@ use settle::Settled;
 pub(super) use settle::demand_none;
 use std::io;
 use std::path::Path;
+use tokio_postgres::error::SqlState;
 use undone::Undone;
 use words::{lines, show};
 
@@ -336,6 +337,23 @@ async fn ids(
     Ok(Translation::of_target(&recorded, &now))
 }
 
+/// What helps where the server lacks what a rollback needs.
+fn of_server(stopped: &rollback::Error) -> Option<&'static [&'static str]> {
+    let code = stopped.server()?.code();
+    if *code == SqlState::OUT_OF_MEMORY {
+        Some(&[
+            "Raise `max_locks_per_transaction` and restart the server, then run it again",
+            "Or take less back at once: `--mode touched` locks only what the push touched",
+        ])
+    } else if *code == SqlState::DISK_FULL {
+        Some(&[
+            "Make room on the target: tables stand there twice until the rollback is over; then run it again",
+        ])
+    } else {
+        None
+    }
+}
+
 /// What helps against a rollback that was not proved.
 fn next(stopped: &rollback::Error) -> Option<&'static str> {
     match stopped {
@@ -351,6 +369,9 @@ fn next(stopped: &rollback::Error) -> Option<&'static str> {
         }
         rollback::Error::Definitions(_) | rollback::Error::Query(_) => {
             Some("Run it again; `supa-safe doctor` looks at the connection and the role")
+        }
+        rollback::Error::LargeObjects => {
+            Some("Stop whoever writes to large objects, which no lock keeps away, and run it again")
         }
         rollback::Error::Io(_) => Some("See that the state folder can be written to, then run it again"),
         _ => None,
@@ -385,6 +406,10 @@ fn not_done(error: &NotDone) -> Failure {
             .detail("nothing was changed")
             .hint("See whose transaction holds its tables: `select pid, query from pg_stat_activity where state = 'idle in transaction'`")
             .hint("Run it again when that has ended"),
+        NotDone::Rollback(stopped) if let Some(ways) = of_server(stopped) => {
+            let failure = Failure::new(Exit::Error, error).detail("nothing was changed");
+            ways.iter().fold(failure, |failure, way| failure.hint(*way))
+        }
         NotDone::Rollback(rollback::Error::Statement { .. }) => {
             let failure = Failure::new(Exit::Error, error).detail("nothing was changed");
             failure.hint("Run it again; with `--mode whole` when rows written since refer to what goes back")

@@ -96,7 +96,8 @@ pub(super) async fn send(client: &Client, schemas: &[String], way: &Way<'_>) -> 
     let dependent = client.query(DEPENDENT, &[&schemas]).await?;
     let mut policies = way.changed.clone();
     policies.extend(dependent.iter().map(|row| row.get::<_, String>(0)));
-    let of_objects = of_managed(way.recorded, &policies).into_iter().chain(of_triggers(way)).chain(objects::steps(way));
+    let of_objects =
+        of_managed(way.recorded, &policies).into_iter().chain(of_triggers(way)).chain(objects::steps(way));
     for step in of_objects.map(Step::new).chain(of_roles(way)) {
         let list = if step.is_certain { &mut found.needed } else { &mut found.others };
         list.extend(tried(client, &step).await?);

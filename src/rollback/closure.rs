@@ -31,14 +31,14 @@ impl Closure {
 /// Finds what must go, and locks it. A partition that somebody makes before its parent is locked
 /// would go with it unseen: then everything is looked at again, under the locks.
 pub(super) async fn find(work: &Work<'_>, live: &Fingerprint) -> Result<Closure, Error> {
-    let mut tables = work.tables().await?;
+    let (mut tables, mut taken) = (work.tables().await?, BTreeSet::new());
     for _ in 0..ROUNDS {
         let known = known(work, live, &tables).await?;
         // What is found by dropping takes its locks in the order of the drop: few are left for that.
-        locks::take(work, live, &known).await?;
+        locks::take(work, (live, &known), &mut taken).await?;
         let closure = with_all_that_goes_along(work, known, &tables).await?;
         keep_hidden(work, live, &closure)?;
-        locks::take(work, live, &closure).await?;
+        locks::take(work, (live, &closure), &mut taken).await?;
         let now = work.tables().await?;
         // Somebody may have added a column, which would go unseen.
         if now == tables {

@@ -334,7 +334,9 @@ pub(super) fn carrier(unit: &Unit) -> Option<&str> {
 pub(super) fn relation(difference: &Difference) -> Option<String> {
     let identity = difference.identity.as_str();
     let relation = match difference.kind.as_str() {
-        "table" | "foreign table" | "view" | "materialized view" | "column order" => Some(identity),
+        "table" | "foreign table" | "view" | "materialized view" | "sequence" | "column order" => {
+            Some(identity)
+        }
         "column" => names::column(identity).map(|(relation, _)| relation),
         "constraint" | "policy" | "trigger" | "rule" => names::on(identity).map(|(_, relation)| relation),
         "index" | "invalid index" => {

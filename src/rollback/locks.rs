@@ -2,20 +2,25 @@
 //!
 //! Who already waits for us must not hold what we take next: the server ends one of the two, and that may be
 //! a user's write. So everything is taken at once, before the first drop, in the order in which others take
-//! it: a view before what it reads, a row that refers before the one that it refers to (its key is checked when
+//! it: a view before what it reads, a table before those that its policies read, a row that refers before the one that it refers to (its key is checked when
 //! the row is there), a partitioned table before its partitions, a table before the sequence that numbers it, tables of the platform before
 //! those that their triggers write to.
 
-use super::closure::Closure;
+use super::closure::{self, Closure};
 use super::inverse;
 use super::live::sql_name;
-use super::{Error, Work, names, sequences};
-use crate::fingerprint::{Fingerprint, is_platform_schema};
+use super::{Error, Mode, Work, names, sequences};
+use crate::fingerprint::{Difference, Fingerprint, is_platform_schema};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio_postgres::Row;
 
 /// Relations that one statement locks.
 const AT_ONCE: usize = 100;
+/// What is being done, when it fails.
+pub(super) const STAGE: &str = "lock the tables";
+/// How long a vacuum is waited for: longer than the server waits before it ends one.
+const OUTWAITS: Duration = Duration::from_millis(1500);
 
 /// The relations that go with these objects, those that the server locks when they go, and those named (`$6`, and
 /// `$7` against writers alone); each with those that come before it. Of a view, the rule goes first and takes it along.
@@ -60,13 +65,18 @@ const RELATIONS: &str = "
         from pg_catalog.pg_rewrite w
         join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
             and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> w.ev_class
+        union
+        select p.polrelid, d.refobjid
+        from pg_catalog.pg_policy p
+        join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = p.oid
+            and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> p.polrelid
     ), before (id, ids) as (
         select p.next, pg_catalog.array_agg(p.first order by p.first)
         from pairs p join relations a on a.id = p.first join relations b on b.id = p.next
         group by p.next
     )
     select c.oid, n.nspname::text, c.relname::text, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)),
-        c.relkind::text, r.keeps_readers,
+        c.relkind::text, r.keeps_readers, pg_catalog.has_table_privilege(c.oid, 'update, delete, truncate'),
         exists (
             select from pg_catalog.pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal and t.tgtype & 2 = 0),
         coalesce(b.ids, '{}')
@@ -74,21 +84,35 @@ const RELATIONS: &str = "
     join pg_catalog.pg_class c on c.oid = r.id and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     left join before b on b.id = r.id
-    where pg_catalog.has_schema_privilege(n.oid, 'usage') and case when c.relkind in ('r', 'p')
-        then pg_catalog.has_table_privilege(c.oid, 'update, delete, truncate')
-        else pg_catalog.pg_has_role(c.relowner, 'usage') end
+    where pg_catalog.has_schema_privilege(n.oid, 'usage') and (pg_catalog.pg_has_role(c.relowner, 'usage')
+        or (c.relkind in ('r', 'p') and pg_catalog.has_table_privilege(c.oid, 'update, delete, truncate')))
     order by n.nspname collate \"C\", c.relname collate \"C\"";
+
+/// Tables that somebody vacuums.
+const VACUUMED: &str = "
+    select distinct l.relation
+    from pg_catalog.pg_locks l
+    join pg_catalog.pg_database d on d.oid = l.database and d.datname = pg_catalog.current_database()
+    where l.granted and l.mode = 'ShareUpdateExclusiveLock' and l.relation = any($1)";
 
 /// How a relation is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
-    /// As its owner would change it; `LOCK TABLE` takes what a view reads along, and does not take materialized views,
-    /// foreign tables, and sequences.
+    /// As its owner would change it; `LOCK TABLE` takes what a view reads along, does not take materialized views,
+    /// foreign tables, and sequences, and is not for an owner who may not write.
     Alone,
     /// Readers wait too.
     Whole,
     /// Writers wait.
     Writers,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Table,
+    Sequence,
+    /// A view, a materialized one, or a foreign table.
+    View,
 }
 
 #[derive(Clone, Debug)]
@@ -97,7 +121,7 @@ struct Relation {
     name: String,
     owner: String,
     how: How,
-    is_sequence: bool,
+    kind: Kind,
     is_platform: bool,
     /// Whether triggers of it run when a row is there, and may write elsewhere.
     goes_on: bool,
@@ -108,10 +132,14 @@ struct Relation {
 impl Relation {
     fn read(row: &Row) -> Self {
         let (schema, name): (String, String) = (row.get(1), row.get(2));
-        let kind: String = row.get(4);
-        let how = match (kind.as_str(), row.get(5)) {
-            ("r" | "p", true) => How::Whole,
-            ("r" | "p", false) => How::Writers,
+        let kind = match row.get::<_, String>(4).as_str() {
+            "r" | "p" => Kind::Table,
+            "S" => Kind::Sequence,
+            _ => Kind::View,
+        };
+        let how = match (kind, row.get(6), row.get(5)) {
+            (Kind::Table, true, true) => How::Whole,
+            (Kind::Table, true, false) => How::Writers,
             _ => How::Alone,
         };
         Self {
@@ -119,46 +147,75 @@ impl Relation {
             name: sql_name(&schema, &name),
             owner: row.get(3),
             how,
-            is_sequence: kind == "S",
+            kind,
             is_platform: is_platform_schema(&schema),
-            goes_on: row.get(6),
-            before: row.get(7),
+            goes_on: row.get(7),
+            before: row.get(8),
         }
     }
 
     /// Views come first, then the platform's tables, then the user's, then the sequences that number these.
     fn rank(&self) -> u8 {
-        match (self.how, self.is_platform) {
-            _ if self.is_sequence => 3,
-            (How::Alone, _) => 0,
-            (_, true) => 1,
-            (_, false) => 2,
+        match (self.kind, self.is_platform) {
+            (Kind::View, _) => 0,
+            (Kind::Table, true) => 1,
+            (Kind::Table, false) => 2,
+            (Kind::Sequence, _) => 3,
         }
     }
 }
 
-/// Takes everything that goes, and what is changed when it goes and comes again.
-pub(super) async fn take(work: &Work<'_>, live: &Fingerprint, closure: &Closure) -> Result<(), Error> {
+/// Takes everything that goes, and what is changed when it goes and comes again, but for what is taken already. All of
+/// it is one statement, which waits no longer than one lock may: whoever came between two of them may wait for the
+/// first, and hold the next.
+pub(super) async fn take(
+    work: &Work<'_>,
+    (live, closure): (&Fingerprint, &Closure),
+    taken: &mut BTreeSet<u32>,
+) -> Result<(), Error> {
     let oids: Vec<u32> = closure.tables.iter().map(|table| table.oid).collect();
     let named = |kinds: &[&str]| -> Vec<&str> {
         let units = closure.units.iter().filter(|unit| kinds.contains(&unit.kind.as_str()));
         units.map(|unit| unit.identity.as_str()).collect()
     };
-    let relations = named(&["table", "foreign table", "view", "materialized view"]);
+    let relations = named(&["table", "foreign table", "view", "materialized view", "sequence"]);
     let routines = named(&["function", "procedure"]);
     let types = named(&["type", "composite type", "domain"]);
     let schemas = named(&["schema"]);
-    let (carriers, writers) = (carriers(work, live, closure), sequences::numbered_tables(work).await?);
+    let differences = work.differences(live);
+    let carriers = carriers(work, live, (closure, &differences));
+    let writers = sequences::numbered_tables(work, &differences).await?;
     let carriers: Vec<&str> = carriers.iter().map(String::as_str).collect();
     let wanted = work
         .client
         .query(RELATIONS, &[&oids, &relations, &routines, &types, &schemas, &carriers, &writers])
         .await?;
-    let ordered = in_order(wanted.iter().map(Relation::read).collect());
-    for some in ordered.chunk_by(|one, other| one.how == other.how).flat_map(|same| same.chunks(AT_ONCE)) {
-        work.client.batch_execute(&statement(some)).await.map_err(Error::at("lock the tables"))?;
+    let mut wanted: Vec<Relation> = wanted.iter().map(Relation::read).collect();
+    wanted.retain(|relation| !taken.contains(&relation.oid));
+    taken.extend(wanted.iter().map(|relation| relation.oid));
+    let left = closure.tables.iter().filter(|table| !taken.contains(&table.oid));
+    let left: Vec<String> = left
+        .map(|table| {
+            format!("{} cannot be locked: this role neither owns it nor may write to it", table.qualified())
+        })
+        .collect();
+    if !left.is_empty() {
+        return Err(Error::NotExact(left));
     }
-    Ok(())
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    // Those that go anyway would run for what follows.
+    let triggers = closure.units.iter().filter(|unit| unit.kind == "event trigger");
+    let mut statements: Vec<String> = triggers.filter_map(inverse::drop_statement).collect();
+    let ordered = in_order(wanted);
+    let same = ordered.chunk_by(|one, other| one.how == other.how).flat_map(|same| same.chunks(AT_ONCE));
+    statements.extend(same.map(statement));
+    let body = inverse::quote_literal(&format!("begin {}; end", statements.join(";\n")));
+    let patience = work.task.patience.as_millis();
+    let sql =
+        format!("set local statement_timeout = '{patience}ms'; do {body}; set local statement_timeout = 0");
+    work.client.batch_execute(&sql).await.map_err(Error::at(STAGE))
 }
 
 /// The statement that takes relations which are taken in the same way.
@@ -180,10 +237,41 @@ fn statement(relations: &[Relation]) -> String {
     }
 }
 
+/// Lets a vacuum of what goes back make way: the server ends it for whoever waits long enough (PostgreSQL documentation,
+/// `deadlock_timeout`), which no attempt does that keeps others waiting. The lock that is asked for here keeps nobody
+/// from reading and writing.
+pub(super) async fn outwait_vacuum(work: &Work<'_>) -> Result<(), Error> {
+    if work.task.keep_in.is_none() {
+        // Nobody else is on a copy.
+        return Ok(());
+    }
+    let mut tables = work.tables().await?;
+    tables.retain(|table| work.task.mode == Mode::Whole || closure::is_named(work.task.tables, table));
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let vacuumed = work.client.query(VACUUMED, &[&oids]).await?;
+    for table in tables.iter().filter(|table| vacuumed.iter().any(|row| row.get::<_, u32>(0) == table.oid)) {
+        let sql = format!(
+            "begin; set local lock_timeout = '{}ms'; lock table only {} in share update exclusive mode",
+            OUTWAITS.as_millis(),
+            table.sql()
+        );
+        let outcome = work.client.batch_execute(&sql).await;
+        work.client.batch_execute("rollback").await?;
+        // What does not make way shows when the tables are locked.
+        if outcome.is_err_and(|error| error.as_db_error().is_none()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The relations in which something is changed in place or comes again, and those that keys of what comes again
 /// refer to; names as SQL wants them.
-fn carriers(work: &Work<'_>, live: &Fingerprint, closure: &Closure) -> BTreeSet<String> {
-    let differences = work.differences(live);
+fn carriers(
+    work: &Work<'_>,
+    live: &Fingerprint,
+    (closure, differences): (&Closure, &[Difference]),
+) -> BTreeSet<String> {
     let mut found: BTreeSet<String> = differences
         .iter()
         .filter_map(inverse::relation)
@@ -245,7 +333,7 @@ mod tests {
             name: format!("public.r{oid}"),
             owner: "postgres".to_owned(),
             how,
-            is_sequence: false,
+            kind: if how == How::Alone { Kind::View } else { Kind::Table },
             is_platform: false,
             goes_on: false,
             before: before.to_vec(),

@@ -173,7 +173,8 @@ async fn foresee_storage(client: &Client, tries: bool) -> Result<Foreseen, Error
             changed: Vec::new(),
             written,
         };
-        foreseen.hinders.extend(canary::send(client, &[], &way).await?);
+        let missing = canary::send(client, &[], &way).await?;
+        foreseen.hinders.extend(missing.needed.into_iter().chain(missing.others));
     }
     let scope = room::Scope {
         mode: Mode::Touched,
@@ -181,6 +182,8 @@ async fn foresee_storage(client: &Client, tries: bool) -> Result<Foreseen, Error
         tables: &tables,
         extensions: &[],
         patience: OF_A_ROLLBACK,
+        held: None,
+        enough: None,
     };
     foreseen.hinders.extend(room::look(client, &scope).await?);
     Ok(foreseen)

@@ -8,7 +8,6 @@ use crate::fingerprint::{Class, Fingerprint};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 /// Columns of such types, wherever they are. What Database Webhooks call from is kept as a plain number
 /// (`supabase_functions.http_request`).
@@ -175,7 +174,11 @@ pub(super) async fn follow(work: &Work<'_>) -> Result<Vec<String>, Error> {
     Ok(left)
 }
 
-/// Tries a statement; a refusal for want of a right is told in words.
+/// Classes of errors that say of a statement that it cannot be done: its values, rules over its rows, rights, and what a
+/// trigger says (PostgreSQL documentation, appendix A).
+const REFUSALS: [&str; 4] = ["22", "23", "42", "P0"];
+
+/// Tries a statement; a refusal is told in words.
 async fn try_to(client: &Client, sql: &str) -> Result<Result<(), String>, Error> {
     client.batch_execute("savepoint supa_safe_try").await?;
     let Err(error) = client.batch_execute(sql).await else {
@@ -183,15 +186,7 @@ async fn try_to(client: &Client, sql: &str) -> Result<Result<(), String>, Error>
         return Ok(Ok(()));
     };
     match error.as_db_error() {
-        Some(said)
-            if [
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
-                SqlState::UNIQUE_VIOLATION,
-                SqlState::EXCLUSION_VIOLATION,
-            ]
-            .contains(said.code()) =>
-        {
+        Some(said) if REFUSALS.iter().any(|class| said.code().code().starts_with(class)) => {
             client
                 .batch_execute("rollback to savepoint supa_safe_try; release savepoint supa_safe_try")
                 .await?;

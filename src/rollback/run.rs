@@ -1,6 +1,6 @@
 //! Runs a rollback on a target: tries again when a lock does not come, and settles its commit.
 
-use super::{Error, Mode, Moment, PATIENCE, Proved, Task, bring_back_announced, storage};
+use super::{Error, Mode, Moment, PATIENCE, Proved, Task, bring_back_announced, locks, storage};
 use crate::context::Context;
 use crate::event::{Event, Reached, Step};
 use crate::fingerprint::Class;
@@ -254,9 +254,11 @@ fn is_by_others(error: &Error) -> bool {
     matches!(error, Error::Platform(_) | Error::LargeObjects)
 }
 
-/// A lock that did not come, and being the one whom the server picks to end a deadlock.
+/// A lock that did not come, or not all of them in time, and being the one whom the server picks to end a deadlock.
 pub fn is_passing(error: &Error) -> bool {
+    let is_locking = matches!(error, Error::Statement { stage: locks::STAGE, .. });
     error.server().is_some_and(|said| {
         [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(said.code())
+            || (is_locking && said.code() == &SqlState::QUERY_CANCELED)
     })
 }

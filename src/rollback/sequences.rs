@@ -4,7 +4,7 @@
 use super::{Error, Mode, Work, inverse, names};
 use crate::archive::Names;
 use crate::effect::SequenceLeft;
-use crate::fingerprint::is_platform_schema;
+use crate::fingerprint::{Difference, is_platform_schema};
 use crate::manifest::SequenceValue;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Row;
@@ -87,10 +87,15 @@ async fn lock(work: &Work<'_>, tables: impl Iterator<Item = &Numbered>) -> Resul
     work.client.batch_execute(&sql).await.map_err(Error::at("lock the tables of sequences"))
 }
 
-/// The tables that sequences number which the push moved; names as SQL wants them. Nobody may write to them when it
-/// is noted what stands.
-pub(super) async fn numbered_tables(work: &Work<'_>) -> Result<Vec<String>, Error> {
-    let names: Vec<&str> = moved(work).map(|(left, _)| left.name.as_str()).collect();
+/// The tables that sequences number which the push moved or changed; names as SQL wants them. Nobody may write to them
+/// when it is noted what stands.
+pub(super) async fn numbered_tables(
+    work: &Work<'_>,
+    differences: &[Difference],
+) -> Result<Vec<String>, Error> {
+    let changed = differences.iter().filter(|difference| difference.kind == "sequence");
+    let changed = changed.map(|difference| difference.identity.as_str());
+    let names: Vec<&str> = moved(work).map(|(left, _)| left.name.as_str()).chain(changed).collect();
     let numbered = numbered(work, &names).await?;
     Ok(numbered.into_values().flatten().map(|one| one.table).collect())
 }

@@ -132,7 +132,7 @@ pub(super) async fn rows(
 ) -> Result<Proved, Error> {
     client.batch_execute("begin isolation level read committed").await?;
     client.batch_execute(crate::postgres::rows::PINNED).await?;
-    let transaction = super::transaction(client).await?;
+    let transaction = super::transaction::id(client).await?;
     announce(Moment::Begun(&transaction)).await?;
     announce(Moment::begin(Step::TakeBack)).await?;
     let started = Instant::now();

@@ -111,7 +111,7 @@ impl Restored {
                     | objects::Error::Taken { .. }
                     | objects::Error::Unexpected { .. }
             ),
-            Error::Lost { .. } => true,
+            Error::Lost { .. } | Error::Meanwhile { .. } => true,
             _ => false,
         };
         if !alone {

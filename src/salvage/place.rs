@@ -244,7 +244,10 @@ async fn move_by_s3(
     };
     let quiet = begin(client).await?;
     let exchanged = back::exchange(client, row, other).await;
-    end(client, quiet, exchanged).await?;
+    if !end(client, quiet, exchanged).await? {
+        // What stands at the old place is not what was kept of it.
+        return Err(Error::Meanwhile { object: was.in_words() });
+    }
     if let Some((bucket, key)) = row.address() {
         reach.s3.delete(bucket, key).await?;
     }
@@ -286,15 +289,16 @@ pub(super) async fn begin(client: &Client) -> Result<back::Quiet, Error> {
 }
 
 /// Ends it as its work ended.
-pub(super) async fn end(
+pub(super) async fn end<T>(
     client: &Client,
     quiet: back::Quiet,
-    worked: Result<(), crate::postgres::storage::Error>,
-) -> Result<(), Error> {
+    worked: Result<T, crate::postgres::storage::Error>,
+) -> Result<T, Error> {
     match worked {
-        Ok(()) => {
+        Ok(done) => {
             back::waken(client, quiet).await?;
-            Ok(client.batch_execute("commit").await?)
+            client.batch_execute("commit").await?;
+            Ok(done)
         }
         Err(error) => {
             client.batch_execute("rollback").await?;

@@ -352,8 +352,18 @@ pub async fn rename(client: &Client, row: &Row, to: (&str, &str)) -> Result<bool
 }
 
 /// Lets two rows change places, with what belongs to the bytes: each keeps its id and what people
-/// gave it.
-pub async fn exchange(client: &Client, one: &Row, other: &Row) -> Result<(), Error> {
+/// gave it. Does nothing, and says so, when one of them is not as it was read.
+pub async fn exchange(client: &Client, one: &Row, other: &Row) -> Result<bool, Error> {
+    let as_read = "select from storage.objects
+        where id = $1::text::uuid and bucket_id is not distinct from $2 and name is not distinct from $3
+            and version is not distinct from $4
+        for update";
+    for row in [one, other] {
+        let found = client.query(as_read, &[&row.id, &row.bucket_id, &row.name, &row.version]).await?;
+        if found.is_empty() {
+            return Ok(false);
+        }
+    }
     let park = "update storage.objects set name = $2 where id = $1::text::uuid";
     let set = "update storage.objects set bucket_id = $2, name = $3, version = $4, metadata = $5::text::jsonb
         where id = $1::text::uuid";
@@ -368,7 +378,7 @@ pub async fn exchange(client: &Client, one: &Row, other: &Row) -> Result<(), Err
         .execute(set, &[&one.id, &other.bucket_id, &other.name, &other.version, &raw(other)])
         .await
         .map_err(Error::Write)?;
-    Ok(())
+    Ok(true)
 }
 
 /// Removes rows whose bytes no request can name.

@@ -3,9 +3,10 @@
 //! on a copy that programs of this machine make, so that its rehearsal fails (SS010).
 
 use super::damages::Before;
-use super::{AS_HOSTED, NOTES};
+use super::{AS_HOSTED, Base, NOTES};
 use crate::world::{ADMIN, Major, OWNER, World};
 use serde_json::json;
+use supa_safe::rollback::Mode;
 
 const TRIGGERS: &str =
     "create function public.watch() returns event_trigger language plpgsql set search_path = '' as 'begin end';
@@ -60,4 +61,25 @@ fn event_triggers_come_back_on_15() {
 #[test]
 fn event_triggers_come_back_on_17() {
     pushed_over_event_triggers(Major::Pg17);
+}
+
+#[test]
+fn one_that_refuses_changes_and_goes_is_not_asked() {
+    let world = World::own_server(&[]);
+    world.sql(ADMIN, &format!("alter role {OWNER} superuser"));
+    world.sql(OWNER, NOTES);
+    world.sql(OWNER, "create view public.shown as select * from public.notes");
+    let base = Base::of(world);
+    base.world.sql(
+        OWNER,
+        "update public.notes set body = 'lost';
+        create function public.refuse() returns event_trigger language plpgsql as 'begin raise ''no changes''; end';
+        create event trigger refuses on ddl_command_start execute function public.refuse()",
+    );
+    for mode in [Mode::Touched, Mode::Whole] {
+        let session = base.world.session(OWNER);
+        let proved = base.bring_back(&session, mode, &["public.notes"], &base.ids());
+        assert!(proved.is_ok(), "{mode:?}: {proved:?}");
+        session.run("rollback");
+    }
 }

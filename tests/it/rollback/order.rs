@@ -2,21 +2,27 @@
 
 use super::Base;
 use crate::scratch::until;
-use crate::world::{OWNER, Session, World};
+use crate::world::{ADMIN, Major, OWNER, Session, World};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use supa_safe::rollback::Mode;
 
-/// `items` goes back, and a view with it; `aged` has a key of it, `read` lost a policy, `stays` a default.
+/// `items` and `log` go back, and views with them; a key of `items` leads to `aged`, `read` lost a policy, and `stays` got
+/// an index, and has a policy that reads `aged`. Nobody may change `log`, its owner neither.
 const TABLES: &str = "create table public.aged (id int primary key, body text);
     create table public.items (id int primary key, parent int references public.aged deferrable initially deferred);
     create table public.read (id int primary key);
     create policy everybody on public.read using (true);
     create table public.stays (id int primary key);
+    create policy seen on public.stays using (exists (select from public.aged));
+    create table public.log (id int primary key);
+    revoke update, delete, truncate on public.log from postgres;
     create view public.inner_one as select id, parent from public.items;
     create view public.all_of_them as select * from public.inner_one;
     create materialized view public.counted as select count(*) from public.items;
     insert into public.aged values (1, 'one'); insert into public.items values (1, 1);";
+
+const TAKEN: &[&str] = &["public.items", "public.log"];
 
 fn base() -> Base {
     let world = World::hosted(&[]);
@@ -38,8 +44,7 @@ fn held_while_waiting_for(base: &Base, other: &Session, act: &str) -> Vec<String
             and relation::regclass::text !~ '^(pg_|information_schema)' order by relation::regclass::text collate \"C\""
     );
     thread::scope(|scope| {
-        let rollback =
-            scope.spawn(|| base.bring_back(&session, Mode::Touched, &["public.items"], &ids).map(|_| ()));
+        let rollback = scope.spawn(|| base.bring_back(&session, Mode::Touched, TAKEN, &ids).map(|_| ()));
         until("the rollback waits", || watch.run(waiting).len() == 1);
         let held = watch.run(&held);
         // Nobody who is at work comes to harm.
@@ -59,17 +64,18 @@ fn whoever_is_waited_for_needs_nothing_that_is_held() {
     // Who reads a view has it before what it reads.
     assert_eq!(held("select from public.all_of_them"), [""; 0]);
     assert_eq!(held("select from public.inner_one"), views[..2]);
-    // Who writes a row that refers to another one asks for that when the row is there.
+    // Who writes a row that refers to another one asks for that when the row is there, and policies are asked last.
     let with = |more: &[&str]| {
         let mut all: Vec<String> = views.iter().chain(more).map(|name| (*name).to_owned()).collect();
         all.sort_unstable();
         all
     };
-    assert_eq!(held("insert into public.items values (2, 1)"), views);
-    assert_eq!(held("select from public.aged"), with(&["items"]));
-    // What is changed in place, or comes back, is taken before anything goes.
-    assert_eq!(held("select from public.read"), with(&["items", "aged"]));
-    assert_eq!(held("select from public.stays"), with(&["items", "aged", "read"]));
+    assert_eq!(held("select from public.stays"), views);
+    assert_eq!(held("insert into public.items values (2, 1)"), with(&["stays"]));
+    assert_eq!(held("select from public.aged"), with(&["stays", "items"]));
+    assert_eq!(held("insert into public.log values (1)"), with(&["stays", "items", "aged"]));
+    // What comes back to a table that stays is taken before anything goes.
+    assert_eq!(held("select from public.read"), with(&["stays", "items", "aged", "log"]));
 }
 
 #[test]
@@ -88,7 +94,7 @@ fn those_who_read_a_view_all_the_while_do_not_stop_it() {
                 })
             })
             .collect();
-        let outcome = base.bring_back(&session, Mode::Touched, &["public.items"], &ids).map(|_| ());
+        let outcome = base.bring_back(&session, Mode::Touched, TAKEN, &ids).map(|_| ());
         session.run("commit");
         over.store(true, Ordering::SeqCst);
         for reader in readers {
@@ -97,4 +103,40 @@ fn those_who_read_a_view_all_the_while_do_not_stop_it() {
         outcome.unwrap();
     });
     assert_eq!(base.world.sql(OWNER, "select * from public.all_of_them"), ["1|1"]);
+}
+
+#[test]
+fn a_vacuum_makes_way() {
+    let settings = [
+        "autovacuum=on",
+        "autovacuum_naptime=1s",
+        "autovacuum_vacuum_cost_delay=100ms",
+        "autovacuum_vacuum_cost_limit=1",
+    ];
+    let wrong = "update public.notes set body = 'lost'";
+    let world = World::own_server_set(Major::Pg17, &settings, &[("20260101000000_wrong", wrong)]);
+    world.sql(
+        OWNER,
+        "create table public.notes (id int primary key, body text);
+        insert into public.notes select n, 'note' from generate_series(1, 50000) n",
+    );
+    drop(world.migrate(&[]).exits(0));
+    let watch = world.session(ADMIN);
+    let vacuumed = "select count(*) > 0 from pg_stat_progress_vacuum where relid = 'public.notes'::regclass";
+    until("the table is vacuumed", || watch.run(vacuumed) == ["t"]);
+    let ran = world.run(["rollback", "--confirm", &world.target()]).exits(0);
+    assert!(!ran.text().contains("a lock did not come"), "{ran}");
+    assert_eq!(world.sql(OWNER, "select distinct body from public.notes"), ["note"]);
+}
+
+#[test]
+fn what_a_role_allows_a_transaction_does_not_end_it() {
+    let world = World::own_server(&[]);
+    world.sql(OWNER, "create table public.notes (id int primary key)");
+    world.sql(ADMIN, "alter role postgres set transaction_timeout = '1h'");
+    let base = Base::of(world);
+    let session = base.world.session(OWNER);
+    assert_eq!(session.run("show transaction_timeout"), ["1h"]);
+    drop(base.bring_back(&session, Mode::Touched, &[], &base.ids()).unwrap());
+    assert_eq!(session.run("show transaction_timeout"), ["0"]);
 }
