@@ -1,6 +1,6 @@
 //! Event triggers of the project: a push drops some, with their function and without, and switches, renames, and
-//! comments others. None is added: without the platform's library only a superuser adds one, and the owner is none
-//! on a copy that programs of this machine make, so that its rehearsal fails (SS010).
+//! comments others. None is added by a push: without the platform's library only a superuser adds one, and the copy lets
+//! the owner do so only where the target has that library (`lent`).
 
 use super::damages::Before;
 use super::{AS_HOSTED, Base, NOTES};
