@@ -19,6 +19,8 @@ use tokio_postgres::Row;
 const AT_ONCE: usize = 100;
 /// What is being done, when it fails.
 pub(super) const STAGE: &str = "lock the tables";
+/// How much longer than one lock all of them may take: where it is one that does not come, the server says so.
+const GRACE: Duration = Duration::from_millis(50);
 /// How long a vacuum is waited for: longer than the server waits before it ends one.
 const OUTWAITS: Duration = Duration::from_millis(1500);
 
@@ -212,7 +214,7 @@ pub(super) async fn take(
     let same = ordered.chunk_by(|one, other| one.how == other.how).flat_map(|same| same.chunks(AT_ONCE));
     statements.extend(same.map(statement));
     let body = inverse::quote_literal(&format!("begin {}; end", statements.join(";\n")));
-    let patience = work.task.patience.as_millis();
+    let patience = (work.task.patience + GRACE).as_millis();
     let sql =
         format!("set local statement_timeout = '{patience}ms'; do {body}; set local statement_timeout = 0");
     work.client.batch_execute(&sql).await.map_err(Error::at(STAGE))
