@@ -213,7 +213,7 @@ async fn on_copy(
         left_out: restored.left_out.clone(),
         restore_seconds: restored.seconds,
         push_seconds: applied.seconds,
-        limits: limits(&restored.left_out, equal, &applied.effects, touched.is_some()),
+        limits: limits(restored, equal, &applied.effects, touched.is_some()),
         effects: applied.effects,
         besides: applied.besides,
         storage: touched,
@@ -222,8 +222,9 @@ async fn on_copy(
 }
 
 /// What was not proved.
-fn limits(left_out: &LeftOut, equal: &Equal, effects: &[FileEffect], knows_storage: bool) -> Vec<String> {
-    let mut limits = of_copy(left_out, equal);
+fn limits(restored: &Restored, equal: &Equal, effects: &[FileEffect], knows_storage: bool) -> Vec<String> {
+    let mut limits = of_copy(&restored.left_out, equal);
+    limits.extend_from_slice(restored.scratch.limits());
     if rollback::writes_storage(effects) && !knows_storage {
         limits.push(
             "the push changes rows of Storage, and the snapshot holds no Storage to take them back to"

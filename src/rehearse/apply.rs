@@ -10,7 +10,7 @@ use crate::proc::{self, Stream};
 use crate::rehearse::Subject;
 use crate::rehearse::restore::Restored;
 use crate::scratch;
-use crate::target::{Connection, SslMode};
+use crate::target::Connection;
 use crate::tools::supabase::{self, Answer, Problem, Progress};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,7 +113,7 @@ async fn apply_in(
         .cli
         .push(&supabase::Push {
             connection: &connection,
-            ssl_mode: SslMode::Disable,
+            ssl_mode: connection.ssl_mode,
             frozen_dir: subject.frozen.dir(),
             empty_dir: empty.path(),
             flags: subject.pending.flags,
