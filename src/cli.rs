@@ -28,6 +28,7 @@ mod rollback;
 mod secrets;
 mod signals;
 mod snapshot;
+mod staging;
 mod target;
 mod verify;
 

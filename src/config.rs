@@ -6,6 +6,7 @@ mod scratch;
 mod storage;
 mod store;
 
+pub use scratch::Place;
 pub use storage::{Linked, Storage, Withheld};
 
 use crate::manifest::{ComponentName, Strength};

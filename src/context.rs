@@ -3,6 +3,7 @@
 use crate::event::{Event, Observer, Reached, Stage};
 use crate::objects::Access;
 use crate::store::{self, Kept, Store};
+use crate::target::Staging;
 use crate::tools::Machine;
 use crate::tools::container::Wish;
 use crate::tools::supabase::cloud::Cloud;
@@ -21,6 +22,8 @@ pub struct Context {
     pub machine: Machine,
     /// What rehearsals run on.
     pub scratch: Wish,
+    /// The server that the person gives to them.
+    pub staging: Option<Staging>,
     /// The project on the platform, when the target has one.
     pub cloud: Option<Cloud>,
     /// The `supabase` folder of the project, when there is one.

@@ -169,6 +169,17 @@ pub struct Scratch {
     pub preference: Preference,
     /// The container that is to be had without a fetch, or why there is none.
     pub container: Result<Container, Lacking>,
+    /// The server that the person gives.
+    pub staging: Option<Staging>,
+}
+
+/// A server that the person gives to rehearsals.
+#[derive(Debug)]
+pub struct Staging {
+    /// `host:port`.
+    pub address: String,
+    /// Why none can run there, if none can.
+    pub refused: Option<Failure>,
 }
 
 /// The git hook.

@@ -198,7 +198,7 @@ async fn on_copy(
         after: &after,
     };
     let rollbacks = take_back(restored, subject, pushed, context).await?;
-    let limits = limits(&restored.left_out, equal, &applied, touched.is_some());
+    let limits = limits(restored, equal, &applied, touched.is_some());
     Ok(Record {
         format: record::FORMAT,
         key: subject.key(base),
@@ -222,8 +222,9 @@ async fn on_copy(
 }
 
 /// What was not proved.
-fn limits(left_out: &LeftOut, equal: &Equal, applied: &Applied, knows_storage: bool) -> Vec<String> {
-    let mut limits = of_copy(left_out, equal);
+fn limits(restored: &Restored, equal: &Equal, applied: &Applied, knows_storage: bool) -> Vec<String> {
+    let mut limits = of_copy(&restored.left_out, equal);
+    limits.extend_from_slice(restored.scratch.limits());
     limits.extend(applied.superuser.clone());
     if rollback::writes_storage(&applied.effects) && !knows_storage {
         limits.push(

@@ -7,10 +7,11 @@
 //!
 //! The server runs on programs of this machine or in a container. It is inert: it listens on 127.0.0.1
 //! only, no library acts by itself, and its settings stand on its command line, where `alter system` in
-//! a dump or a migration does not reach them.
+//! a dump or a migration does not reach them. A server that the person gives has no keeper: [`staging`].
 
 pub mod engine;
 mod keeper;
+pub mod staging;
 mod sweep;
 
 pub use engine::Engine;
@@ -20,11 +21,12 @@ pub use sweep::{Swept, leftovers, sweep};
 use crate::postgres::{connect, fresh};
 use crate::proc::{self, Cmd, Ended, Running, Signal, Stream, User};
 use crate::secret::Secret;
-use crate::target::{Connection, Roots, SslMode};
+use crate::target::{Connection, Roots, SslMode, Staging};
 use crate::tools::installs::Installation;
 use engine::Container;
 use fs_err as fs;
 use keeper::{Report, Spec};
+use staging::Held;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -132,6 +134,12 @@ pub enum Error {
         /// The target's.
         wanted: u32,
     },
+    /// The server that the person gave cannot be used.
+    #[error(transparent)]
+    Staging(#[from] staging::Error),
+    /// It does not answer any more.
+    #[error("the staging server is gone")]
+    StagingGone(#[source] connect::Error),
     /// The keeper could not be told to go on.
     #[error("cannot tell the keeper of the scratch to go on without us")]
     NotKept(#[source] io::Error),
@@ -177,18 +185,32 @@ pub struct Wanted {
     pub run_as: Option<User>,
 }
 
-/// A running throwaway server. Dropping it stops the server and removes its folder.
+/// A running server that a copy can stand in.
 #[derive(Debug)]
 pub struct Scratch {
+    ground: Ground,
+    /// As its bootstrap role.
+    owner: Connection,
+}
+
+/// What a scratch stands on.
+#[derive(Debug)]
+enum Ground {
+    /// A server under a keeper. Dropping it stops the server and removes its folder.
+    Own(Box<Own>),
+    /// A server of the person's. What is dropped here leaves it as it is, held by nobody.
+    Given(Box<Held>),
+}
+
+/// A server under a keeper.
+#[derive(Debug)]
+struct Own {
     // Dropped before `keeper`, so that the keeper begins to stop before anybody waits for it.
     pipe: io::PipeWriter,
     keeper: Running,
     words: Words,
     dir: PathBuf,
     container: Option<Container>,
-    port: u16,
-    superuser: String,
-    password: Secret,
 }
 
 /// A scratch that goes on without us.
@@ -234,18 +256,34 @@ pub async fn start(wanted: Wanted) -> Result<Scratch, Error> {
         .start_held()?;
     // A keeper that does not read has ended, and what it said is worth more than a broken pipe.
     drop(pipe.write_all(order.as_bytes()));
-    let superuser = wanted.superuser;
-    let scratch = match words.next().await {
-        Some(Report::Ready { dir, port }) => {
-            Scratch { pipe, keeper, words, dir, container, port, superuser, password }
-        }
+    let (dir, port) = match words.next().await {
+        Some(Report::Ready { dir, port }) => (dir, port),
         Some(Report::Failed { message }) => return Err(Error::Reported(message)),
         None => return Err(lost(keeper).await),
     };
-    if let Some(container) = &scratch.container {
+    let owner = Connection {
+        host: "127.0.0.1".to_owned(),
+        port,
+        user: wanted.superuser,
+        password: Some(password),
+        lease: None,
+        database: "template1".to_owned(),
+        ssl_mode: SslMode::Disable,
+        roots: Roots::System,
+        ignored: Vec::new(),
+    };
+    let own = Own { pipe, keeper, words, dir, container: container.clone() };
+    let scratch = Scratch { ground: Ground::Own(Box::new(own)), owner };
+    if let Some(container) = &container {
         scratch.make_empty(container).await?;
     }
     Ok(scratch)
+}
+
+/// Empties a server that the person gives, and holds it; its folder for lists is made in `base_dir`.
+pub async fn borrow(staging: &Staging, base_dir: &Path) -> Result<Scratch, Error> {
+    let (held, owner) = Box::pin(staging::begin(staging, base_dir)).await?;
+    Ok(Scratch { ground: Ground::Given(Box::new(held)), owner })
 }
 
 /// What the engine of a container gets; a keeper of programs gets nothing.
@@ -274,39 +312,49 @@ impl Scratch {
             let image = container.image.name.clone();
             return Err(Error::OtherMajor { image, found, wanted: container.major });
         }
-        fresh::empty(&session.client).await?;
+        fresh::empty(&session.client, None).await?;
         session.close().await;
         Ok(())
     }
 
-    /// How to reach a database in it: loopback, TCP, plaintext.
+    /// How to reach a database in it.
     pub fn connection(&self, user: &str, database: &str, password: Option<Secret>) -> Connection {
-        Connection {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            user: user.to_owned(),
-            password,
-            lease: None,
-            database: database.to_owned(),
-            ssl_mode: SslMode::Disable,
-            roots: Roots::System,
-            ignored: Vec::new(),
-        }
+        let (user, database) = (user.to_owned(), database.to_owned());
+        Connection { user, password, database, ..self.owner.clone() }
     }
 
     /// How to reach a database in it as the bootstrap role.
     pub fn superuser_connection(&self, database: &str) -> Connection {
-        self.connection(&self.superuser, database, Some(self.password.clone()))
+        Connection { database: database.to_owned(), ..self.owner.clone() }
     }
 
-    /// The port on 127.0.0.1.
+    /// Its port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.owner.port
     }
 
-    /// The folder of the server and its log.
+    /// A folder for what belongs to it; that of a server under a keeper and of its log.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        match &self.ground {
+            Ground::Own(own) => &own.dir,
+            Ground::Given(held) => held.dir(),
+        }
+    }
+
+    /// What it is not as the target, for people.
+    pub fn limits(&self) -> &[String] {
+        match &self.ground {
+            Ground::Own(_) => &[],
+            Ground::Given(held) => &held.limits,
+        }
+    }
+
+    /// What was removed from it that a killed run had left, for people.
+    pub fn removed(&self) -> Option<&str> {
+        match &self.ground {
+            Ground::Own(_) => None,
+            Ground::Given(held) => held.left.as_deref(),
+        }
     }
 
     /// Why the server is gone, if it is. Asked when work in it failed: a server that died shows as a lost
@@ -317,12 +365,43 @@ impl Scratch {
                 session.close().await;
                 None
             }
-            Err(_) => tokio::time::timeout(KEEPER_GRACE, self.ended()).await.ok(),
+            Err(error) => match &mut self.ground {
+                Ground::Own(own) => tokio::time::timeout(KEEPER_GRACE, own.ended()).await.ok(),
+                Ground::Given(_) => Some(Error::StagingGone(error)),
+            },
         }
     }
 
-    /// Waits until the scratch ends by itself, and says why; may be dropped and called again.
+    /// Waits until the scratch ends by itself, and says why; may be dropped and called again. A server of
+    /// the person's is not watched.
     pub async fn ended(&mut self) -> Error {
+        match &mut self.ground {
+            Ground::Own(own) => own.ended().await,
+            Ground::Given(_) => std::future::pending().await,
+        }
+    }
+
+    /// Stops the server and removes its folder, with an error when it had ended before; one of the person's
+    /// is emptied.
+    pub async fn stop(self) -> Result<(), Error> {
+        match self.ground {
+            Ground::Own(own) => own.stop().await,
+            Ground::Given(held) => Ok(Box::pin(staging::end(*held)).await?),
+        }
+    }
+
+    /// Leaves the server running after us.
+    pub fn keep(self) -> Result<Kept, Error> {
+        let connection = self.superuser_connection("postgres");
+        match self.ground {
+            Ground::Own(own) => own.keep(connection),
+            Ground::Given(_) => Err(Error::NotKept(io::ErrorKind::Unsupported.into())),
+        }
+    }
+}
+
+impl Own {
+    async fn ended(&mut self) -> Error {
         loop {
             match self.keeper.try_wait() {
                 Err(error) => return Error::Program(error),
@@ -332,9 +411,8 @@ impl Scratch {
         }
     }
 
-    /// Stops the server and removes its folder; an error when it had ended before.
-    pub async fn stop(self) -> Result<(), Error> {
-        let Self { pipe, keeper, mut words, dir, container, .. } = self;
+    async fn stop(self) -> Result<(), Error> {
+        let Self { pipe, keeper, mut words, dir, container } = self;
         drop(pipe);
         // In the worst case the keeper is dropped here, and killed.
         let ended = tokio::time::timeout(KEEPER_GRACE, keeper.wait()).await;
@@ -351,9 +429,7 @@ impl Scratch {
         }
     }
 
-    /// Leaves the server running after us.
-    pub fn keep(mut self) -> Result<Kept, Error> {
-        let connection = self.superuser_connection("postgres");
+    fn keep(mut self, connection: Connection) -> Result<Kept, Error> {
         if let Some(ended) = self.keeper.try_wait()? {
             return Err(Error::KeeperLost(ended));
         }

@@ -8,12 +8,14 @@ mod lease;
 mod link;
 mod profile;
 mod project;
+mod staging;
 
 pub use connection::{Connection, Defaults, EndpointKind, Error, Roots, SslMode};
 pub use lease::{Lease, Renewed};
 pub use link::{Link, Named, PoolerError, pooler_host};
 pub use profile::{Profile, ProfileError};
 pub use project::{BadRef, Project, ProjectRef, is_project_ref};
+pub use staging::Staging;
 
 use serde::{Deserialize, Serialize};
 

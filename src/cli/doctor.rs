@@ -1,7 +1,7 @@
 //! `supa-safe doctor`: looks at everything that a run needs, and changes nothing.
 
-use super::fail::{cloud_failed, failed, linked_sign_in_failed, resolve_failed};
-use super::{Setting, TargetArgs, bucket, hook as hook_command, open, prune, target};
+use super::fail::{cloud_failed, failed, linked_sign_in_failed, resolve_failed, staging_failed};
+use super::{Setting, TargetArgs, bucket, hook as hook_command, open, prune, staging, target};
 use crate::config::{self, Config, Flags, Linked, Surroundings};
 use crate::disk;
 use crate::doctor::{self, Answer, Check, Cli, Door, Facts, Grade, Hook, Keys, Scratch, Shared, State};
@@ -298,7 +298,21 @@ async fn scratch_of(setting: &Setting, known: Option<(&Config, &Target)>) -> Opt
     let (config, target) = known?;
     let wish = open::wish(setting, config, target).ok()?;
     let container = engine::at_hand(&target.server, &wish, setting.surroundings.env()).await;
-    Some(Scratch { preference: wish.preference, container })
+    let staging = staging_of(setting, config, target).await;
+    Some(Scratch { preference: wish.preference, container, staging })
+}
+
+/// Looks whether the staging server may be one.
+async fn staging_of(setting: &Setting, config: &Config, target: &Target) -> Option<doctor::Staging> {
+    let staging = staging::set(setting, config, target).transpose()?;
+    let address = staging.as_ref().map_or_else(|_| "none".to_owned(), |one| one.connection.address());
+    let refused = match staging {
+        Ok(staging) => {
+            Box::pin(crate::scratch::staging::check(&staging)).await.err().map(|error| staging_failed(&error))
+        }
+        Err(failure) => Some(failure),
+    };
+    Some(doctor::Staging { address, refused })
 }
 
 /// Lists a page of one bucket that has objects, or, where no database says which, the buckets; says what

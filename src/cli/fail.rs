@@ -15,6 +15,7 @@ use crate::postgres::connect;
 use crate::postgres::reach::Unreachable;
 use crate::rehearse;
 use crate::resolve::{self, linked};
+use crate::scratch::{self, engine, staging};
 use crate::target::{self, ProjectRef};
 use crate::tools::installs;
 use crate::tools::supabase::{LoginError, cloud};
@@ -277,15 +278,33 @@ pub(super) fn incomplete(manifest: &Manifest, required: &[ComponentName]) -> Opt
     Some(Broken::new(failure, summary))
 }
 
+/// Nothing to rehearse on.
+pub(super) fn engine_failed(error: &engine::Error) -> Failure {
+    if let engine::Error::Staging(error) = error {
+        return staging_failed(error);
+    }
+    let failure = Failure::new(Exit::Error, error).detail("the target was not touched");
+    error.hints().into_iter().fold(failure, Failure::hint)
+}
+
+/// A staging server that cannot be used.
+pub(super) fn staging_failed(error: &staging::Error) -> Failure {
+    let exit = match error {
+        staging::Error::Busy(_) => Exit::Locked,
+        error if error.is_refusal() => Exit::Usage,
+        _ => Exit::Error,
+    };
+    let failure = Failure::new(exit, error).detail("the target was not touched");
+    error.hints().into_iter().fold(failure, Failure::hint)
+}
+
 /// A rehearsal that could not be made, or that failed.
 pub(super) fn rehearse_failed(error: &rehearse::Error) -> Failure {
     use rehearse::{compare, restore};
     match error {
         rehearse::Error::Restore(restore::Error::Installs(error)) => installs_failed(error),
-        rehearse::Error::Restore(restore::Error::Engine(error)) => {
-            let failure = Failure::new(Exit::Error, error).detail("the target was not touched");
-            error.hints().into_iter().fold(failure, Failure::hint)
-        }
+        rehearse::Error::Restore(restore::Error::Engine(error)) => engine_failed(error),
+        rehearse::Error::Scratch(scratch::Error::Staging(error)) => staging_failed(error),
         rehearse::Error::Restore(restore::Error::Container(source)) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; the snapshot was kept")
             .hint(source.hint()),

@@ -7,6 +7,7 @@ use super::fail::{self, failed, refused};
 use super::open::{self, Opened};
 use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
+use super::staging::{self, How};
 use super::{
     RUN, Setting, TargetArgs, bucket, confirm, duration, earlier, others, pushed, rollback, snapshot_id,
 };
@@ -24,10 +25,9 @@ use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled, Rehearsed};
 use crate::rollback::{Mode, preflight};
 use crate::runbook::{self, Written};
-use crate::tools::container::Preference;
 use crate::ui;
 use crate::verify::Verified;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::SignedDuration;
 
 /// Arguments of `migrate`.
@@ -49,7 +49,8 @@ pub(super) struct MigrateArgs {
     /// Confirm the target by its name, for scripts
     #[arg(long, value_name = "WORDS", help_heading = RUN)]
     confirm: Option<String>,
-    /// Rehearse in a container, with the Postgres of this machine, or not at all (the policy must allow that)
+    /// Where to rehearse: `auto` (as the policy says), `container`, `local` (the Postgres of this machine), the
+    /// URL of a staging server, or `off` (the policy must allow that)
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = RUN)]
     rehearse: How,
     /// Use this snapshot, or refuse
@@ -57,25 +58,11 @@ pub(super) struct MigrateArgs {
     snapshot: Option<SnapshotId>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum How {
-    /// As the policy says; without a word of it in a container where one can be had
-    Auto,
-    /// In a container, or refuse
-    Container,
-    /// With the Postgres of this machine
-    Local,
-    /// Not at all
-    Off,
-}
-
 pub(super) async fn run(setting: &Setting, args: MigrateArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
     let mut opened = open::open(setting, &args.target, args.max_age, &mut signals).await?;
-    match args.rehearse {
-        How::Container => opened.context.scratch.preference = Preference::Container,
-        How::Local => opened.context.scratch.preference = Preference::Local,
-        How::Auto | How::Off => {}
+    if let Err(failure) = staging::heed(setting, &mut opened, &args.rehearse) {
+        return opened.close(setting, Err(failure.into())).await;
     }
     let outcome = Box::pin(migrate(setting, &opened, &args, &mut signals)).await;
     opened.close(setting, outcome).await
@@ -155,7 +142,7 @@ async fn show_plan(opened: &Opened, prepared: &Prepared) -> Result<Done, Broken>
     );
     done = done
         .closing(evidence)
-        .closing("2. restore it into a scratch server here, compare, and apply the pending files to the copy")
+        .closing("2. restore it into a scratch server, compare, and apply the pending files to the copy")
         .closing(format!("3. ask for the words `{}`", opened.target.name()))
         .closing("4. push, and compare the target with the copy:");
     for file in report.roles.iter().chain(&report.migrations).chain(&report.seeds) {
@@ -194,13 +181,14 @@ fn foresee(opened: &Opened, prepared: &Prepared) -> Result<(), Broken> {
 
 async fn make_ready(opened: &Opened, prepared: &Prepared, args: &MigrateArgs) -> Result<Ready, Broken> {
     foresee(opened, prepared)?;
-    if args.rehearse == How::Off && !opened.policy.allow_unrehearsed {
+    if matches!(args.rehearse, How::Off) && !opened.policy.allow_unrehearsed {
         let facts = Facts { push: Some(push_facts(prepared, Rehearsal::Off)), ..opened.no_facts() };
         let findings = judge(&opened.policy, &facts, (opened.context.clock)());
         return Err(refused(findings.into_iter().filter(|found| found.rule == Rule::NotRehearsed).collect()));
     }
+    staging::check(opened, &args.rehearse).await?;
     let base = evidence::choose(opened, prepared, args.snapshot.as_ref()).await?;
-    if args.rehearse == How::Off {
+    if matches!(args.rehearse, How::Off) {
         opened.context.warn("NOT REHEARSED: the policy of this target allows a push without a rehearsal");
         let runbook = runbook::write(base.snapshot(), None).map_err(failed(Exit::Error))?;
         let way_back = WayBack::default();

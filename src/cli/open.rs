@@ -3,8 +3,7 @@
 use super::done::{Broken, Done};
 use super::fail::{damaged, failed, linked_sign_in_failed, resolve_failed};
 use super::signals::Signals;
-use super::target;
-use super::{Setting, TargetArgs, bucket, prepare};
+use super::{Setting, TargetArgs, bucket, prepare, staging, target};
 use crate::config::{self, Config, Flags, Linked, Storage};
 use crate::context::Context;
 use crate::disk::Lock;
@@ -93,6 +92,7 @@ async fn pin(
     let target = target?;
     let policy = config.policy(&target.names()).map_err(failed(Exit::Usage))?;
     let scratch = wish(setting, &config, &target)?;
+    let staging = staging::set(setting, &config, &target)?;
     let storage =
         storage(setting, &config, &target)?.filter(|_| policy.components.contains(&ComponentName::Storage));
     for note in storage.iter().flat_map(|storage| of_storage(storage, &target)) {
@@ -117,6 +117,7 @@ async fn pin(
         store,
         machine,
         scratch,
+        staging,
         cloud,
         supabase_dir: super::project(setting).ok().map(|project| project.supabase_dir),
         clock: setting.clock,
@@ -260,6 +261,7 @@ impl Opened {
         setting: &Setting,
         outcome: Result<Done, Broken>,
     ) -> Result<Exit, Failure> {
+        staging::clear(&self.context).await;
         let (mut summary, ended, closing) = match outcome {
             Ok(done) => {
                 let mut summary = done.summary;

@@ -4,7 +4,8 @@ use super::done::{Broken, Done};
 use super::open::{self, Opened};
 use super::prepare::{self, PushFlags};
 use super::signals::Signals;
-use super::{Setting, TargetArgs, evidence, fail, snapshot_id};
+use super::staging::{self, How};
+use super::{RUN, Setting, TargetArgs, evidence, fail, snapshot_id};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::manifest::SnapshotId;
@@ -23,11 +24,18 @@ pub(super) struct RehearseArgs {
     target: TargetArgs,
     #[command(flatten)]
     push: PushFlags,
+    /// Where to rehearse: `auto` (as the policy says), `container`, `local` (the Postgres of this machine), or
+    /// the URL of a staging server
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = staging::place, help_heading = RUN)]
+    rehearse: How,
 }
 
 pub(super) async fn run(setting: &Setting, args: RehearseArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
-    let opened = open::open(setting, &args.target, None, &mut signals).await?;
+    let mut opened = open::open(setting, &args.target, None, &mut signals).await?;
+    if let Err(failure) = staging::heed(setting, &mut opened, &args.rehearse) {
+        return opened.close(setting, Err(failure.into())).await;
+    }
     let outcome = signals.guard(Box::pin(rehearse(setting, &opened, &args))).await;
     opened.close(setting, outcome).await
 }
@@ -37,6 +45,7 @@ async fn rehearse(setting: &Setting, opened: &Opened, args: &RehearseArgs) -> Re
     if prepared.pending.is_empty() {
         return Ok(Done::nothing(opened));
     }
+    staging::check(opened, &args.rehearse).await?;
     let base = evidence::choose(opened, &prepared, args.id.as_ref()).await?;
     let subject = prepared.subject(opened);
     let (base, rehearsed) = rehearse::rehearse(base, &subject, &opened.context)

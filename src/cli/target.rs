@@ -512,7 +512,7 @@ async fn lent(setting: &Setting, config: &Config, chosen: &Chosen) -> Result<(St
     Ok((role, Lease::new(password, renew)))
 }
 
-fn seen_in_argv(variable: &str) -> Event {
+pub(super) fn seen_in_argv(variable: &str) -> Event {
     Event::Warning {
         text: format!(
             "other users of this machine can see the password in the command line; set {variable} instead"

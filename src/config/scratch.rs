@@ -1,25 +1,113 @@
 //! What rehearsals run on: `--rehearse`, the environment, and the section `[rehearse]` of the policy.
 
 use super::{Config, Error, Surroundings};
+use crate::secret::{Secret, without_url_passwords};
+use crate::target::Defaults;
 use crate::tools::container::{Preference, Pull, Wish};
 use serde::Deserialize;
-use serde::de::IntoDeserializer as _;
-use serde::de::value::{Error as ValueError, StrDeserializer};
+use std::str::FromStr;
+use url::Url;
 
 /// Where a rehearsal runs, over what the policy says.
 const ENGINE: &str = "SUPA_SAFE_REHEARSE_ENGINE";
+/// The password of a staging server.
+const STAGING_PASSWORD: &str = "SUPA_SAFE_STAGING_PASSWORD";
+/// What says where a rehearsal runs.
+const PLACES: &str = "`auto`, `container`, `local`, or the URL of a staging server";
+
+/// Where rehearsals run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Place {
+    /// On a server of our own.
+    Own(Preference),
+    /// On the server with this URL, which may hold its password.
+    Given(Secret),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Own(Preference::default())
+    }
+}
+
+impl Place {
+    /// What the choice of an engine goes by.
+    pub fn preference(&self) -> Preference {
+        match self {
+            Self::Own(preference) => *preference,
+            Self::Given(_) => Preference::Staging,
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Own(Preference::Auto)),
+            "container" => Ok(Self::Own(Preference::Container)),
+            "local" => Ok(Self::Own(Preference::Local)),
+            url if url.contains("://") => Ok(Self::Given(Secret::new(url))),
+            other => Err(format!("`{other}` is not {PLACES}")),
+        }
+    }
+}
+
+impl TryFrom<String> for Place {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// Refuses a password in what is to be committed. It is done here and not where the file is read: the
+/// error of that shows the line.
+fn without_password(place: Place) -> Result<Place, Error> {
+    let Place::Given(url) = &place else { return Ok(place) };
+    if Url::parse(url.expose()).is_ok_and(|url| url.password().is_none()) {
+        return Ok(place);
+    }
+    Err(Error::Value {
+        name: "[rehearse] engine".to_owned(),
+        value: without_url_passwords(url.expose()),
+        wanted: "the URL of a staging server without a password, which SUPA_SAFE_STAGING_PASSWORD holds,",
+    })
+}
+
+impl Surroundings {
+    /// What fills the gaps of a staging server's URL. What `PGPASSWORD` and its like say is about the target.
+    pub fn staging_defaults(&self) -> Defaults {
+        Defaults { password: self.variable(STAGING_PASSWORD).map(Secret::new), ..Defaults::default() }
+    }
+}
 
 /// The section as written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Section {
-    engine: Option<Preference>,
+    engine: Option<Place>,
     image: Option<String>,
     pull: Option<Pull>,
     container_args: Option<Vec<String>>,
 }
 
 impl Config {
+    /// Where rehearsals run, unless a flag says otherwise.
+    pub fn place(&self, surroundings: &Surroundings) -> Result<Place, Error> {
+        let committed = self.file.rehearse.engine.clone().map(without_password).transpose()?;
+        match surroundings.variable(ENGINE) {
+            None => Ok(committed.unwrap_or_default()),
+            Some(word) => word.parse().map_err(|_| Error::Value {
+                name: ENGINE.to_owned(),
+                value: word,
+                wanted: PLACES,
+            }),
+        }
+    }
+
     /// What rehearsals run on; `linked_version` is the version of the linked project's image.
     pub fn scratch(
         &self,
@@ -34,19 +122,8 @@ impl Config {
                 wanted: "the name of an image",
             });
         }
-        let preference = match surroundings.variable(ENGINE) {
-            None => section.engine.unwrap_or_default(),
-            Some(word) => {
-                let read: StrDeserializer<'_, ValueError> = word.as_str().into_deserializer();
-                Preference::deserialize(read).map_err(|_| Error::Value {
-                    name: ENGINE.to_owned(),
-                    value: word.clone(),
-                    wanted: "`auto`, `container`, or `local`",
-                })?
-            }
-        };
         Ok(Wish {
-            preference,
+            preference: self.place(surroundings)?.preference(),
             image: section.image,
             pull: section.pull.unwrap_or_default(),
             args: section.container_args.unwrap_or_default(),
@@ -97,5 +174,19 @@ mod tests {
         assert_eq!(name("", Some("docker")), ENGINE);
         assert_eq!(name("[rehearse]\nimage = \" \"", None), "[rehearse] image");
         assert!(matches!(wish("[rehearse]\nengine = \"docker\"", None), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn a_staging_server_is_named_by_its_url_and_no_password_is_committed() {
+        let url = "postgresql://supabase_admin@staging.example.com/postgres?sslmode=verify-full";
+        let section = format!("[rehearse]\nengine = \"{url}\"");
+        assert_eq!(wish(&section, None).unwrap().preference, Preference::Staging);
+        assert_eq!(wish("", Some(url)).unwrap().preference, Preference::Staging);
+        assert_eq!(wish(&section, Some("local")).unwrap().preference, Preference::Local);
+        let with_password = "[rehearse]\nengine = \"postgresql://u:hunter2@h/d\"";
+        let error = wish(with_password, None).unwrap_err();
+        assert!(matches!(&error, Error::Value { name, .. } if name == "[rehearse] engine"));
+        assert!(!error.to_string().contains("hunter2"));
+        assert!(!format!("{:?}", Place::from_str("postgresql://u:hunter2@h/d")).contains("hunter2"));
     }
 }

@@ -1,6 +1,6 @@
 //! Programs of this machine.
 
-use super::{Check, Facts, Grade, Group};
+use super::{Check, Facts, Grade, Group, Staging};
 use crate::scratch::engine::{Container, Lacking};
 use crate::tools::container::Preference;
 use crate::tools::installs::{self, Installation};
@@ -16,7 +16,22 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     checks.push(git(facts));
     checks.extend(node(facts));
     checks.push(engine(facts));
+    checks.extend(staging(facts));
     checks
+}
+
+/// The server that the person gives to rehearsals.
+fn staging(facts: &Facts) -> Option<Check> {
+    let Staging { address, refused } = facts.scratch.as_ref()?.staging.as_ref()?;
+    let check = Check::ok(GROUP, "staging server", address);
+    Some(match refused {
+        None => check,
+        Some(failure) => Check::ok(GROUP, "staging server", failure.chain.join(": ")).needs(
+            Grade::Fail,
+            "a server that rehearsals may empty",
+            failure.hints.first().cloned().unwrap_or_default(),
+        ),
+    })
 }
 
 fn supabase(facts: &Facts) -> Check {
@@ -60,6 +75,9 @@ fn server(facts: &Facts, major: Option<u32>) -> Check {
         Ok(one) => Check::ok(GROUP, name, one.to_string()),
         Err(error) => match facts.scratch.as_ref().map(|scratch| &scratch.container) {
             Some(Ok(_)) => Check::ok(GROUP, name, format!("{error}; rehearsals run in a container")),
+            Some(Err(Lacking::Staging)) => {
+                Check::ok(GROUP, name, format!("{error}; rehearsals run on the staging server"))
+            }
             Some(Err(lacking @ Lacking::Absent { .. })) => Check::ok(GROUP, name, error.to_string()).needs(
                 Grade::Warn,
                 "it, or the image of the target's version, which the next rehearsal fetches if it may",
@@ -114,6 +132,7 @@ fn engine(facts: &Facts) -> Check {
         );
     };
     match &scratch.container {
+        Err(Lacking::Staging) => Check::ok(GROUP, name, "the settings want a staging server"),
         Ok(Container { engine, image, .. }) => {
             Check::ok(GROUP, name, format!("{}, image {}", engine.program.display(), image.name))
         }

@@ -9,12 +9,13 @@ const FIRST_OWN: u32 = 16_384;
 
 /// Drops every database and role but those of `initdb`, and makes the database `postgres` anew.
 ///
-/// The session is the bootstrap role's, on `template1`.
-pub async fn empty(client: &Client) -> Result<(), Error> {
+/// The session is the bootstrap role's, on `template1`. One database may be kept.
+pub async fn empty(client: &Client, kept: Option<&str>) -> Result<(), Error> {
     let databases = client
         .query(
-            "select datname::text from pg_catalog.pg_database where datname not in ('template0', 'template1')",
-            &[],
+            "select datname::text from pg_catalog.pg_database
+             where datname not in ('template0', 'template1') and datname is distinct from $1",
+            &[&kept],
         )
         .await?;
     for row in databases {

@@ -12,7 +12,7 @@ use crate::proc::{self, Stream};
 use crate::rehearse::Subject;
 use crate::rehearse::restore::Restored;
 use crate::scratch;
-use crate::target::{Connection, SslMode};
+use crate::target::Connection;
 use crate::tools::supabase::{self, Answer, Problem, Progress};
 use std::collections::BTreeSet;
 use std::io;
@@ -172,7 +172,7 @@ async fn push(subject: &Subject<'_>, connection: &Connection, context: &Context)
         .cli
         .push(&supabase::Push {
             connection,
-            ssl_mode: SslMode::Disable,
+            ssl_mode: connection.ssl_mode,
             frozen_dir: subject.frozen.dir(),
             empty_dir: empty.path(),
             flags: subject.pending.flags,

@@ -102,7 +102,7 @@ pub struct Restored {
 /// minutes, which are none of the restore's.
 pub async fn choose(snapshot: &Snapshot, context: &Context) -> Result<Chosen, Error> {
     let chosen = engine::choose(&snapshot.manifest.server, context).await?;
-    if chosen.lacking != Some(Lacking::Unwanted) {
+    if chosen.lacking() != Some(&Lacking::Unwanted) {
         context.note(chosen.in_words());
     }
     Ok(chosen)
@@ -113,7 +113,10 @@ pub async fn restore(snapshot: &Snapshot, chosen: Chosen, context: &Context) -> 
     let started = Instant::now();
     let manifest = &snapshot.manifest;
     let clients = clients_for(snapshot, context)?;
-    let (chosen, mut scratch) = start(chosen, &manifest.server, context).await?;
+    let (chosen, mut scratch) = Box::pin(start(chosen, &manifest.server, context)).await?;
+    if let Some(removed) = scratch.removed() {
+        context.note(removed);
+    }
     let database = manifest.database.name.clone();
     let extensions =
         serde_json::from_slice::<Vec<Extension>>(&fs_err::read(snapshot.database_file("extensions.json"))?)
@@ -133,7 +136,28 @@ pub async fn restore(snapshot: &Snapshot, chosen: Chosen, context: &Context) -> 
 /// Starts a scratch on what was chosen; where that is a container which does not come up, on what else
 /// there is.
 async fn start(chosen: Chosen, server: &Server, context: &Context) -> Result<(Chosen, Scratch), Error> {
-    let wanted = |engine| Wanted {
+    let error = match start_on(&chosen, server, context).await {
+        Ok(scratch) => return Ok((chosen, scratch)),
+        Err(scratch::Error::Staging(error)) => return Err(Error::Engine(error.into())),
+        Err(error) => error,
+    };
+    let is_container = chosen.is_container();
+    let Some(chosen) = chosen.instead(server, context, &error) else {
+        return Err(if is_container { Error::Container(error) } else { Error::Scratch(error) });
+    };
+    context.warn(chosen.in_words());
+    let scratch = start_on(&chosen, server, context).await?;
+    Ok((chosen, scratch))
+}
+
+async fn start_on(chosen: &Chosen, server: &Server, context: &Context) -> Result<Scratch, scratch::Error> {
+    let engine = match chosen {
+        Chosen::Own { engine, .. } => engine.clone(),
+        Chosen::Given { staging, .. } => {
+            return scratch::borrow(staging, &context.machine.temp_dir).await;
+        }
+    };
+    scratch::start(Wanted {
         engine,
         superuser: server.bootstrap_role.clone(),
         max_connections: server.max_connections,
@@ -141,18 +165,8 @@ async fn start(chosen: Chosen, server: &Server, context: &Context) -> Result<(Ch
         keeper: context.machine.own_program.clone(),
         base_dir: context.machine.temp_dir.clone(),
         run_as: scratch::unprivileged_user(),
-    };
-    let error = match scratch::start(wanted(chosen.engine.clone())).await {
-        Ok(scratch) => return Ok((chosen, scratch)),
-        Err(error) => error,
-    };
-    let is_container = matches!(chosen.engine, engine::Engine::Container(_));
-    let Some(chosen) = chosen.instead(server, context, &error) else {
-        return Err(if is_container { Error::Container(error) } else { Error::Scratch(error) });
-    };
-    context.warn(chosen.in_words());
-    let scratch = scratch::start(wanted(chosen.engine.clone())).await?;
-    Ok((chosen, scratch))
+    })
+    .await
 }
 
 /// Client programs that can read the archive: at least as new as those that wrote it.
@@ -214,7 +228,7 @@ impl Restore<'_> {
             Ok(free) if free < FULL => Error::Full { path: dir.display().to_string(), free, source },
             Ok(_) | Err(_) => {
                 let missing = self.left_out.names().into_iter().map(str::to_owned).collect();
-                Error::Program { missing, lacking: self.chosen.lacking.clone().map(Box::new), source }
+                Error::Program { missing, lacking: self.chosen.lacking().cloned().map(Box::new), source }
             }
         }
     }

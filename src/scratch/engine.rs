@@ -1,12 +1,13 @@
 //! Chooses what a scratch runs on: a container of the target's image where one can be had, else
 //! programs of this machine.
 
+use super::staging;
 use super::sweep::sweep_earlier_boots;
 use crate::context::Context;
 use crate::event::{Event, Stage};
 use crate::failure;
 use crate::proc;
-use crate::target::Server;
+use crate::target::{Server, Staging};
 use crate::tools::container::{self, Image, PROGRAMS, Preference, Wish};
 use crate::tools::installs::{self, Installation};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub enum Error {
     /// The person wants a container, and there is none.
     #[error("no container for the rehearsal: {0}")]
     NoContainer(Lacking),
+    /// The server that the person gives cannot be used.
+    #[error(transparent)]
+    Staging(#[from] staging::Error),
     /// Neither.
     #[error("nothing here can run the rehearsal: {local}; no container either, because {container}")]
     Nothing {
@@ -50,6 +54,7 @@ impl Error {
         match self {
             Self::NoServer(error) => error.hints(),
             Self::NoContainer(lacking) => vec![lacking.hint()],
+            Self::Staging(error) => error.hints(),
             Self::Nothing { local, container } => {
                 std::iter::once(container.hint()).chain(local.hints()).collect()
             }
@@ -63,6 +68,9 @@ pub enum Lacking {
     /// The person does not want one.
     #[error("the settings want the programs of this machine")]
     Unwanted,
+    /// The person gives a server.
+    #[error("the settings want a staging server")]
+    Staging,
     /// The server's socket does not reach us from inside Docker's own machine.
     #[error("containers are used on Linux only")]
     OtherSystem,
@@ -107,7 +115,7 @@ impl Lacking {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Unwanted => "Set `engine = \"auto\"` under [rehearse] in supabase/supa-safe.toml, with docker or podman running".to_owned(),
+            Self::Unwanted | Self::Staging => "Set `engine = \"auto\"` under [rehearse] in supabase/supa-safe.toml, with docker or podman running".to_owned(),
             Self::OtherSystem => format!("Rehearse on Linux, where docker or podman with the image `{}:<version>` stands in", container::REPOSITORY),
             Self::NoEngine => format!("Install docker or podman, and fetch the image of your project: `docker pull {}:<version>`", container::REPOSITORY),
             Self::Silent(silent) => silent.iter().map(Silent::hint).collect::<Vec<_>>().join("; "),
@@ -176,6 +184,13 @@ pub enum Ran {
         /// The image's digest.
         id: String,
     },
+    /// A server that the person gave.
+    Staging {
+        /// `host:port`.
+        address: String,
+        /// Its version.
+        version: String,
+    },
 }
 
 impl Ran {
@@ -183,14 +198,17 @@ impl Ran {
     pub fn unfit(&self, wish: &Wish) -> Option<String> {
         let insists = wish.preference == Preference::Container;
         match self {
-            Self::Local { .. } if insists => {
+            Self::Local { .. } | Self::Container { .. } if wish.preference == Preference::Staging => {
+                Some(format!("the last one ran on {self}, and the settings want a staging server"))
+            }
+            Self::Local { .. } | Self::Staging { .. } if insists => {
                 Some(format!("the last one ran on {self}, and the settings want a container"))
             }
             Self::Container { image, .. } if insists => {
                 let wanted = wish.image.as_ref().filter(|wanted| *wanted != image)?;
                 Some(format!("the last one ran in {self}, and the settings want image {wanted}"))
             }
-            Self::Local { .. } | Self::Container { .. } => None,
+            Self::Local { .. } | Self::Container { .. } | Self::Staging { .. } => None,
         }
     }
 }
@@ -203,49 +221,82 @@ impl fmt::Display for Ran {
                 let short = id.get(..12).unwrap_or(id);
                 write!(f, "a container ({engine}) of image {image}, {short}")
             }
+            Self::Staging { address, version } => {
+                write!(f, "the staging server {address}, Postgres {version}")
+            }
         }
     }
 }
 
 /// What was chosen.
 #[derive(Clone, Debug)]
-pub struct Chosen {
-    /// It.
-    pub engine: Engine,
-    /// Why it is no container, if it is none.
-    pub lacking: Option<Lacking>,
+pub enum Chosen {
+    /// A server of our own.
+    Own {
+        /// What it runs on.
+        engine: Engine,
+        /// Why that is no container, if it is none.
+        lacking: Option<Lacking>,
+    },
+    /// A server that the person gives.
+    Given {
+        /// It.
+        staging: Box<Staging>,
+        /// Its version.
+        version: String,
+    },
 }
 
 impl Chosen {
     /// It, for the record.
     pub fn ran(&self) -> Ran {
-        match &self.engine {
-            Engine::Local(installation) => Ran::Local { version: installation.version.clone() },
-            Engine::Container(Container { engine, image, .. }) => {
+        match self {
+            Self::Own { engine: Engine::Local(installation), .. } => {
+                Ran::Local { version: installation.version.clone() }
+            }
+            Self::Own { engine: Engine::Container(Container { engine, image, .. }), .. } => {
                 Ran::Container { engine: engine.name(), image: image.name.clone(), id: image.id.clone() }
             }
+            Self::Given { staging, version } => {
+                Ran::Staging { address: staging.connection.address(), version: version.clone() }
+            }
+        }
+    }
+
+    /// Why it is no container, if it is none and could be one.
+    pub fn lacking(&self) -> Option<&Lacking> {
+        match self {
+            Self::Own { lacking, .. } => lacking.as_ref(),
+            Self::Given { .. } => None,
         }
     }
 
     /// It and the reason, for people.
     pub fn in_words(&self) -> String {
-        match &self.lacking {
-            None => format!("rehearsing in {}", self.ran()),
-            Some(lacking) => format!("rehearsing with {}: {lacking}", self.ran()),
+        match self {
+            Self::Own { lacking: None, .. } => format!("rehearsing in {}", self.ran()),
+            Self::Own { lacking: Some(lacking), .. } => {
+                format!("rehearsing with {}: {lacking}", self.ran())
+            }
+            Self::Given { .. } => format!("rehearsing on {}", self.ran()),
         }
     }
 }
 
 /// Chooses what to run a scratch of a server on.
 pub async fn choose(server: &Server, context: &Context) -> Result<Chosen, Error> {
+    if let Some(staging) = &context.staging {
+        let found = Box::pin(staging::check(staging)).await?;
+        return Ok(Chosen::Given { staging: Box::new(staging.clone()), version: found.version() });
+    }
     let local = installs::server_for(server.major(), &context.machine.installations);
     let lacking = match container(server, context, local.is_ok()).await {
-        Ok(container) => return Ok(Chosen { engine: Engine::Container(container), lacking: None }),
+        Ok(container) => return Ok(Chosen::Own { engine: Engine::Container(container), lacking: None }),
         Err(lacking) => lacking,
     };
     match (context.scratch.preference, local) {
         (Preference::Container, _) => Err(Error::NoContainer(lacking)),
-        (Preference::Local, local) => Ok(Chosen::local(local?, lacking)),
+        (Preference::Local | Preference::Staging, local) => Ok(Chosen::local(local?, lacking)),
         (Preference::Auto, Ok(installation)) => Ok(Chosen::local(installation, lacking)),
         (Preference::Auto, Err(local)) => Err(Error::Nothing { local, container: lacking }),
     }
@@ -254,15 +305,19 @@ pub async fn choose(server: &Server, context: &Context) -> Result<Chosen, Error>
 impl Chosen {
     /// What to take in the place of a container that did not come up, unless the person insists on one.
     pub fn instead(&self, server: &Server, context: &Context, error: &super::Error) -> Option<Self> {
-        let is_free =
-            matches!(self.engine, Engine::Container(_)) && context.scratch.preference == Preference::Auto;
+        let is_free = self.is_container() && context.scratch.preference == Preference::Auto;
         let installation = installs::server_for(server.major(), &context.machine.installations).ok()?;
         let broken = || Lacking::Broken { said: failure::chain(error).join(": "), hint: error.hint() };
         is_free.then(|| Self::local(installation, broken()))
     }
 
+    /// Whether it is a container.
+    pub fn is_container(&self) -> bool {
+        matches!(self, Self::Own { engine: Engine::Container(_), .. })
+    }
+
     fn local(installation: &Installation, lacking: Lacking) -> Self {
-        Self { engine: Engine::Local(installation.clone()), lacking: Some(lacking) }
+        Self::Own { engine: Engine::Local(installation.clone()), lacking: Some(lacking) }
     }
 }
 
@@ -293,8 +348,10 @@ pub async fn at_hand(
     wish: &Wish,
     env: &BTreeMap<OsString, OsString>,
 ) -> Result<Container, Lacking> {
-    if wish.preference == Preference::Local {
-        return Err(Lacking::Unwanted);
+    match wish.preference {
+        Preference::Local => return Err(Lacking::Unwanted),
+        Preference::Staging => return Err(Lacking::Staging),
+        Preference::Auto | Preference::Container => {}
     }
     if cfg!(target_os = "macos") {
         return Err(Lacking::OtherSystem);
@@ -431,6 +488,12 @@ mod tests {
         assert!(fits(&container, &insisting(None)));
         assert!(fits(&container, &insisting(Some("i:1"))));
         assert!(!fits(&container, &insisting(Some("i:2"))));
+        let staging = Ran::Staging { address: "s:5432".to_owned(), version: "17.6".to_owned() };
+        assert!(fits(&staging, &wish(Preference::Auto, None)));
+        assert!(!fits(&staging, &insisting(None)));
+        assert!(fits(&staging, &wish(Preference::Staging, None)));
+        assert!(!fits(&local, &wish(Preference::Staging, None)));
+        assert!(!fits(&container, &wish(Preference::Staging, None)));
     }
 
     #[test]

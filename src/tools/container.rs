@@ -45,6 +45,9 @@ pub enum Preference {
     Container,
     /// With the programs of this machine.
     Local,
+    /// On a server that the person gives; its URL says it.
+    #[serde(skip)]
+    Staging,
 }
 
 /// Whether an image that is not here may be fetched: it is more than a gigabyte.

@@ -46,6 +46,7 @@ mod secrets_inventory;
 mod shared;
 mod signals;
 mod spoiled;
+mod staging;
 mod storage;
 mod store;
 mod terminal;

@@ -8,6 +8,7 @@ mod linked;
 mod platform;
 mod ran;
 mod session;
+mod staging;
 mod state;
 mod weed;
 
@@ -17,6 +18,7 @@ pub(crate) use linked::{LOGIN_PASSWORD, Linked, Open, TEMPORARY};
 pub(crate) use platform::{Platform, REF_15, REF_17};
 pub(crate) use ran::Ran;
 pub(crate) use session::{Listener, Session};
+pub(crate) use staging::Staging;
 pub(crate) use state::same;
 pub(crate) use weed::Weed;
 
