@@ -371,7 +371,7 @@ fn a_lock_that_never_comes() {
     assert_data_eq!(
         ran.failure(),
         str![[r#"
-error: the rollback failed in `drop what must go`
+error: the rollback failed in `lock the tables`
   caused by: ERROR: canceling statement due to lock timeout
   nothing was changed
 hint: See whose transaction holds its tables: `select pid, query from pg_stat_activity where state = 'idle in transaction'`
