@@ -237,7 +237,7 @@ fn a_plan_touches_nothing() {
         str![[r#"
 Plan (nothing was touched):
 1. take a snapshot and verify it
-2. restore it into a scratch server here, compare, and apply the pending files to the copy
+2. restore it into a scratch server, compare, and apply the pending files to the copy
 3. ask for the words `[TARGET]`
 4. push, and compare the target with the copy:
    1_a.sql
