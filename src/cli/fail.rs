@@ -179,6 +179,7 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
     }
     match error {
         evidence::Error::Database(Database::Resolve(error)) => resolve_failed(error),
+        evidence::Error::Database(Database::Quiesce(error)) => super::quiesce::not_paused(error),
         evidence::Error::Database(Database::Installs(error)) => installs_failed(error),
         evidence::Error::Database(Database::Disk { .. }) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; no snapshot was kept")

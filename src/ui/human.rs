@@ -124,6 +124,8 @@ impl Human {
             Event::Blocking { file, text, holders, canceled } => {
                 self.blocking(file, text, holders, *canceled);
             }
+            Event::WritesPaused { roles, tables, seconds, .. } => self.paused(roles, *tables, *seconds),
+            Event::WritesReleased { left } => self.released(left),
             Event::Program { command } if self.loudness >= Loudness::Verbose => {
                 self.line(&format!("  $ {command}"));
             }
@@ -141,6 +143,25 @@ impl Human {
             | Event::DelegateBackend { .. }
             | Event::DelegatePid { .. } => {}
         }
+    }
+
+    fn paused(&self, roles: &[String], tables: usize, seconds: f64) {
+        self.line(&format!(
+            "  writes of {} to {tables} tables are paused; the tables were locked for {}",
+            roles.join(", "),
+            seconds_in_words(seconds)
+        ));
+    }
+
+    fn released(&self, left: &[String]) {
+        if left.is_empty() {
+            return self.line("  writes are let through again");
+        }
+        self.line(&format!(
+            "{WARNING}warning{WARNING:#}: writes are let through again; triggers of the pause, which do nothing any \
+             more, are left on {}",
+            left.join(", ")
+        ));
     }
 
     fn blocking(&self, file: &str, text: &str, holders: &[Holder], canceled: bool) {
