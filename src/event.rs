@@ -265,6 +265,8 @@ pub enum Event {
         /// Whether the database went back, or Storage alone.
         database: bool,
     },
+    /// Writes of the Data API's roles are about to be paused: from here on a pause may stand.
+    WritesPausing,
     /// The target refuses what the roles of its Data API write.
     WritesPaused {
         /// These roles.

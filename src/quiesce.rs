@@ -59,6 +59,9 @@ pub enum Error {
     /// A pause stands already.
     #[error("writes to the target are paused: {}", .0.in_words())]
     Paused(Box<Mark>),
+    /// Whoever comes after this run would not know of the pause.
+    #[error("cannot write the record of this run")]
+    NotOnRecord(#[source] std::io::Error),
     /// The server gave no snapshot.
     #[error("the server exported no snapshot")]
     NoSnapshot,
@@ -193,6 +196,7 @@ impl<'a> Pause<'a> {
         // A name of another server's, or of another database's, is not taken: it is the pinned target.
         let held = pause::hold(self.anchor, &exported);
         let held = held.await.map_err(doing("hold the consistency point"))?.ok_or(Error::NoSnapshot)?;
+        context.keep(&Event::WritesPausing).map_err(Error::NotOnRecord)?;
         client.batch_execute("commit").await.map_err(doing("pause the writes"))?;
         context.tell(&Event::WritesPaused {
             roles: scope.roles,

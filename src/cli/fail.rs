@@ -161,7 +161,7 @@ pub(super) fn connect_failed(error: &connect::Error) -> Failure {
             .hint("Pass the server's root certificate with `sslrootcert=<file>` in the URL, or use `sslmode=require`"),
         connect::Error::Roots { .. } => failure(Exit::Usage).hint("Check `sslrootcert` in the URL and PGSSLROOTCERT"),
         connect::Error::Full { .. } => failure(Exit::Error)
-            .hint("Close other sessions, or wait; supa-safe needs at most four connections"),
+            .hint("Close other sessions, or wait; supa-safe needs at most four connections, and five with `--quiesce`"),
         connect::Error::Other { .. } | connect::Error::Lease { .. } => failure(Exit::Error),
     }
 }

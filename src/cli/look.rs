@@ -271,15 +271,15 @@ struct Status {
 }
 
 /// The last run on record that paused writes, when none since ended that.
-fn paused_by(store: &Store) -> Result<Option<String>, Failure> {
-    let types = ["writes-paused", "writes-released"];
+pub(super) fn paused_by(store: &Store) -> Result<Option<String>, Failure> {
+    let types = ["writes-pausing", "writes-released"];
     let last = store.last_run_with(&types, AFTER_ALL).map_err(failed(Exit::Error))?;
     let is_of = |event: &Value| types.iter().any(|name| event["type"] == *name);
     Ok(last.and_then(|(run, events)| {
         let last = events.iter().rfind(|event| is_of(event))?;
         // What is left of one says so itself.
         let stands =
-            last["type"] == "writes-paused" || last["left"].as_array().is_some_and(|left| !left.is_empty());
+            last["type"] == "writes-pausing" || last["left"].as_array().is_some_and(|left| !left.is_empty());
         stands.then_some(run)
     }))
 }

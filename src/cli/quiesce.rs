@@ -3,10 +3,13 @@
 
 use super::done::{Broken, Done};
 use super::fail::{self, failed};
+use super::look::paused_by;
 use super::open::{self, Opened};
 use super::signals::Signals;
 use super::{Setting, TargetArgs};
+use crate::context::Context;
 use crate::delegate::TargetLock;
+use crate::event::Event;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::postgres::pause::{Scope, Standing};
@@ -150,7 +153,10 @@ async fn release_bare(bare: &open::Bare, summary: &mut Summary) -> Result<Vec<St
     let again = bare.command("quiesce release");
     match released {
         Err(error) => Err(not_released(&error, &again)),
-        Ok(None) => Ok(vec![format!("No write pause stands on {name}; nothing was touched")]),
+        Ok(None) => {
+            set_right(&bare.context)?;
+            Ok(vec![format!("No write pause stands on {name}; nothing was touched")])
+        }
         Ok(Some(released)) => {
             summary.target_touched = true;
             if released.left.is_empty() {
@@ -204,12 +210,22 @@ fn not_released(error: &NotReleased, again: &str) -> Failure {
     failure.hint(format!("Run `{again}`"))
 }
 
+/// Has the records say that no pause stands, where a run had no time to tell that it did not begin one, or ended it.
+fn set_right(context: &Context) -> Result<(), Failure> {
+    if paused_by(&context.store)?.is_some() {
+        context.tell(&Event::WritesReleased { left: Vec::new() });
+    }
+    Ok(())
+}
+
 /// Ends the pause that a dead run left, before anything else is done to the target. A run that only looks says
 /// that it stands.
 pub(super) async fn settle(opened: &Opened, only_looks: bool) -> Result<(), Failure> {
     let standing = quiesce::standing(&opened.target).await.map_err(|error| not_paused(&error))?;
-    let Some(Standing { mark, .. }) = standing else { return Ok(()) };
     let again = opened.command("quiesce release");
+    let Some(Standing { mark, .. }) = standing else {
+        return if only_looks { Ok(()) } else { set_right(&opened.context) };
+    };
     if only_looks {
         opened
             .context
@@ -234,7 +250,12 @@ pub(super) async fn end(opened: &Opened, outcome: Result<Done, Broken>) -> Resul
     let (lets_through, failure) = match quiesce::release(&opened.target, &opened.context).await {
         Err(error) => (error.lets_through, not_released(&error, &again)),
         Ok(Some(released)) if !released.left.is_empty() => (true, left(&released, &again)),
-        Ok(_) => return outcome,
+        Ok(None) => {
+            // What became of the run is told whatever the records say.
+            drop(set_right(&opened.context));
+            return outcome;
+        }
+        Ok(Some(_)) => return outcome,
     };
     match outcome {
         // What is left does nothing: the push went through, and users are served.
@@ -309,6 +330,9 @@ pub(super) fn not_paused(error: &Error) -> Failure {
         Error::Paused(_) => Failure::new(Exit::Error, error)
             .detail("a snapshot taken now would hold the triggers of the pause; the target was not touched")
             .hint("Run `supa-safe quiesce release`: it ends the pause when that run is dead"),
+        Error::NotOnRecord(_) => Failure::new(Exit::Error, error)
+            .detail(untouched)
+            .hint("See that the state folder can be written to, then run again"),
         Error::Query { .. } | Error::NoSnapshot => Failure::new(Exit::Error, error)
             .detail("no pause stands on the target")
             .hint("See whether this role may create a schema in the database, or leave `--quiesce` away"),

@@ -417,6 +417,7 @@ fn a_schema_that_is_not_as_rehearsed_refuses_and_ends_the_pause() {
 #[test]
 fn what_is_paused_stands_in_the_confirmation() {
     let world = world(&[DATA_ONLY]);
+    world.write("supabase/supa-safe.toml", "allow_no_rollback = true\n");
     world.sql(ADMIN, "create table public.of_admin (id int)");
     let ran = quiesce(&world, &["--json"]).exits(0);
     let lines = ran.events_of("confirmation").remove(0)["lines"].clone();
