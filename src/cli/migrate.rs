@@ -153,7 +153,10 @@ async fn prepare_push(
     args: &MigrateArgs,
 ) -> Result<Option<Prepared>, Broken> {
     earlier::look(opened).await?;
-    quiesce::settle(opened, args.dry_run).await?;
+    if let Some(left) = quiesce::settle(opened, args.dry_run).await? {
+        // A dump would hold it.
+        return Err(left.into());
+    }
     Box::pin(rollback::demand_none(opened, &setting.host())).await?;
     let prepared = prepare::prepare(setting, opened, args.push).await?;
     if prepared.pending.is_empty() {

@@ -219,18 +219,21 @@ fn set_right(context: &Context) -> Result<(), Failure> {
 }
 
 /// Ends the pause that a dead run left, before anything else is done to the target. A run that only looks says
-/// that it stands.
-pub(super) async fn settle(opened: &Opened, only_looks: bool) -> Result<(), Failure> {
+/// that it stands. Returns what is left of it, which lets everything through.
+pub(super) async fn settle(opened: &Opened, only_looks: bool) -> Result<Option<Failure>, Failure> {
     let standing = quiesce::standing(&opened.target).await.map_err(|error| not_paused(&error))?;
     let again = opened.command("quiesce release");
     let Some(Standing { mark, .. }) = standing else {
-        return if only_looks { Ok(()) } else { set_right(&opened.context) };
+        if !only_looks {
+            set_right(&opened.context)?;
+        }
+        return Ok(None);
     };
     if only_looks {
         opened
             .context
             .warn(format!("writes to the target are paused: {}; `{again}` ends that", mark.in_words()));
-        return Ok(());
+        return Ok(None);
     }
     // Whoever paused it holds this lock for as long as it lives.
     let held = TargetLock::take(&opened.target).await.map_err(|error| fail::delegate_failed(&error))?;
@@ -239,8 +242,8 @@ pub(super) async fn settle(opened: &Opened, only_looks: bool) -> Result<(), Fail
     held.release().await;
     match released {
         Err(error) => Err(not_released(&error, &again)),
-        Ok(Some(released)) if !released.left.is_empty() => Err(left(&released, &again)),
-        Ok(_) => Ok(()),
+        Ok(Some(released)) if !released.left.is_empty() => Ok(Some(left(&released, &again))),
+        Ok(_) => Ok(None),
     }
 }
 

@@ -103,7 +103,8 @@ async fn roll_back(
 ) -> Result<Done, Broken> {
     // A push of a run that died may still go on.
     signals.guard(earlier::look(opened)).await?;
-    signals.guard(quiesce::settle(opened, args.dry_run)).await?;
+    // What is left of a pause does nothing, and is in nobody's way.
+    drop(signals.guard(quiesce::settle(opened, args.dry_run)).await?);
     let mut past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
     let host = setting.host();
     match signals.guard(Box::pin(settle::look(opened, &past, &host))).await? {
