@@ -23,6 +23,7 @@ mod pre_push;
 mod prepare;
 mod prune;
 mod pushed;
+mod quiesce;
 mod rehearse;
 mod rollback;
 mod secrets;
@@ -167,6 +168,8 @@ enum Command {
     Rehearse(rehearse::RehearseArgs),
     /// Take the target back to its snapshot, and keep what users wrote since
     Rollback(rollback::RollbackArgs),
+    /// Look for a write pause that a dead run left on the target, and end it
+    Quiesce(quiesce::QuiesceArgs),
     /// Judge what is there; collects nothing
     Check(check::CheckArgs),
     /// List, confirm, and check the secrets of the project; never shows a value
@@ -260,6 +263,7 @@ async fn run(setting: &Setting, command: Command) -> Result<Exit, Failure> {
         Command::Rehearse(args) => Box::pin(rehearse::run(setting, args)).await,
         Command::Rollback(args) => Box::pin(rollback::run(setting, args)).await,
         Command::Check(args) => Box::pin(check::run(setting, args)).await,
+        Command::Quiesce(args) => Box::pin(quiesce::run(setting, args)).await,
         Command::Snapshot(args) => Box::pin(snapshot::run(setting, args)).await,
         Command::Verify(args) => Box::pin(verify::run(setting, args)).await,
         Command::Secrets(args) => Box::pin(secrets::run(setting, args)).await,

@@ -265,6 +265,24 @@ pub enum Event {
         /// Whether the database went back, or Storage alone.
         database: bool,
     },
+    /// Writes of the Data API's roles are about to be paused: from here on a pause may stand.
+    WritesPausing,
+    /// The target refuses what the roles of its Data API write.
+    WritesPaused {
+        /// These roles.
+        roles: Vec<String>,
+        /// On how many tables.
+        tables: usize,
+        /// Tables of the user's on which they still write.
+        beyond: Vec<String>,
+        /// Seconds for which the tables were locked to begin that.
+        seconds: f64,
+    },
+    /// It does not any more.
+    WritesReleased {
+        /// Tables that still have a trigger, which lets everything through.
+        left: Vec<String>,
+    },
     /// The push waits for a lock, or keeps others waiting for its own, longer than the policy allows.
     Blocking {
         /// The file that runs.

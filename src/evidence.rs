@@ -15,6 +15,7 @@ use crate::event::{Event, Stage};
 use crate::manifest::{
     Component, ComponentName, ComponentState, FORMAT, FileDigest, Manifest, SUMS_FILE, SnapshotId,
 };
+use crate::quiesce::Pause;
 use crate::store::{self, Draft, Snapshot};
 use crate::target::Target;
 use crate::tools::supabase::cloud;
@@ -84,8 +85,13 @@ impl Want {
     }
 }
 
-/// Takes a snapshot of the target.
-pub async fn collect(target: &Target, context: &Context, want: Want) -> Result<Collected, Error> {
+/// Takes a snapshot of the target, whose consistency point begins the pause where there is one.
+pub async fn collect(
+    target: &Target,
+    context: &Context,
+    want: Want,
+    pause: Option<&Pause<'_>>,
+) -> Result<Collected, Error> {
     let watch = context.stage(Stage::Collect, format!("take a snapshot of {}", target.name()));
     let local_clock = (context.clock)();
     let draft = context.store.begin(SnapshotId::new(local_clock, u16::from_le_bytes(disk::random()?)))?;
@@ -94,7 +100,7 @@ pub async fn collect(target: &Target, context: &Context, want: Want) -> Result<C
     } else {
         None
     };
-    let database = async { Ok(database::capture(target, context, &draft, storage.as_ref()).await?) };
+    let database = async { Ok(database::capture(target, context, &draft, storage.as_ref(), pause).await?) };
     let (mut captured, beside) = tokio::try_join!(database, Box::pin(beside(context, &draft, &want)))?;
     draft.clear_scratch()?;
     let files = digests(&draft).await?;

@@ -67,6 +67,8 @@ pub mod frozen;
 
 pub mod decode;
 
+pub mod quiesce;
+
 pub mod evidence;
 
 pub mod verify;

@@ -7,6 +7,7 @@ pub mod fresh;
 pub mod history;
 pub mod identity;
 pub mod measure;
+pub mod pause;
 pub mod reach;
 pub mod rows;
 pub mod sessions;

@@ -87,9 +87,14 @@ async fn pin(wanted: Wanted, first: &Session, second: &Session) -> Result<Target
 /// Opens a read-only session on the pinned target, and makes sure that it is still the same.
 pub async fn reopen(target: &Target) -> Result<Session, Error> {
     let session = connect::read_only(&target.connection).await?;
-    let seen = identity::look(&session.client, target.name()).await?;
-    same(&target.identity, &seen.identity)?;
+    demand_same(target, &session).await?;
     Ok(session)
+}
+
+/// Makes sure that a session is on the pinned target.
+pub async fn demand_same(target: &Target, session: &Session) -> Result<(), Error> {
+    let seen = identity::look(&session.client, target.name()).await?;
+    same(&target.identity, &seen.identity)
 }
 
 /// Makes sure that the password at hand signs in for a while: for a program that opens sessions of

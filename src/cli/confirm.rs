@@ -10,6 +10,7 @@ use crate::evidence::config::native_backups;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::policy::in_words;
+use crate::postgres::pause::Scope;
 use crate::rehearse::record::Record;
 use crate::rollback::Mode;
 use crate::ui::{self, Asked};
@@ -65,11 +66,11 @@ pub(super) fn foresee(question: &Question<'_>) -> Result<(), Failure> {
 /// Shows what the confirmation is about and weighs the answer.
 pub(super) async fn ask(
     opened: &Opened,
-    prepared: &Prepared,
-    ready: &Ready,
+    (prepared, ready): (&Prepared, &Ready),
+    pauses: Option<&Scope>,
     question: Question<'_>,
 ) -> Result<Confirmation, Broken> {
-    show(opened, prepared, ready, question.flag.is_none()).await?;
+    show(opened, (prepared, ready), pauses, question.flag.is_none()).await?;
     Ok(weigh(&question).await?)
 }
 
@@ -83,7 +84,12 @@ pub(super) async fn weigh(question: &Question<'_>) -> Result<Confirmation, Failu
         .map_err(|error| not_confirmed(&error, question.target))
 }
 
-async fn show(opened: &Opened, prepared: &Prepared, ready: &Ready, is_asked: bool) -> Result<(), Failure> {
+async fn show(
+    opened: &Opened,
+    (prepared, ready): (&Prepared, &Ready),
+    pauses: Option<&Scope>,
+    is_asked: bool,
+) -> Result<(), Failure> {
     let now = super::evidence::target_clock(opened).await?;
     let manifest = &ready.base.snapshot().manifest;
     let mut lines = vec![("target", opened.target.name().to_owned())];
@@ -106,6 +112,7 @@ async fn show(opened: &Opened, prepared: &Prepared, ready: &Ready, is_asked: boo
         }
         Some(rehearsed) => lines.extend(rehearsed_lines(rehearsed.record())),
     }
+    lines.extend(pauses.map(super::quiesce::lines).unwrap_or_default());
     lines.extend(ready.way_back.obstacles().map(|fact| ("WARNING", fact)));
     lines.extend(
         native_backups(ready.base.snapshot()).map(|backups| ("native", format!("backups: {backups}"))),

@@ -13,6 +13,7 @@ use crate::inventory;
 use crate::manifest::{Component, ComponentState, SnapshotId, Strength};
 use crate::policy::{Facts, Finding, Missing, Policy, Rule, SnapshotFacts, judge};
 use crate::postgres::identity;
+use crate::quiesce::Pause;
 use crate::resolve;
 use crate::store::{self, Snapshot, Store};
 use crate::verify::{self, Verified};
@@ -136,13 +137,13 @@ pub(super) async fn choose(
     if let Some(verified) = standing(opened, prepared).await? {
         return Ok(verified);
     }
-    let fresh = take(opened).await?;
+    let fresh = take(opened, None).await?;
     judged(opened, prepared, fresh).await
 }
 
 /// Takes and verifies a fresh snapshot.
-pub(super) async fn take(opened: &Opened) -> Result<Verified, Broken> {
-    let collected = evidence::collect(&opened.target, &opened.context, evidence::Want::default())
+pub(super) async fn take(opened: &Opened, pause: Option<&Pause<'_>>) -> Result<Verified, Broken> {
+    let collected = evidence::collect(&opened.target, &opened.context, evidence::Want::default(), pause)
         .await
         .map_err(|error| fail::evidence_failed(&error))?;
     verify::verify_collected(collected, &opened.context).await.map_err(|error| fail::verify_failed(&error))

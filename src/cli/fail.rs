@@ -161,7 +161,7 @@ pub(super) fn connect_failed(error: &connect::Error) -> Failure {
             .hint("Pass the server's root certificate with `sslrootcert=<file>` in the URL, or use `sslmode=require`"),
         connect::Error::Roots { .. } => failure(Exit::Usage).hint("Check `sslrootcert` in the URL and PGSSLROOTCERT"),
         connect::Error::Full { .. } => failure(Exit::Error)
-            .hint("Close other sessions, or wait; supa-safe needs at most four connections"),
+            .hint("Close other sessions, or wait; supa-safe needs at most four connections, and five with `--quiesce`"),
         connect::Error::Other { .. } | connect::Error::Lease { .. } => failure(Exit::Error),
     }
 }
@@ -179,6 +179,7 @@ pub(super) fn evidence_failed(error: &evidence::Error) -> Failure {
     }
     match error {
         evidence::Error::Database(Database::Resolve(error)) => resolve_failed(error),
+        evidence::Error::Database(Database::Quiesce(error)) => super::quiesce::not_paused(error),
         evidence::Error::Database(Database::Installs(error)) => installs_failed(error),
         evidence::Error::Database(Database::Disk { .. }) => Failure::new(Exit::Error, error)
             .detail("the target was not touched; no snapshot was kept")

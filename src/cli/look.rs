@@ -17,6 +17,7 @@ use crate::verify;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 use std::io::{self, Write as _};
 
 /// Arguments of `status`.
@@ -74,6 +75,9 @@ const TAKES_ANOTHER: &str = "`supa-safe migrate` takes a fresh snapshot first; `
 /// What to do when a rollback was cut off.
 const SETTLES: &str =
     "`supa-safe rollback` asks the server what became of that rollback, and finishes it or begins again";
+
+/// What to do when a run did not tell that it ended its write pause.
+const PAUSED: &str = "`supa-safe quiesce status` asks the target whether the pause still stands, and `supa-safe quiesce release` ends it";
 
 /// Sorts after the name of every run.
 const AFTER_ALL: &str = "~";
@@ -260,7 +264,24 @@ struct Status {
     /// How far that came.
     #[serde(skip_serializing_if = "Option::is_none")]
     unsettled_step: Option<Reached>,
+    /// The run that paused writes to the target, and did not tell that it ended that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_by: Option<String>,
     next: String,
+}
+
+/// The last run on record that paused writes, when none since ended that.
+pub(super) fn paused_by(store: &Store) -> Result<Option<String>, Failure> {
+    let types = ["writes-pausing", "writes-released"];
+    let last = store.last_run_with(&types, AFTER_ALL).map_err(failed(Exit::Error))?;
+    let is_of = |event: &Value| types.iter().any(|name| event["type"] == *name);
+    Ok(last.and_then(|(run, events)| {
+        let last = events.iter().rfind(|event| is_of(event))?;
+        // What is left of one says so itself.
+        let stands =
+            last["type"] == "writes-pausing" || last["left"].as_array().is_some_and(|left| !left.is_empty());
+        stands.then_some(run)
+    }))
 }
 
 pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit, Failure> {
@@ -276,7 +297,9 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
     let age = newest.as_ref().map(|row| now.duration_since(row.taken_at));
     let past = Past::read(store.earlier_runs(AFTER_ALL).map_err(failed(Exit::Error))?);
     let unsettled = past.unsettled;
+    let paused_by = paused_by(&store)?;
     let next = match &newest {
+        _ if paused_by.is_some() => PAUSED,
         _ if unsettled.is_some() => SETTLES,
         None => {
             "`supa-safe migrate` takes a snapshot, rehearses, and pushes; `supa-safe snapshot` only takes one"
@@ -296,6 +319,12 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
             let stopped = stopped.unwrap_or_default();
             writeln!(text, "rollback  run {run} did not tell its rollback to the end{stopped}")?;
         }
+        if let Some(run) = &paused_by {
+            writeln!(
+                text,
+                "pause     run {run} paused writes to the target, and did not tell that it ended that"
+            )?;
+        }
         writeln!(text, "policy    at most {} old, at least {}", in_words(policy.max_age), policy.strength)?;
         writeln!(text, "next      {next}")
     };
@@ -308,6 +337,7 @@ pub(super) async fn status(setting: &Setting, args: &StatusArgs) -> Result<Exit,
         max_age_seconds: policy.max_age.as_secs(),
         required_strength: policy.strength,
         unsettled_step: unsettled.as_ref().and_then(|unsettled| unsettled.reached),
+        paused_by,
         unsettled_rollback: unsettled.map(|unsettled| unsettled.run),
         next: next.to_owned(),
     };

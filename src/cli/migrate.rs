@@ -1,6 +1,8 @@
 //! `supa-safe migrate`: resolve, collect, verify, rehearse, runbook, confirm, refresh, grant,
 //! delegate, post-check.
 
+mod paused;
+
 use super::done::{Broken, Done};
 use super::evidence::{self, outdated, snapshot_facts, take};
 use super::fail::{self, failed, refused};
@@ -9,7 +11,8 @@ use super::prepare::{self, Prepared, PushFlags};
 use super::signals::Signals;
 use super::staging::{self, How};
 use super::{
-    RUN, Setting, TargetArgs, bucket, confirm, duration, earlier, others, pushed, rollback, snapshot_id,
+    RUN, Setting, TargetArgs, bucket, confirm, duration, earlier, others, pushed, quiesce, rollback,
+    snapshot_id,
 };
 use crate::clearance::{self, Case, Clearance, Confirmation};
 use crate::delegate::{self, Interrupts, Outcome, TargetLock};
@@ -21,6 +24,7 @@ use crate::manifest::{SnapshotId, Strength};
 use crate::migration;
 use crate::policy::{Facts, Finding, Keeping, PushFacts, Rehearsal, Rule, WayBack, judge};
 use crate::postcheck::{self, rows::Traffic};
+use crate::postgres::pause::Scope;
 use crate::postgres::{identity, sessions};
 use crate::rehearse::{self, Recalled, Rehearsed};
 use crate::rollback::{Mode, preflight};
@@ -56,6 +60,12 @@ pub(super) struct MigrateArgs {
     /// Use this snapshot, or refuse
     #[arg(long, value_parser = snapshot_id, value_name = "ID", help_heading = RUN)]
     snapshot: Option<SnapshotId>,
+    /// Refuse what the roles of the Data API write (503) from a fresh snapshot until the push is compared
+    ///
+    /// So a rollback loses no write of theirs that was acknowledged before the push. Reads go on, no grant is
+    /// changed, and `supa-safe quiesce release` ends it when the run was killed.
+    #[arg(long, conflicts_with = "snapshot", help_heading = RUN)]
+    quiesce: bool,
 }
 
 pub(super) async fn run(setting: &Setting, args: MigrateArgs) -> Result<Exit, Failure> {
@@ -76,8 +86,9 @@ async fn migrate(
 ) -> Result<Done, Broken> {
     let prepared = signals.guard(prepare_push(setting, opened, args)).await?;
     let Some(prepared) = prepared else { return Ok(Done::nothing(opened)) };
+    let scope = signals.guard(scope(opened, args)).await?;
     if args.dry_run {
-        return signals.guard(show_plan(opened, &prepared)).await;
+        return signals.guard(show_plan(opened, &prepared, args.quiesce)).await;
     }
     let question = confirm::Question {
         target: opened.target.name(),
@@ -88,18 +99,51 @@ async fn migrate(
     };
     confirm::foresee(&question)?;
     let ready = signals.guard(Box::pin(make_ready(opened, &prepared, args))).await?;
-    let said = signals.guard(confirm::ask(opened, &prepared, &ready, question)).await?;
+    let said = signals.guard(confirm::ask(opened, (&prepared, &ready), scope.as_ref(), question)).await?;
     let ready = signals.guard(Box::pin(refresh(opened, &prepared, ready))).await?;
+    let pushing = Pushing { opened, prepared: &prepared, said: &said };
+    if args.quiesce {
+        return Box::pin(paused::push(pushing, ready, &setting.host(), signals)).await;
+    }
     let held = signals.guard(lock(opened)).await?;
-    let mut traffic = signals.guard(watch(&ready, &held)).await?;
-    let clearance = signals.guard(grant(opened, &prepared, &ready, (&said, &held))).await?;
-    traffic.look(&held.session().client).await.map_err(failed(Exit::Error))?;
-    let outcome = delegate((opened, &prepared), clearance, &held, signals).await;
-    tell_surprises(opened, &traffic, &held, &outcome).await;
+    let outcome = pushed(pushing, &ready, &held, signals).await?;
     held.release().await;
-    let done = finish(opened, &prepared, &ready, outcome, signals).await?;
+    let done = finish(pushing, &ready, outcome, signals).await?;
     prove_successor(opened, &ready.base, signals).await;
     Ok(done)
+}
+
+/// A push that somebody confirmed.
+#[derive(Clone, Copy)]
+struct Pushing<'a> {
+    opened: &'a Opened,
+    prepared: &'a Prepared,
+    said: &'a Confirmation,
+}
+
+/// What is to be paused, looked at before the long work.
+async fn scope(opened: &Opened, args: &MigrateArgs) -> Result<Option<Scope>, Broken> {
+    if !args.quiesce || args.dry_run {
+        return Ok(None);
+    }
+    let scope = crate::quiesce::foresee(&opened.target).await;
+    Ok(Some(scope.map_err(|error| quiesce::not_paused(&error))?))
+}
+
+/// Asks for leave, and pushes.
+async fn pushed(
+    pushing: Pushing<'_>,
+    ready: &Ready,
+    held: &TargetLock,
+    signals: &mut Signals,
+) -> Result<Pushed, Broken> {
+    let Pushing { opened, prepared, said } = pushing;
+    let mut traffic = signals.guard(watch(ready, held)).await?;
+    let clearance = signals.guard(grant(opened, prepared, ready, (said, held))).await?;
+    traffic.look(&held.session().client).await.map_err(failed(Exit::Error))?;
+    let outcome = delegate((opened, prepared), clearance, held, signals).await;
+    tell_surprises(opened, &traffic, held, &outcome).await;
+    Ok(outcome)
 }
 
 /// The pending files, or `None` when there is nothing to do.
@@ -109,6 +153,10 @@ async fn prepare_push(
     args: &MigrateArgs,
 ) -> Result<Option<Prepared>, Broken> {
     earlier::look(opened).await?;
+    if let Some(left) = quiesce::settle(opened, args.dry_run).await? {
+        // A dump would hold it.
+        return Err(left.into());
+    }
     Box::pin(rollback::demand_none(opened, &setting.host())).await?;
     let prepared = prepare::prepare(setting, opened, args.push).await?;
     if prepared.pending.is_empty() {
@@ -131,7 +179,7 @@ async fn prepare_push(
     Ok(Some(prepared))
 }
 
-async fn show_plan(opened: &Opened, prepared: &Prepared) -> Result<Done, Broken> {
+async fn show_plan(opened: &Opened, prepared: &Prepared, quiesce: bool) -> Result<Done, Broken> {
     let report = prepare::dry_run(opened, prepared).await?;
     let mut done = Done::nothing(opened);
     done.closing = vec!["Plan (nothing was touched):".to_owned()];
@@ -144,7 +192,11 @@ async fn show_plan(opened: &Opened, prepared: &Prepared) -> Result<Done, Broken>
         .closing(evidence)
         .closing("2. restore it into a scratch server, compare, and apply the pending files to the copy")
         .closing(format!("3. ask for the words `{}`", opened.target.name()))
-        .closing("4. push, and compare the target with the copy:");
+        .closing(if quiesce {
+            "4. pause writes with a fresh snapshot, push, compare the target with the copy, and end the pause:"
+        } else {
+            "4. push, and compare the target with the copy:"
+        });
     for file in report.roles.iter().chain(&report.migrations).chain(&report.seeds) {
         done = done.closing(format!("   {file}"));
     }
@@ -303,7 +355,7 @@ async fn refresh(opened: &Opened, prepared: &Prepared, ready: Ready) -> Result<R
         Stage::Refresh,
         format!("the snapshot is {} old by now: take a fresh one", crate::policy::in_words(age)),
     );
-    let fresh = take(opened).await?;
+    let fresh = take(opened, None).await?;
     let (base, rehearsed) = if ready.rehearsed.is_some() {
         let (base, rehearsed) = rehearse_or_recall(opened, prepared, fresh).await?;
         (base, Some(rehearsed))
@@ -431,8 +483,7 @@ async fn delegate(
 }
 
 async fn finish(
-    opened: &Opened,
-    prepared: &Prepared,
+    Pushing { opened, prepared, .. }: Pushing<'_>,
     ready: &Ready,
     outcome: Pushed,
     signals: &mut Signals,

@@ -41,6 +41,15 @@ pub(super) struct Opened {
     _lock: Lock,
 }
 
+/// A target that something is done to without evidence: what that needs, and no more.
+pub(super) struct Bare {
+    pub(super) target: Target,
+    pub(super) context: Context,
+    flags: String,
+    record: Record,
+    _lock: Lock,
+}
+
 /// Settings of a run, before the target is known.
 pub(super) fn config(setting: &Setting, max_age: Option<SignedDuration>) -> Result<Config, Failure> {
     let flags =
@@ -129,6 +138,46 @@ async fn pin(
     let keeping = ci.map_or(Keeping::Lasting, Keeping::Passing);
     let flags = args.in_words();
     Ok(Opened { target, policy, context, config, keeping, flags, record, timings, run, _lock: lock })
+}
+
+/// Pins a target and takes its lock, without a word to the platform, a store, or the project's tools.
+pub(super) async fn bare(setting: &Setting, args: &TargetArgs) -> Result<Bare, Failure> {
+    let config = config(setting, None)?;
+    let mut observers = observers(setting);
+    let mut notes = Vec::new();
+    let target = find(setting, &config, args, &mut notes).await?;
+    observers.see(&Event::Target { name: target.name().to_owned(), about: about(&target) });
+    for note in &notes {
+        observers.see(note);
+    }
+    let policy = config.policy(&target.names()).map_err(failed(Exit::Usage))?;
+    let scratch = wish(setting, &config, &target)?;
+    let store = Store::open(&config.state_dir, &target.folder()).map_err(failed(Exit::Error))?;
+    let lock = lock(&store)?;
+    let run = store::run_name((setting.clock)(), std::process::id());
+    let record = Record::open(&store.run_file(&run), setting.clock).map_err(failed(Exit::Error))?;
+    observers.add(Box::new(record.clone()));
+    let context = Context {
+        observer: Box::new(observers),
+        store,
+        machine: machine(setting, &config).await?,
+        scratch,
+        staging: None,
+        cloud: None,
+        supabase_dir: None,
+        clock: setting.clock,
+        max_age: policy.max_age,
+        storage: None,
+        allow_drift: policy.allow_drift,
+    };
+    Ok(Bare { target, context, flags: args.in_words(), record, _lock: lock })
+}
+
+/// A target that is only looked at: no lock, no record, and no question for a password.
+pub(super) async fn looked_at(setting: &Setting, args: &TargetArgs) -> Result<Target, Failure> {
+    let config = config(setting, None)?;
+    let wanted = target::look(setting, &config, args).await?;
+    resolve::resolve(wanted).await.map_err(|error| resolve_failed(&error))
 }
 
 /// Clears up after dead runs, and looks around.
@@ -252,6 +301,18 @@ pub(super) async fn known(setting: &Setting, args: &TargetArgs) -> Result<Known,
     let store = bucket::join(setting, &config, &every, store).await?;
     store.pull().await.map_err(|error| bucket::store_failed(&error))?;
     Ok(Known { name, names, project_ref, policy, store, config })
+}
+
+impl Bare {
+    /// A command line that means this target.
+    pub(super) fn command(&self, name: &str) -> String {
+        format!("supa-safe {name}{}", self.flags)
+    }
+
+    /// Writes the last line of the record.
+    pub(super) fn end(&self, summary: &Summary) -> Result<(), Failure> {
+        self.record.summary(summary).map_err(failed(Exit::Error))
+    }
 }
 
 impl Opened {

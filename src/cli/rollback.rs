@@ -11,7 +11,7 @@ use super::done::{Broken, Done};
 use super::fail::{self, failed};
 use super::open::{self, Opened};
 use super::signals::Signals;
-use super::{RUN, Setting, TargetArgs, bucket, confirm, earlier, snapshot_id};
+use super::{RUN, Setting, TargetArgs, bucket, confirm, earlier, quiesce, snapshot_id};
 use crate::delegate::{self, TargetLock};
 use crate::disk;
 use crate::event::{Event, Stage};
@@ -103,6 +103,8 @@ async fn roll_back(
 ) -> Result<Done, Broken> {
     // A push of a run that died may still go on.
     signals.guard(earlier::look(opened)).await?;
+    // What is left of a pause does nothing, and is in nobody's way.
+    drop(signals.guard(quiesce::settle(opened, args.dry_run)).await?);
     let mut past = Past::read(opened.context.store.earlier_runs(&opened.run).map_err(failed(Exit::Error))?);
     let host = setting.host();
     match signals.guard(Box::pin(settle::look(opened, &past, &host))).await? {

@@ -69,7 +69,7 @@ pub(super) async fn run(setting: &Setting, args: SnapshotArgs) -> Result<Exit, F
 }
 
 async fn take(opened: &Opened, want: Want) -> Result<Done, Broken> {
-    let collected = evidence::collect(&opened.target, &opened.context, want)
+    let collected = evidence::collect(&opened.target, &opened.context, want, None)
         .await
         .map_err(|error| fail::evidence_failed(&error))?;
     let verified = verify::verify_collected(collected, &opened.context)

@@ -18,6 +18,7 @@ use crate::postgres::catalog::{self, Table, TableKind};
 use crate::postgres::connect::Session;
 use crate::postgres::{history, rows, sessions, settings};
 use crate::proc::{self, Stream};
+use crate::quiesce::{self, Pause};
 use crate::resolve;
 use crate::store::Draft;
 use crate::target::{EndpointKind, SslMode, Target};
@@ -83,6 +84,9 @@ pub enum Error {
         #[source]
         source: Box<Self>,
     },
+    /// Writes could not be paused, or are paused by somebody else.
+    #[error(transparent)]
+    Quiesce(#[from] quiesce::Error),
     /// Storage, whose rows are of the same consistency point, could not be captured.
     #[error("cannot capture Storage")]
     Storage(#[from] storage::Error),
@@ -146,6 +150,7 @@ pub async fn capture(
     context: &Context,
     draft: &Draft,
     storage: Option<&Storage<'_>>,
+    pause: Option<&Pause<'_>>,
 ) -> Result<Captured, Error> {
     let installation = installs::client_for(target.server.major(), &context.machine.installations)?;
     let dir = draft.dir.join("database");
@@ -153,7 +158,7 @@ pub async fn capture(
     for holder in sessions::exclusive(&session.client).await.map_err(doing("look at other sessions"))? {
         context.warn(format!("a table is locked against readers and is waited for, 10 s at most: {holder}"));
     }
-    let capture = Capture { target, context, installation, dir: &dir, logs: &draft.dir.join("logs") };
+    let capture = Capture { target, context, installation, dir: &dir, logs: &draft.dir.join("logs"), pause };
     let outcome = capture.run_until_whole(&session, storage).await;
     session.close().await;
     outcome
@@ -165,6 +170,7 @@ struct Capture<'a> {
     installation: &'a Installation,
     dir: &'a Path,
     logs: &'a Path,
+    pause: Option<&'a Pause<'a>>,
 }
 
 impl Capture<'_> {
@@ -222,7 +228,7 @@ impl Capture<'_> {
         client.batch_execute(ALONE).await.map_err(doing("prepare the session"))?;
         let line = estimate::bytes_per_second(client).await.map_err(doing("measure the line"))?;
 
-        let point = point::open(self.context, client, storage).await?;
+        let point = point::open(self.context, client, storage, self.pause).await?;
 
         let tables = catalog::tables(client).await?;
         let expected_bytes = self.announce(&tables, line)?;

@@ -4,7 +4,8 @@ use super::database::{Error, doing};
 use super::storage::{self, Delta, Settled, Storage};
 use crate::context::Context;
 use crate::manifest::Taken;
-use crate::postgres::identity;
+use crate::postgres::{identity, pause};
+use crate::quiesce::{self, Pause};
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -49,14 +50,17 @@ pub(super) async fn open<'s>(
     context: &Context,
     client: &Client,
     storage: Option<&'s Storage<'s>>,
+    pause: Option<&Pause<'_>>,
 ) -> Result<Point<'s>, Error> {
     let mut attempt = 1;
     loop {
-        let (taken, exported, horizon) = begin(context, client).await?;
+        let (taken, exported, horizon) = begin(context, client, pause).await?;
         let Some(storage) = storage else {
             return Ok(Point { taken, exported, horizon, storage: Copied::Done(None) });
         };
-        let copied = match storage.settle(client, attempt < ATTEMPTS).await? {
+        // Under a pause there is one point, and no other one after it.
+        let may_repeat = pause.is_none() && attempt < ATTEMPTS;
+        let copied = match storage.settle(client, may_repeat).await? {
             Settled::Done(captured) => Copied::Done(Some(captured)),
             Settled::Beside(delta) => Copied::Beside(delta),
             Settled::Again => {
@@ -71,15 +75,28 @@ pub(super) async fn open<'s>(
     }
 }
 
-async fn begin(context: &Context, client: &Client) -> Result<(Taken, String, i64), Error> {
+async fn begin(
+    context: &Context,
+    client: &Client,
+    pause: Option<&Pause<'_>>,
+) -> Result<(Taken, String, i64), Error> {
+    let given = match pause {
+        Some(pause) => Some(pause.begin(context).await?),
+        None => None,
+    };
     let local_clock = (context.clock)();
     let target_clock = identity::clock(client).await.map_err(doing("read the target's clock"))?;
-    client
-        .batch_execute("begin isolation level repeatable read read only")
-        .await
-        .map_err(doing("open the consistency point"))?;
+    let begin = given.map_or_else(
+        || "begin isolation level repeatable read read only".to_owned(),
+        |given| pause::import(&given.exported),
+    );
+    client.batch_execute(&begin).await.map_err(doing("open the consistency point"))?;
+    if given.is_none() {
+        quiesce::demand_no_pause(client).await?;
+    }
     let sql = "select pg_catalog.pg_export_snapshot(), \
         pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8";
     let row = client.query_one(sql, &[]).await.map_err(doing("export the snapshot"))?;
-    Ok((Taken { target_clock, local_clock }, row.get(0), row.get(1)))
+    let taken = given.map_or(Taken { target_clock, local_clock }, |given| given.taken);
+    Ok((taken, row.get(0), row.get(1)))
 }

@@ -180,3 +180,19 @@ pub async fn try_lock(client: &Client) -> Result<bool, Error> {
         .await?;
     Ok(row.get(0))
 }
+
+/// Whether somebody has that lock.
+pub async fn is_locked(client: &Client) -> Result<bool, Error> {
+    let row = client
+        .query_one(
+            "select exists (
+                select from pg_catalog.pg_locks l
+                join pg_catalog.pg_database d on d.oid = l.database and d.datname = pg_catalog.current_database()
+                where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                    and ((l.classid::int8 << 32) | l.objid::int8)
+                        = pg_catalog.hashtextextended('supa-safe migrate', 0))",
+            &[],
+        )
+        .await?;
+    Ok(row.get(0))
+}

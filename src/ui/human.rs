@@ -5,7 +5,7 @@ use super::fit::fit;
 use super::plain::plain_line;
 use super::styles::{DONE, HINT, WARNING};
 use crate::effect::FileEffect;
-use crate::event::{Event, Holder, Observer};
+use crate::event::{Event, Holder, Observer, Stage};
 use crate::evidence::estimate::bytes_in_words;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _};
@@ -73,16 +73,7 @@ impl Human {
                     self.line(&format!("  {text} …"));
                 }
             }
-            Event::StageDone { stage, text, seconds } => {
-                self.bar.disable_steady_tick();
-                self.bar.finish_and_clear();
-                self.flush_compared();
-                self.line(&format!(
-                    "{DONE}✓{DONE:#} {:<10} {text} ({})",
-                    stage.word(),
-                    seconds_in_words(*seconds)
-                ));
-            }
+            Event::StageDone { stage, text, seconds } => self.done(*stage, text, *seconds),
             Event::Progress { item, bytes, expected_bytes, .. } => {
                 let text = progress(item, *bytes, *expected_bytes, self.bar.elapsed());
                 self.bar.set_message(plain_line(&text).into_owned());
@@ -124,6 +115,8 @@ impl Human {
             Event::Blocking { file, text, holders, canceled } => {
                 self.blocking(file, text, holders, *canceled);
             }
+            Event::WritesPaused { roles, tables, seconds, .. } => self.paused(roles, *tables, *seconds),
+            Event::WritesReleased { left } => self.released(left),
             Event::Program { command } if self.loudness >= Loudness::Verbose => {
                 self.line(&format!("  $ {command}"));
             }
@@ -138,9 +131,37 @@ impl Human {
             | Event::RollingBack { .. }
             | Event::RollbackStep(_)
             | Event::RolledBack { .. }
+            | Event::WritesPausing
             | Event::DelegateBackend { .. }
             | Event::DelegatePid { .. } => {}
         }
+    }
+
+    fn done(&self, stage: Stage, text: &str, seconds: f64) {
+        self.bar.disable_steady_tick();
+        self.bar.finish_and_clear();
+        self.flush_compared();
+        let seconds = seconds_in_words(seconds);
+        self.line(&format!("{DONE}✓{DONE:#} {:<10} {text} ({seconds})", stage.word()));
+    }
+
+    fn paused(&self, roles: &[String], tables: usize, seconds: f64) {
+        self.line(&format!(
+            "  writes of {} to {tables} tables are paused; the tables were locked for {}",
+            roles.join(", "),
+            seconds_in_words(seconds)
+        ));
+    }
+
+    fn released(&self, left: &[String]) {
+        if left.is_empty() {
+            return self.line("  writes are let through again");
+        }
+        self.line(&format!(
+            "{WARNING}warning{WARNING:#}: writes are let through again; triggers of the pause, which do nothing any \
+             more, are left on {}",
+            left.join(", ")
+        ));
     }
 
     fn blocking(&self, file: &str, text: &str, holders: &[Holder], canceled: bool) {

@@ -145,6 +145,7 @@ fn only_scratches_and_rollbacks_are_opened_for_writing() {
         r"\bwritable\(",
         &[
             "src/postgres/connect.rs",
+            "src/quiesce.rs",
             "src/scratch.rs",
             "src/scratch/",
             "src/rehearse/",

@@ -29,6 +29,7 @@ mod link;
 mod migrate;
 mod named;
 mod objects;
+mod quiesce;
 mod retention;
 mod rollback;
 mod rollback_kill;

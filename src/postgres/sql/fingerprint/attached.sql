@@ -78,7 +78,7 @@ trigger_lines as (
     join pg_proc f on f.oid = g.tgfoid
     join pg_namespace n on n.oid = f.pronamespace
     left join member m on m.classid = 'pg_proc'::regclass and m.objid = f.oid
-    where not g.tgisinternal
+    where not g.tgisinternal and f.pronamespace not in (select p.oid from pause p)
         and (r.extension is null or (m.extension is null and n.nspname <> 'pg_catalog'))
 ),
 policy_lines as (

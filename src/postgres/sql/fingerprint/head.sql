@@ -17,10 +17,15 @@ with member as materialized (
     join pg_extension e on e.oid = d.refobjid
     where d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'
 ),
+-- A write pause comes and goes with a run (postgres::pause).
+pause as materialized (
+    select n.oid from pg_namespace n
+    where n.nspname = 'supa_safe' and obj_description(n.oid, 'pg_namespace') like '{"supa_safe":"pause",%'
+),
 home as materialized (
     select n.oid, n.nspname::text as schema_name
     from pg_namespace n
-    where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+    where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and n.oid not in (select p.oid from pause p)
 ),
 -- A composite type is a member by its row in pg_type, not in pg_class.
 relation as materialized (

@@ -52,6 +52,7 @@ note_lines as (
     left join pg_proc f on f.oid = a.function
     where r.extension is null and not exists (
         select from member m where m.classid = n.classoid and m.objid = n.objoid)
+        and (n.classoid <> 'pg_namespace'::regclass or n.objoid not in (select p.oid from pause p))
     union all
     select
         n.kind, case when d.oid is null then 'role ' || n.objoid::regrole else 'database current' end,
