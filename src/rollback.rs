@@ -522,6 +522,13 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Tables of the platform in which rows go back.
+    fn platform_tables(&self) -> impl Iterator<Item = String> {
+        let storage = self.task.storage.filter(|saved| saved.writes_rows()).map(|_| salvage::TABLES);
+        let storage = storage.into_iter().flatten().map(str::to_owned);
+        storage.chain(self.task.besides.managed.iter().map(|rows| rows.table.clone()))
+    }
+
     /// A script of `pg_restore` sets what it needs; the proof needs other settings.
     async fn pin(&self) -> Result<(), Error> {
         self.client.batch_execute(rows::PINNED).await?;
@@ -579,6 +586,8 @@ fn rank(difference: &Difference) -> u8 {
         "role" => 0,
         "column" => 1,
         "constraint" => 2,
+        // One that goes may stand in the way of another: two roles are not in each other.
+        "membership" if difference.after.is_none() => 7,
         "membership" => 8,
         _ => 5,
     }

@@ -40,6 +40,9 @@ use crate::postgres::storage;
 use crate::store::Objects;
 use std::io;
 
+/// The tables that hold its rows.
+pub const TABLES: [&str; 2] = ["storage.objects", "storage.buckets"];
+
 /// Objects that are read, probed, or written at once.
 const TRANSFERS: usize = 8;
 

@@ -71,7 +71,8 @@ async fn on_stage(
     story.act("1/8", "A project that looks like one of Supabase's platform");
     let hosted = signals
         .guard(async {
-            Hosted::start(props.server.clone(), &props.machine).await.map_err(|error| broken(&error))
+            let started = Box::pin(Hosted::start(props.server.clone(), &props.machine)).await;
+            started.map_err(|error| broken(&error))
         })
         .await?;
     let played = match signals.guard(Box::pin(set_up(setting, &hosted, &props, story))).await {

@@ -24,9 +24,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// the locks of its session stand until the server learns of it: by the defaults of most systems after two
 /// hours (PostgreSQL documentation, `tcp_keepalives_idle`).
 const SILENCE: Duration = Duration::from_secs(30);
-/// Has the server notice the same; one whose system knows no such setting leaves it.
+/// Has the server notice the same; one whose system knows no such setting leaves it. While a statement runs it looks
+/// at the connection only when it is told to (PostgreSQL documentation, `client_connection_check_interval`).
 pub const NOTICE_SILENCE: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; \
-     set tcp_keepalives_count = 4; set tcp_user_timeout = '30s'";
+     set tcp_keepalives_count = 4; set tcp_user_timeout = '30s'; set client_connection_check_interval = '5s'";
 /// How often a full or starting server is asked again, a second apart.
 const ATTEMPTS: u32 = 10;
 
@@ -154,19 +155,15 @@ impl Session {
 
 /// Opens a session that cannot write: `default_transaction_read_only` is on.
 pub async fn read_only(connection: &Connection) -> Result<Session, Error> {
-    let session = writable(connection).await?;
-    session
-        .client
-        .batch_execute(
-            "set default_transaction_read_only = on; set statement_timeout = 0; set idle_session_timeout = 0",
-        )
-        .await
-        .map_err(|source| Error::Other { address: connection.address(), source })?;
-    Ok(session)
+    open(connection, "set default_transaction_read_only = on; set statement_timeout = 0").await
 }
 
-/// Opens a session that may write: for scratch servers and the fixtures of the demo.
+/// Opens a session that may write.
 pub async fn writable(connection: &Connection) -> Result<Session, Error> {
+    open(connection, "").await
+}
+
+async fn open(connection: &Connection, settings: &str) -> Result<Session, Error> {
     refresh(connection).await?;
     let tls = MakeRustlsConnect::new(tls_config(connection)?);
     let config = wire_config(connection);
@@ -182,6 +179,9 @@ pub async fn writable(connection: &Connection) -> Result<Session, Error> {
                     let assumed = client.batch_execute(&format!("set session role {role}")).await;
                     assumed.map_err(|source| Error::Other { address: connection.address(), source })?;
                 }
+                // It may wait for other programs for as long as these take.
+                let set = client.batch_execute(&format!("set idle_session_timeout = 0; {settings}")).await;
+                set.map_err(|source| Error::Other { address: connection.address(), source })?;
                 return Ok(Session { client, task });
             }
             Err(error) if attempt < ATTEMPTS && is_passing(&error) => {

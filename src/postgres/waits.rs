@@ -5,7 +5,17 @@ use crate::effect::LockHeld;
 use crate::event::Holder;
 use crate::migration::masked;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio_postgres::{Client, Error};
+
+/// How long a vacuum is waited for: longer than the server waits before it ends one.
+const OUTWAITS: Duration = Duration::from_millis(1500);
+/// Tables that somebody vacuums.
+const VACUUMED: &str = "
+    select distinct l.relation
+    from pg_catalog.pg_locks l
+    join pg_catalog.pg_database d on d.oid = l.database and d.datname = pg_catalog.current_database()
+    where l.granted and l.mode = 'ShareUpdateExclusiveLock' and l.relation = any($1)";
 
 /// A session that waits for a lock.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +55,28 @@ pub async fn waits(client: &Client) -> Result<Vec<Wait>, Error> {
         .iter()
         .map(|row| Wait { pid: row.get(0), seconds: row.get(1), behind: row.get(2), what: row.get(3) })
         .collect())
+}
+
+/// Lets a vacuum of a table make way: the server ends it for whoever waits long enough (PostgreSQL documentation,
+/// `deadlock_timeout`). The lock that is asked for here keeps nobody from reading and writing. The tables come by id
+/// and by name as SQL wants it.
+pub async fn outwait_vacuum(client: &Client, tables: &[(u32, String)]) -> Result<(), Error> {
+    let oids: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
+    let vacuumed = client.query(VACUUMED, &[&oids]).await?;
+    for (_, table) in tables.iter().filter(|(oid, _)| vacuumed.iter().any(|row| row.get::<_, u32>(0) == *oid))
+    {
+        let sql = format!(
+            "begin; set local lock_timeout = '{}ms'; lock table only {table} in share update exclusive mode",
+            OUTWAITS.as_millis()
+        );
+        let outcome = client.batch_execute(&sql).await;
+        client.batch_execute("rollback").await?;
+        // What does not make way shows when the tables are locked.
+        if outcome.is_err_and(|error| error.as_db_error().is_none()) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Whom a wait is for in the end: those who wait for nobody themselves.

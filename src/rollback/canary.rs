@@ -191,7 +191,7 @@ fn of_roles(way: &Way<'_>) -> Vec<Step> {
             let what = format!("take back {} {}", difference.kind, difference.identity);
             let is_certain = ["role", "membership"].contains(&difference.kind.as_str());
             let membership = (difference.kind == "membership" && difference.after.is_none())
-                .then(|| difference.identity.split_once(" in "))
+                .then(|| names::around(&difference.identity, " in "))
                 .flatten()
                 // With a role its memberships go.
                 .filter(|(member, role)| !going.contains(member) && !going.contains(role));

@@ -143,7 +143,8 @@ const GIVEN: [&str; 6] = ["column", "table", "sequence", "function", "schema", "
 fn default_privileges(identity: &str, found: Option<&Value>, wanted: Option<&Value>) -> Option<Vec<String>> {
     let (who, objects) = identity.rsplit_once(" on ")?;
     let who = who.strip_prefix("of ")?;
-    let (role, schema) = who.split_once(" in ").map_or((who, None), |(role, schema)| (role, Some(schema)));
+    let (role, schema) =
+        names::around(who, " in ").map_or((who, None), |(role, schema)| (role, Some(schema)));
     let base = if schema.is_some() { Granted::new() } else { built_in(role, objects) };
     let list = |acl: Option<&Value>| acl.map_or_else(|| base.clone(), |acl| read(Some(acl)));
     let place = schema.map(|schema| format!(" in schema {schema}")).unwrap_or_default();

@@ -180,8 +180,8 @@ fn index(identity: &str, live: &Fields, wanted: &Fields) -> Option<Vec<String>> 
 
 /// The table of an index, as `pg_get_indexdef` writes it; a partitioned one stands behind `ON ONLY`.
 fn table_of_index(index: &Fields) -> Option<&str> {
-    let table = index.get("definition")?.as_str()?.split_once(" ON ")?.1;
-    Some(table.strip_prefix("ONLY ").unwrap_or(table).split_once(" USING ")?.0)
+    let (_, table) = names::around(index.get("definition")?.as_str()?, " ON ")?;
+    Some(names::around(table.strip_prefix("ONLY ").unwrap_or(table), " USING ")?.0)
 }
 
 /// Whether a field of a sequence says how it counts.

@@ -11,6 +11,7 @@ use super::inverse;
 use super::live::sql_name;
 use super::{Error, Mode, Work, names, sequences};
 use crate::fingerprint::{Difference, Fingerprint, is_platform_schema};
+use crate::postgres::waits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -21,8 +22,6 @@ const AT_ONCE: usize = 100;
 pub(super) const STAGE: &str = "lock the tables";
 /// How much longer than one lock all of them may take: where it is one that does not come, the server says so.
 const GRACE: Duration = Duration::from_millis(50);
-/// How long a vacuum is waited for: longer than the server waits before it ends one.
-const OUTWAITS: Duration = Duration::from_millis(1500);
 
 /// The relations that go with these objects, those that the server locks when they go, and those named (`$6`, and
 /// `$7` against writers alone); each with those that come before it. Of a view, the rule goes first and takes it along.
@@ -89,13 +88,6 @@ const RELATIONS: &str = "
     where pg_catalog.has_schema_privilege(n.oid, 'usage') and (pg_catalog.pg_has_role(c.relowner, 'usage')
         or (c.relkind in ('r', 'p') and pg_catalog.has_table_privilege(c.oid, 'update, delete, truncate')))
     order by n.nspname collate \"C\", c.relname collate \"C\"";
-
-/// Tables that somebody vacuums.
-const VACUUMED: &str = "
-    select distinct l.relation
-    from pg_catalog.pg_locks l
-    join pg_catalog.pg_database d on d.oid = l.database and d.datname = pg_catalog.current_database()
-    where l.granted and l.mode = 'ShareUpdateExclusiveLock' and l.relation = any($1)";
 
 /// How a relation is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +178,8 @@ pub(super) async fn take(
     let schemas = named(&["schema"]);
     let differences = work.differences(live);
     let carriers = carriers(work, live, (closure, &differences));
-    let writers = sequences::numbered_tables(work, &differences).await?;
+    let mut writers = sequences::numbered_tables(work, &differences).await?;
+    writers.extend(work.platform_tables());
     let carriers: Vec<&str> = carriers.iter().map(String::as_str).collect();
     let wanted = work
         .client
@@ -195,8 +188,11 @@ pub(super) async fn take(
     let mut wanted: Vec<Relation> = wanted.iter().map(Relation::read).collect();
     wanted.retain(|relation| !taken.contains(&relation.oid));
     taken.extend(wanted.iter().map(|relation| relation.oid));
-    let left = closure.tables.iter().filter(|table| !taken.contains(&table.oid));
+    let mut left = closure.tables.iter().filter(|table| !taken.contains(&table.oid)).peekable();
+    // One that somebody dropped meanwhile shows when the tables are read again.
+    let there = if left.peek().is_some() { work.tables().await? } else { Vec::new() };
     let left: Vec<String> = left
+        .filter(|table| there.iter().any(|one| one.oid == table.oid))
         .map(|table| {
             format!("{} cannot be locked: this role neither owns it nor may write to it", table.qualified())
         })
@@ -239,9 +235,7 @@ fn statement(relations: &[Relation]) -> String {
     }
 }
 
-/// Lets a vacuum of what goes back make way: the server ends it for whoever waits long enough (PostgreSQL documentation,
-/// `deadlock_timeout`), which no attempt does that keeps others waiting. The lock that is asked for here keeps nobody
-/// from reading and writing.
+/// Lets a vacuum of what goes back make way, which no attempt does that keeps others waiting.
 pub(super) async fn outwait_vacuum(work: &Work<'_>) -> Result<(), Error> {
     if work.task.keep_in.is_none() {
         // Nobody else is on a copy.
@@ -249,49 +243,37 @@ pub(super) async fn outwait_vacuum(work: &Work<'_>) -> Result<(), Error> {
     }
     let mut tables = work.tables().await?;
     tables.retain(|table| work.task.mode == Mode::Whole || closure::is_named(work.task.tables, table));
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let vacuumed = work.client.query(VACUUMED, &[&oids]).await?;
-    for table in tables.iter().filter(|table| vacuumed.iter().any(|row| row.get::<_, u32>(0) == table.oid)) {
-        let sql = format!(
-            "begin; set local lock_timeout = '{}ms'; lock table only {} in share update exclusive mode",
-            OUTWAITS.as_millis(),
-            table.sql()
-        );
-        let outcome = work.client.batch_execute(&sql).await;
-        work.client.batch_execute("rollback").await?;
-        // What does not make way shows when the tables are locked.
-        if outcome.is_err_and(|error| error.as_db_error().is_none()) {
-            break;
-        }
-    }
-    Ok(())
+    let tables: Vec<(u32, String)> = tables.iter().map(|table| (table.oid, table.sql())).collect();
+    Ok(waits::outwait_vacuum(work.client, &tables).await?)
 }
 
-/// The relations in which something is changed in place or comes again, and those that keys of what comes again
-/// refer to; names as SQL wants them.
+/// The relations in which something is changed in place or comes again, and those that keys which come again refer
+/// to; names as SQL wants them. Privileges alone are changed without a lock on the table.
 fn carriers(
     work: &Work<'_>,
     live: &Fingerprint,
     (closure, differences): (&Closure, &[Difference]),
 ) -> BTreeSet<String> {
-    let mut found: BTreeSet<String> = differences
-        .iter()
-        .filter_map(inverse::relation)
-        .chain(closure.units.iter().filter_map(inverse::carrier).map(str::to_owned))
-        .filter(|name| !name.starts_with("domain "))
-        .collect();
+    let found = |kinds: fn(&str) -> bool| -> BTreeSet<String> {
+        let changed = differences.iter().filter(|change| kinds(&change.kind) && !change.is_of_privileges());
+        let going = closure.units.iter().filter(|unit| kinds(&unit.kind)).filter_map(inverse::carrier);
+        let relations = changed.filter_map(inverse::relation).chain(going.map(str::to_owned));
+        relations.filter(|name| !name.starts_with("domain ")).collect()
+    };
+    // A publication lets go of a table under a lock that keeps nobody from reading and writing.
+    let carriers = found(|kind| kind != "publication table");
+    // Whose key comes or goes, or has a column of another type, keeps writers from the other side.
+    let keyed = found(|kind| ["constraint", "column", "column order"].contains(&kind));
     let tables = live.lines().iter().filter(|line| line.kind == "table");
     let stand: BTreeSet<&str> = tables.map(|line| line.identity.as_str()).collect();
     let going: BTreeSet<(&str, &str)> =
         closure.tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).collect();
     let comes = |table: &str| {
         let goes = names::qualified(table).is_some_and(|(schema, name)| going.contains(&(&schema, &name)));
-        goes || found.contains(table) || !stand.contains(table)
+        goes || keyed.contains(table) || !stand.contains(table)
     };
     let keys = work.keys.iter().filter(|key| comes(&key.table));
-    let parents: Vec<String> = keys.map(|key| key.refers_to.clone()).collect();
-    found.extend(parents);
-    found
+    carriers.iter().cloned().chain(keys.map(|key| key.refers_to.clone())).collect()
 }
 
 /// The order in which they are taken; where there is none, that of their names, so that two of us never wait for

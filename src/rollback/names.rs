@@ -36,6 +36,13 @@ pub(super) fn on(identity: &str) -> Option<(&str, &str)> {
     Some((name, rest.strip_prefix(" on ")?))
 }
 
+/// What stands before and behind the first such word that is not within quotes.
+pub(super) fn around<'a>(text: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
+    let mut places = text.match_indices(word).map(|(at, _)| at);
+    let at = places.find(|at| text.bytes().take(*at).filter(|byte| *byte == b'"').count() % 2 == 0)?;
+    Some((text.get(..at)?, text.get(at + word.len()..)?))
+}
+
 /// A column's relation and name, as they are written.
 pub(super) fn column(identity: &str) -> Option<(&str, &str)> {
     let parts = parts(identity)?;
@@ -78,6 +85,8 @@ mod tests {
         assert_eq!(on("own on domain public.d"), Some(("own", "domain public.d")));
         assert_eq!(column("public.\"T\".\"a.b\""), Some(("public.\"T\"", "\"a.b\"")));
         assert_eq!(member("supabase_realtime: public.orders"), Some(("supabase_realtime", "public.orders")));
+        assert_eq!(around("\"a in b\" in \"c in \"\"d\"", " in "), Some(("\"a in b\"", "\"c in \"\"d\"")));
+        assert_eq!(around("\"a in b\"", " in "), None);
         assert_eq!(qualified("public.\"O\"\"dd\""), Some(("public".into(), "O\"dd".into())));
         for nonsense in ["", "\"open", "a..b", "a."] {
             assert_eq!(parts(nonsense), None, "{nonsense}");

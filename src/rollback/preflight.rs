@@ -9,6 +9,7 @@ use crate::left_out::LeftOut;
 use crate::policy::Obstacle;
 use crate::postgres::connect;
 use crate::postgres::{catalog, rows};
+use crate::salvage;
 use crate::store::Snapshot;
 use crate::target::Target;
 use serde_json::Value;
@@ -20,9 +21,6 @@ use tokio_postgres::Client;
 const OF_A_PUSH: Duration = Duration::from_mins(5);
 /// How long they may be before a rollback, which waits for them about as long again.
 const OF_A_ROLLBACK: Duration = Duration::from_secs(30);
-
-/// Tables of Storage that a rollback writes to.
-const OF_STORAGE: [&str; 2] = ["storage.objects", "storage.buckets"];
 
 /// What a rehearsed push leaves, and what taking it back makes again.
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +159,7 @@ pub async fn look_at_storage(target: &Target, tries: bool) -> Result<Foreseen, N
 }
 
 async fn foresee_storage(client: &Client, tries: bool) -> Result<Foreseen, Error> {
-    let tables = OF_STORAGE.map(str::to_owned);
+    let tables = salvage::TABLES.map(str::to_owned);
     let mut foreseen = Foreseen::default();
     if tries {
         let recorded = Fingerprint::default();
@@ -274,7 +272,7 @@ fn unread(snapshot: &Snapshot) -> Vec<(String, String)> {
 /// Tables of the platform that it wrote to, and that are written to again.
 fn written(effects: &[FileEffect], besides: &Besides) -> BTreeSet<String> {
     let effects = effects.iter().flat_map(|effect| &effect.tables);
-    let storage = effects.map(|table| &table.table).filter(|table| OF_STORAGE.contains(&table.as_str()));
+    let storage = effects.map(|table| &table.table).filter(|table| salvage::TABLES.contains(&table.as_str()));
     storage.chain(besides.managed.iter().map(|rows| &rows.table)).cloned().collect()
 }
 

@@ -106,14 +106,16 @@ pub(super) fn platform(work: &Work<'_>, before: &Fingerprint, after: &Fingerprin
     // The lines of the platform's objects have what others gave as well.
     let is_given = |difference: &Difference| match difference.kind.as_str() {
         "member privileges" => {
-            let home = difference.identity.split_once(" in ").map_or("", |(_, home)| home);
+            let home = names::around(&difference.identity, " in ").map_or("", |(_, home)| home);
             given.iter().any(|object| names::identifier(object).is_some_and(|(schema, _)| schema == home))
         }
         _ => given.contains(&difference.identity) && difference.is_of_privileges(),
     };
     let is_brought = |difference: &Difference| match difference.kind.as_str() {
         "extension version" => !had(&difference.identity),
-        "member privileges" => !had(difference.identity.split(" in ").next().unwrap_or_default()),
+        "member privileges" => {
+            !had(names::around(&difference.identity, " in ").map_or(&*difference.identity, |(giver, _)| giver))
+        }
         "policy" | "default privileges" => {
             has_brought && home(difference).is_some_and(|home| !is_known(&work.recorded, home))
         }

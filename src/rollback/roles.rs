@@ -98,7 +98,7 @@ pub(super) fn is_gone(role: &str, member: &str) -> String {
 
 /// Statements that give a member the membership of the snapshot, or none.
 pub(super) fn membership(identity: &str, is_live: bool, wanted: Option<&Fields>) -> Option<Vec<String>> {
-    let (member, role) = identity.split_once(" in ")?;
+    let (member, role) = names::around(identity, " in ")?;
     let mut statements = Vec::new();
     if is_live {
         statements.push(revoke(role, member));

@@ -254,11 +254,12 @@ fn is_by_others(error: &Error) -> bool {
     matches!(error, Error::Platform(_) | Error::LargeObjects)
 }
 
-/// A lock that did not come, or not all of them in time, and being the one whom the server picks to end a deadlock.
+/// A lock that did not come, or not all of them in time, a table that went while its lock was waited for, and being the
+/// one whom the server picks to end a deadlock.
 pub fn is_passing(error: &Error) -> bool {
     let is_locking = matches!(error, Error::Statement { stage: locks::STAGE, .. });
     error.server().is_some_and(|said| {
         [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(said.code())
-            || (is_locking && said.code() == &SqlState::QUERY_CANCELED)
+            || (is_locking && [SqlState::QUERY_CANCELED, SqlState::UNDEFINED_TABLE].contains(said.code()))
     })
 }

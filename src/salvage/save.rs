@@ -69,6 +69,14 @@ impl Saved {
         self.chosen.iter().map(|chosen| (&chosen.item, &chosen.way))
     }
 
+    /// Whether any row of Storage is written.
+    pub fn writes_rows(&self) -> bool {
+        let Plan { buckets, merged, withdrawn, withdrawn_buckets, .. } = &self.plan;
+        buckets.iter().any(|bucket| bucket.is_missing || bucket.is_changed)
+            || self.chosen.iter().any(|chosen| matches!(chosen.way, Way::Row(_)))
+            || !(merged.is_empty() && withdrawn.is_empty() && withdrawn_buckets.is_empty())
+    }
+
     /// What was saved: rows as they were, and the digests of their bytes in the store.
     pub fn casualties(&self) -> &[Object] {
         &self.casualties

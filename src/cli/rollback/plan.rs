@@ -1,5 +1,6 @@
 //! What a rollback will do, as far as it is known before the target is locked.
 
+use super::words::OBJECTS;
 use super::{How, Part, RollbackArgs, foreseen, not_done};
 use crate::cli::done::Broken;
 use crate::cli::fail::{self, failed};
@@ -94,7 +95,8 @@ impl Plan {
         let is_tried = !self.with_database || self.rehearsed().is_some_and(|one| one.failed.is_none());
         let untried = (!is_tried).then(|| UNTRIED.to_owned());
         let not_back = self.not_back().into_iter().filter(|what| what != BYTES);
-        untried.into_iter().chain(not_back).collect()
+        let objects = self.leaves_objects.then(|| OBJECTS.to_owned());
+        untried.into_iter().chain(objects).chain(not_back).collect()
     }
 
     pub(super) fn wanted(&self) -> Wanted<'_> {

@@ -26,7 +26,7 @@ const ACCOUNTS: &str = "nobody knows what the push did to accounts: their rows i
     yours that belong to accounts that are gone do not come back";
 
 /// Said where a statement on rows of Storage met none on the copy.
-const OBJECTS: &str = "a statement of the push writes to rows of Storage: it met none on the copy, and here some are not \
+pub(super) const OBJECTS: &str = "a statement of the push writes to rows of Storage: it met none on the copy, and here some are not \
     as in the snapshot, by the push or by people. They stay; `supa-safe rollback --only storage --mode whole` takes \
     them back";
 

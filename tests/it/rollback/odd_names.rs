@@ -1,6 +1,6 @@
 //! Names that hold what a list or a script ends a line or a word with.
 
-use crate::world::{OWNER, World};
+use crate::world::{Major, OWNER, World};
 
 const ROWS: &str = r#"
     create schema "a
@@ -75,4 +75,36 @@ fn what_has_line_breaks_in_its_name_comes_back() {
 #[test]
 fn what_has_line_breaks_in_its_name_comes_back_when_it_was_dropped() {
     goes_back("drop schema \"a\nschema. \"\"x\"\"\" cascade; drop table public.\"notes\n\"");
+}
+
+/// Names that hold the words by which a definition is read.
+fn words_of_definitions(major: Major) {
+    const TABLE: &str = r#"public."t USING x""#;
+    let push = format!(
+        r#"create index "a ON b" on {TABLE} (v); revoke "x in y" from "m in n"; grant "m in n" to "x in y";
+        alter default privileges for role "x in y" in schema "s in t" grant select on tables to anon;"#
+    );
+    let world = World::own_server_of(major, &[("20260101000000_wrong", &push)]);
+    world.sql(
+        OWNER,
+        &format!(
+            r#"create table {TABLE} (id int primary key, v text); create schema "s in t";
+            create role "x in y"; create role "m in n"; grant "x in y" to "m in n"; grant "x in y" to postgres"#
+        ),
+    );
+    let before = world.state();
+    drop(world.migrate(&[]).exits(0));
+    assert_ne!(world.state(), before);
+    drop(world.run(["rollback", "--confirm", &world.target()]).exits(0));
+    assert_eq!(world.state(), before);
+}
+
+#[test]
+fn names_with_the_words_of_definitions_on_15() {
+    words_of_definitions(Major::Pg15);
+}
+
+#[test]
+fn names_with_the_words_of_definitions_on_17() {
+    words_of_definitions(Major::Pg17);
 }

@@ -1,6 +1,7 @@
 //! The order in which a rollback takes what it makes again.
 
 use super::Base;
+use crate::kill::Going;
 use crate::scratch::until;
 use crate::world::{ADMIN, Major, OWNER, Session, World};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -142,4 +143,76 @@ fn what_a_role_allows_a_transaction_does_not_end_it() {
     assert_eq!(session.run("show transaction_timeout"), ["1h"]);
     drop(base.bring_back(&session, Mode::Touched, &[], &base.ids()).unwrap());
     assert_eq!(session.run("show transaction_timeout"), ["0"]);
+}
+
+#[test]
+fn what_keeps_nobody_out_of_a_table_keeps_nobody_out_of_those_that_it_refers_to() {
+    let world = World::hosted(&[]);
+    world.sql(
+        OWNER,
+        "create table public.profiles (id uuid primary key references auth.users, body text default 'one');
+        create table public.messages (id uuid references auth.users); create publication told",
+    );
+    let base = Base::of(world);
+    base.world.sql(
+        OWNER,
+        "create policy everybody on public.profiles using (true); grant delete on public.profiles to anon;
+        alter publication told add table public.messages",
+    );
+    let (session, ids, other) = (base.world.session(OWNER), base.ids(), base.world.session(ADMIN));
+    other.run("begin; select from auth.users; select from public.messages; lock table auth.users in row exclusive mode");
+    drop(base.bring_back(&session, Mode::Touched, &[], &ids).unwrap());
+    session.run("commit");
+    other.run("commit");
+    assert_eq!(base.world.sql(OWNER, "select count(*) from pg_policies where tablename = 'profiles'"), ["0"]);
+    assert_eq!(
+        base.world.sql(OWNER, "select count(*) from pg_publication_tables where pubname = 'told'"),
+        ["0"]
+    );
+}
+
+#[test]
+fn whoever_has_an_account_and_waits_for_a_table_is_not_ended() {
+    let wrong = "update auth.users set email = 'lost@x.y'; update public.notes set body = 'lost'";
+    let world = World::own_server(&[("20260101000000_wrong", wrong)]);
+    world.sql(ADMIN, "insert into auth.users (id, email) values (gen_random_uuid(), 'a@x.y')");
+    world.sql(
+        OWNER,
+        "create table public.notes (id int primary key, body text); insert into public.notes values (1, 'one')",
+    );
+    drop(world.migrate(&[]).exits(0));
+    let (login, watch) = (world.session(ADMIN), world.session(ADMIN));
+    login.run("begin; update auth.users set phone = '1'");
+    let waits = "select count(*) > 0 from pg_locks where not granted";
+    let ran = thread::scope(|scope| {
+        let rollback = scope.spawn(|| world.run(["rollback", "--confirm", &world.target()]));
+        until("the rollback waits", || watch.run(waits) == ["t"]);
+        login.run("insert into public.notes values (2, 'two'); commit");
+        rollback.join().unwrap().exits(0)
+    });
+    assert!(ran.text().contains("a lock did not come") || ran.text().contains("Rolled "), "{ran}");
+    assert_eq!(world.sql(OWNER, "select body from public.notes"), ["one"]);
+    assert_eq!(world.sql(ADMIN, "select email, phone from auth.users"), ["a@x.y|1"]);
+}
+
+#[test]
+fn a_killed_rollback_lets_go_while_its_statement_runs() {
+    let world = World::own_server(&[("20260101000000_wrong", "update public.notes set body = 'lost'")]);
+    world.sql(
+        OWNER,
+        "create table public.pace (seconds int); insert into public.pace values (0);
+        create function public.slow(int) returns int language plpgsql immutable as
+            'begin perform pg_catalog.pg_sleep(seconds) from public.pace; return $1; end';
+        create table public.notes (id int primary key, body text); insert into public.notes values (1, 'one');
+        create index on public.notes (public.slow(id))",
+    );
+    drop(world.migrate(&[]).exits(0));
+    world.sql(OWNER, "update public.pace set seconds = 600");
+    let run = Going::start(&world, &["rollback", "--confirm", &world.target()]);
+    let watch = world.session(ADMIN);
+    let sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+    until("an index is made", || watch.run(sleeps) == ["1"]);
+    run.kill();
+    until("its backend has ended", || watch.run(sleeps) == ["0"]);
+    assert_eq!(world.sql(OWNER, "select body from public.notes"), ["lost"]);
 }
