@@ -3,7 +3,6 @@
 pub mod catalog;
 pub mod checks;
 pub mod connect;
-pub mod fresh;
 pub mod history;
 pub mod identity;
 pub mod measure;

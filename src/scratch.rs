@@ -10,6 +10,7 @@
 //! a dump or a migration does not reach them. A server that the person gives has no keeper: [`staging`].
 
 pub mod engine;
+mod fresh;
 mod keeper;
 pub mod staging;
 mod sweep;
@@ -18,7 +19,7 @@ pub use engine::Engine;
 pub use keeper::keeper_main;
 pub use sweep::{Swept, leftovers, sweep};
 
-use crate::postgres::{connect, fresh};
+use crate::postgres::connect;
 use crate::proc::{self, Cmd, Ended, Running, Signal, Stream, User};
 use crate::secret::Secret;
 use crate::target::{Connection, Roots, SslMode, Staging};
@@ -123,7 +124,7 @@ pub enum Error {
     Connect(#[from] connect::Error),
     /// The same.
     #[error("the server in the container cannot be made empty")]
-    NotEmpty(#[from] tokio_postgres::Error),
+    NotEmpty(#[from] fresh::Error),
     /// The image is of another major version.
     #[error("image `{image}` has Postgres {found}, and the target has Postgres {wanted}")]
     OtherMajor {
@@ -307,12 +308,13 @@ impl Scratch {
     /// Makes the server of an image, which may hold roles and schemas of its own, one as `initdb` makes it.
     async fn make_empty(&self, container: &Container) -> Result<(), Error> {
         let session = connect::writable(&self.superuser_connection("template1")).await?;
-        let found = fresh::serving_major(&session.client).await?.unwrap_or_default();
+        let found =
+            fresh::serving_major(&session.client).await.map_err(fresh::Error::from)?.unwrap_or_default();
         if found != container.major {
             let image = container.image.name.clone();
             return Err(Error::OtherMajor { image, found, wanted: container.major });
         }
-        fresh::empty(&session.client, None).await?;
+        fresh::empty(&session.client, &self.superuser_connection("template1"), None).await?;
         session.close().await;
         Ok(())
     }
@@ -360,6 +362,11 @@ impl Scratch {
     /// Why the server is gone, if it is. Asked when work in it failed: a server that died shows as a lost
     /// connection, and no statement is at fault then.
     pub async fn died(&mut self) -> Option<Error> {
+        if let Ground::Given(held) = &self.ground
+            && let Some(error) = held.lost().await
+        {
+            return Some(Error::StagingGone(error));
+        }
         match connect::read_only(&self.superuser_connection("template1")).await {
             Ok(session) => {
                 session.close().await;

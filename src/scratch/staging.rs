@@ -15,10 +15,10 @@
 //! that the run lives; without that session it is what a killed run left, and the next one starts by
 //! removing that.
 
-use super::{KEEPER_LOCK, PREFIX};
+use super::{KEEPER_LOCK, PREFIX, fresh};
 use crate::disk::{self, Lock};
 use crate::postgres::connect::{self, Session};
-use crate::postgres::{fresh, identity};
+use crate::postgres::identity;
 use crate::resolve;
 use crate::target::{Connection, Server, SslMode, Staging};
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,7 @@ pub enum Error {
     Busy(String),
     /// It could not be emptied.
     #[error("the staging server cannot be made empty")]
-    NotEmpty(#[source] tokio_postgres::Error),
+    NotEmpty(#[from] fresh::Error),
     /// What was put there is not there any more.
     #[error("`{0}` does not hold this run's copy any more: nothing there was touched")]
     NotOurs(String),
@@ -270,6 +270,13 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Why the session is gone that holds the server, if it is: a server that was started again meanwhile answers
+    /// a new one.
+    pub(super) async fn lost(&self) -> Option<connect::Error> {
+        let source = self.session.client.batch_execute("").await.err()?;
+        Some(connect::Error::Other { address: self.staging.connection.address(), source })
     }
 }
 
@@ -448,12 +455,13 @@ pub(super) async fn begin(staging: &Staging, base_dir: &Path) -> Result<(Held, C
     staging.set_in_use(true);
     if left.is_some() {
         // Until it is gone, the note that knows it stays.
-        fresh::empty(&session.client, Some(OWN)).await.map_err(Error::NotEmpty)?;
+        fresh::empty(&session.client, &staging.connection, Some(OWN)).await?;
     }
     put_note(&session.client, staging).await?;
-    fresh::empty(&session.client, Some(OWN)).await.map_err(Error::NotEmpty)?;
+    fresh::empty(&session.client, &staging.connection, Some(OWN)).await?;
     let own = Connection { database: OWN.to_owned(), ..staging.connection.clone() };
     let held = connect::writable(&own).await?;
+    held.client.batch_execute(connect::NOTICE_SILENCE).await?;
     session.close().await;
     let ssl_mode = match (server.tls, staging.connection.ssl_mode) {
         (false, SslMode::Disable | SslMode::Prefer) => SslMode::Disable,
@@ -514,8 +522,10 @@ fn limits(staging: &Staging, server: &Server) -> Vec<String> {
 /// Gives a held server back, empty.
 pub(super) async fn end(held: Held) -> Result<(), Error> {
     let Held { staging, session, .. } = held;
+    // Whoever looks meanwhile sees that the run lives.
+    let outcome = clear(&staging).await;
     session.close().await;
-    clear(&staging).await
+    outcome
 }
 
 /// Empties a server after this very run.
@@ -529,8 +539,8 @@ pub async fn clear(staging: &Staging) -> Result<(), Error> {
     if note.is_none_or(|note| note.token != staging.token) {
         return Err(Error::NotOurs(staging.connection.address()));
     }
-    fresh::empty(client, Some(OWN)).await.map_err(Error::NotEmpty)?;
-    client.batch_execute(&format!("drop database {OWN} with (force)")).await.map_err(Error::NotEmpty)?;
+    fresh::empty(client, &staging.connection, Some(OWN)).await?;
+    client.batch_execute(&format!("drop database {OWN} with (force)")).await?;
     staging.set_in_use(false);
     session.close().await;
     Ok(())

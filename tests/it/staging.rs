@@ -17,6 +17,9 @@ use tokio::runtime::Runtime;
 const TABLE: (&str, &str) = ("20260101000000_a", "create table public.a (id int);");
 const SLOW: (&str, &str) = ("20260101000000_slow", "do $$ begin perform pg_sleep(300); end $$;");
 
+const PUSHES: &str =
+    "select count(*) from pg_stat_activity where query like '%pg_sleep(300)%' and pid <> pg_backend_pid()";
+
 fn notes(ran: &Ran) -> Vec<String> {
     ran.events_of("note").iter().map(|note| note["text"].as_str().unwrap().to_owned()).collect()
 }
@@ -253,8 +256,7 @@ fn what_a_killed_run_left_is_removed_by_the_next() {
     let staging = world.staging(Major::Pg17);
     staging.mark();
     let run = held(&world, &staging.url());
-    let pushes = "select count(*) from pg_stat_activity where query like '%pg_sleep(300)%' and pid <> pg_backend_pid()";
-    until("it is pushed to", || staging.sql("template1", pushes) != ["0"]);
+    until("it is pushed to", || staging.sql("template1", PUSHES) != ["0"]);
 
     // One at a time.
     let mut busy = World::hosted(&[TABLE]);
@@ -264,6 +266,11 @@ fn what_a_killed_run_left_is_removed_by_the_next() {
 
     run.kill();
     assert!(staging.contents().contains(&"database supa_safe_scratch".to_owned()));
+    // It keeps its database from being dropped.
+    let subscription =
+        "create subscription told connection 'host=127.0.0.1 port=1 dbname=postgres' publication p
+        with (connect = false)";
+    drop(staging.sql("postgres", subscription));
     world.remove("supabase/migrations/20260101000000_slow.sql");
     world.migration(TABLE.0, TABLE.1);
     let ran = world.migrate(&["--rehearse", &staging.url(), "--json"]).exits(0);
@@ -274,8 +281,33 @@ fn what_a_killed_run_left_is_removed_by_the_next() {
     );
     assert_eq!(notes(&ran).iter().filter(|note| note.starts_with(&said)).count(), 1, "{ran}");
     assert_eq!(staging.contents(), [""; 0]);
-    assert_eq!(staging.sql("template1", pushes), ["0"]);
+    assert_eq!(staging.sql("template1", PUSHES), ["0"]);
     assert_eq!(world.sql(OWNER, "select count(*) from public.a"), ["0"]);
+}
+
+#[test]
+fn a_database_whose_drop_was_cut_off_is_dropped() {
+    let mut world = World::hosted(&[TABLE]);
+    let staging = world.staging(Major::Pg17);
+    staging.mark();
+    drop(staging.sql("template1", "update pg_database set datconnlimit = -2 where datname = 'postgres'"));
+    drop(world.migrate(&["--rehearse", &staging.url()]).exits(0));
+    assert_eq!(staging.contents(), [""; 0]);
+}
+
+#[test]
+fn a_server_that_ends_every_session_is_no_failed_migration() {
+    let mut world = World::hosted(&[SLOW]);
+    let staging = world.staging(Major::Pg17);
+    staging.mark();
+    let run = held(&world, &staging.url());
+    until("it is pushed to", || staging.sql("template1", PUSHES) != ["0"]);
+    let end_all = "select pg_terminate_backend(pid) from pg_stat_activity
+        where backend_type = 'client backend' and pid <> pg_backend_pid()";
+    drop(staging.sql("template1", end_all));
+    let (code, summary) = run.ends();
+    assert_eq!((code, &summary["target_touched"]), (1, &Value::Bool(false)), "{summary}");
+    assert!(summary["error"].to_string().contains("the staging server is gone"), "{summary}");
 }
 
 #[test]
