@@ -25,6 +25,9 @@ const BETWEEN: Duration = Duration::from_secs(2);
 /// How often a trigger that cannot be dropped is tried again.
 const ROUNDS: u32 = 10;
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(1);
+/// How often a pause is ended again whose session was lost.
+const RELEASES: u32 = 6;
+const BETWEEN_RELEASES: Duration = Duration::from_secs(5);
 
 /// Why writes are not paused, or why a pause was not ended.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,9 @@ pub enum Error {
     /// Whoever comes after this run would not know of the pause.
     #[error("cannot write the record of this run")]
     NotOnRecord(#[source] std::io::Error),
+    /// Somebody ended it while the snapshot was taken.
+    #[error("the write pause of this run does not stand any more: somebody ended it")]
+    Ended,
     /// The server gave no snapshot.
     #[error("the server exported no snapshot")]
     NoSnapshot,
@@ -85,6 +91,15 @@ impl Error {
             SqlState::UNDEFINED_TABLE,
         ];
         matches!(self, Self::Query { source, .. } if source.code().is_some_and(|code| passing.contains(code)))
+    }
+
+    /// Whether there was no session, or no answer in it.
+    fn is_lost(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Query { source, .. } => source.as_db_error().is_none(),
+            _ => false,
+        }
     }
 }
 
@@ -185,6 +200,10 @@ impl<'a> Pause<'a> {
         client.batch_execute(rows::PINNED).await.map_err(doing("prepare the session"))?;
         client.batch_execute(NOTICE_SILENCE).await.map_err(doing("prepare the session"))?;
         let scope = look(client).await?;
+        let tables: Vec<(u32, String)> =
+            scope.tables.iter().map(|table| (table.oid, table.name.clone())).collect();
+        let outwaited = waits::outwait_vacuum(client, &tables).await;
+        outwaited.map_err(doing("wait for a vacuum to make way"))?;
         let deadlock = pause::deadlock_timeout(client).await.map_err(doing("read `deadlock_timeout`"))?;
         let local_clock = (context.clock)();
         let target_clock = identity::clock(client).await.map_err(doing("read the target's clock"))?;
@@ -230,15 +249,39 @@ pub struct NotReleased {
     pub source: Error,
 }
 
-/// Ends a pause, if one stands. Writes are let through first; the rest may be done again at any time.
+/// Demands that the pause of a run still refuses writes.
+pub async fn demand_paused(client: &Client, run: &str) -> Result<(), Error> {
+    match pause::find(client).await.map_err(doing("look for the write pause"))? {
+        Found::Standing(standing) if standing.refuses_for(run) => Ok(()),
+        _ => Err(Error::Ended),
+    }
+}
+
+/// Ends a pause, if one stands. Writes are let through first; the rest may be done again at any time, and is when
+/// the line was cut.
 pub async fn release(target: &Target, context: &Context) -> Result<Option<Released>, NotReleased> {
+    let mut outcome = release_once(target).await;
+    for _ in 1..RELEASES {
+        let Err(error) = &outcome else { break };
+        if !error.source.is_lost() {
+            break;
+        }
+        let why = crate::failure::chain(&error.source).join(": ");
+        context.note(format!("the write pause could not be ended yet, and is tried again: {why}"));
+        tokio::time::sleep(BETWEEN_RELEASES).await;
+        outcome = release_once(target).await;
+    }
+    if let Ok(Some(released)) = &outcome {
+        context.tell(&Event::WritesReleased { left: released.left.clone() });
+    }
+    outcome
+}
+
+async fn release_once(target: &Target) -> Result<Option<Released>, NotReleased> {
     let refusing = |source: Error| NotReleased { lets_through: false, source };
     let session = open(target).await.map_err(refusing)?;
     let outcome = release_in(&session.client).await;
     session.close().await;
-    if let Ok(Some(released)) = &outcome {
-        context.tell(&Event::WritesReleased { left: released.left.clone() });
-    }
     outcome
 }
 
@@ -276,7 +319,11 @@ async fn release_in(client: &Client) -> Result<Option<Released>, NotReleased> {
     }
     let pids = pause::at_work(client, &standing).await.map_err(at("look at other sessions", true))?;
     let holders = waits::holders(client, &pids).await.map_err(at("look at other sessions", true))?;
-    Ok(Some(Released { mark, left: standing.tables, holders }))
+    let mut left = standing.tables;
+    if left.is_empty() {
+        left.push(format!("schema {}", pause::SCHEMA));
+    }
+    Ok(Some(Released { mark, left, holders }))
 }
 
 /// The pause that stands, if any.

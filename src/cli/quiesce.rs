@@ -20,6 +20,7 @@ use crate::target::Target;
 use crate::ui::{self, Json, Summary};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tokio_postgres::error::SqlState;
 
 /// Arguments of `quiesce`.
 #[derive(Debug, Args)]
@@ -336,8 +337,15 @@ pub(super) fn not_paused(error: &Error) -> Failure {
         Error::NotOnRecord(_) => Failure::new(Exit::Error, error)
             .detail(untouched)
             .hint("See that the state folder can be written to, then run again"),
-        Error::Query { .. } | Error::NoSnapshot => Failure::new(Exit::Error, error)
-            .detail("no pause stands on the target")
-            .hint("See whether this role may create a schema in the database, or leave `--quiesce` away"),
+        Error::Query { .. } | Error::NoSnapshot | Error::Ended => {
+            let failure = Failure::new(Exit::Error, error).detail("no pause stands on the target");
+            let may_not = matches!(error, Error::Query { source, .. }
+                if source.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+            failure.hint(if may_not {
+                "Sign in as a role that may create a schema in the database, or leave `--quiesce` away"
+            } else {
+                "Run it again, or leave `--quiesce` away"
+            })
+        }
     }
 }

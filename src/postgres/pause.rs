@@ -147,6 +147,13 @@ pub struct Standing {
     pub tables: Vec<String>,
 }
 
+impl Standing {
+    /// Whether this run's pause refuses writes.
+    pub fn refuses_for(&self, run: &str) -> bool {
+        self.refuses && self.mark.run == run
+    }
+}
+
 /// What stands where a pause would.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -164,7 +171,7 @@ pub struct Table {
     /// Its object id.
     pub oid: u32,
     /// Its name, as SQL wants it.
-    name: String,
+    pub name: String,
     is_foreign: bool,
 }
 
@@ -254,16 +261,19 @@ end",
     statements.extend(scope.tables.iter().map(|table| {
         let truncate = if table.is_foreign { "" } else { " or truncate" };
         format!(
-            "create trigger supa_safe_pause before insert or update or delete{truncate} on {} \
-             for each statement execute function {SCHEMA}.paused()",
-            table.name
+            "create trigger supa_safe_pause before insert or update or delete{truncate} on {name} \
+             for each statement execute function {SCHEMA}.paused();
+             alter table only {name} enable always trigger supa_safe_pause",
+            name = table.name
         )
     }));
     let body = literal(&format!("begin {}; end", statements.join(";\n")));
     let patience = patience.as_millis();
-    // A writer that is waited for must be seen when it is done: a role may have another default.
+    // A writer that is waited for must be seen when it is done: a role may have another default. Who sleeps while the
+    // tables are locked loses them.
     let sql = format!(
         "begin isolation level read committed read write; set local lock_timeout = '{patience}ms'; \
+         set local idle_in_transaction_session_timeout = '10s'; \
          set local statement_timeout = '{patience}ms'; select pg_catalog.pg_advisory_xact_lock({TURN}); \
          do {body}; set local statement_timeout = 0; select pg_catalog.pg_export_snapshot()"
     );

@@ -241,6 +241,13 @@ fn every_way_of_writing_is_refused_and_reads_go_on() {
 #[test]
 fn a_write_through_a_function_of_the_owner_or_a_view_is_refused() {
     let world = world(&[("1_alters", "alter table public.logs add column more int;")]);
+    // Triggers of the usual kind are not for it.
+    world.sql(
+        ADMIN,
+        "create function auth.add_note_quietly(id int) returns void language sql security definer
+            set search_path = '' set session_replication_role = replica
+            as 'insert into public.notes values (id, null)'",
+    );
     world.run(["rehearse"]).exits(0);
     let reader = world.session(OWNER);
     let mut run = start(&world);
@@ -249,6 +256,7 @@ fn a_write_through_a_function_of_the_owner_or_a_view_is_refused() {
     let api = api(&world, "authenticated");
     for sql in [
         "select public.add_note(7)",
+        "select auth.add_note_quietly(7)",
         "insert into public.shown values (7, 'x')",
         "delete from public.shown",
         "update public.shown set text = 'x'",
@@ -374,6 +382,49 @@ fn a_writer_who_ends_is_waited_for() {
     is_over(&world);
     world.run(["rollback", "--mode", "whole", "--confirm", &world.target()]).exits(0);
     assert_eq!(world.sql(OWNER, "select id from public.logs"), ["1"]);
+}
+
+#[test]
+fn a_vacuum_makes_way() {
+    let settings = [
+        "autovacuum=on",
+        "autovacuum_naptime=1s",
+        "autovacuum_vacuum_cost_delay=100ms",
+        "autovacuum_vacuum_cost_limit=1",
+    ];
+    let world = World::own_server_set(
+        Major::Pg17,
+        &settings,
+        &[("20260101000000_a", "create table public.a (id int)")],
+    );
+    world.sql(
+        OWNER,
+        "create table public.notes (id int primary key, body text);
+        insert into public.notes select n, 'note' from generate_series(1, 50000) n",
+    );
+    world.run(["rehearse"]).exits(0);
+    let watch = world.session(ADMIN);
+    let vacuumed = "select count(*) > 0 from pg_stat_progress_vacuum where relid = 'public.notes'::regclass";
+    until("the table is vacuumed", || watch.run(vacuumed) == ["t"]);
+    drop(watch.run("alter system set autovacuum_naptime = '10min'"));
+    drop(watch.run("select pg_reload_conf()"));
+    let ran = quiesce(&world, &["--json"]).exits(0);
+    assert!(!ran.to_string().contains("attempt 1 of 12"), "{ran}");
+    is_over(&world);
+}
+
+#[test]
+fn a_pause_that_somebody_ends_is_no_ground_for_a_push() {
+    let world = world(&[DATA_ONLY]);
+    world.run(["rehearse"]).exits(0);
+    let before = catalog(&world);
+    let mut run = start(&world);
+    run.until_type("writes-paused");
+    world.sql(ADMIN, "drop schema supa_safe cascade");
+    let (code, summary) = run.ends();
+    assert_eq!((code, &summary["target_touched"]), (1, &json!(false)), "{summary}");
+    assert!(summary["error"].to_string().contains("somebody ended it"), "{summary}");
+    assert_eq!(same(&before, &catalog(&world)), Ok(()));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::cli::signals::Signals;
 use crate::event::Stage;
 use crate::exit::Exit;
 use crate::policy::{Finding, Rule};
-use crate::quiesce::Pause;
+use crate::quiesce::{Pause, demand_paused};
 use crate::runbook;
 use crate::verify::Verified;
 
@@ -30,6 +30,8 @@ pub(super) async fn push(
     let outcome = async {
         let ready = signals.guard(Box::pin(fresh(opened, ready, &pause))).await?;
         base = Some(ready.base.clone());
+        let stands = demand_paused(&held.session().client, &opened.run);
+        signals.guard(async { stands.await.map_err(|error| not_paused(&error)) }).await?;
         let outcome = pushed(pushing, &ready, &held, signals).await?;
         finish(pushing, &ready, outcome, signals).await
     };
