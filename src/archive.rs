@@ -6,9 +6,11 @@
 
 mod row_hash;
 mod rows;
+mod toc;
 
-pub use row_hash::values;
+pub use row_hash::{SEEDS, values};
 pub use rows::{RowReader, Rows, RowsByTable, is_cut_head};
+pub use toc::{Error as BadToc, TableData, Toc};
 
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,7 +11,7 @@ pub use storage::{Linked, Storage, Withheld};
 
 use crate::manifest::{ComponentName, Strength};
 use crate::objects::EndpointError;
-use crate::policy::Policy;
+use crate::policy::{Policy, Reuse};
 use crate::secret::Secret;
 use crate::store::BadAddress;
 use crate::target::{Defaults, ProjectRef};
@@ -199,6 +199,7 @@ struct PolicyFile {
     components: Option<Vec<ComponentName>>,
     secrets_confirm_every: Option<String>,
     allow_drift: Option<u64>,
+    reuse: Option<Reuse>,
     max_block: Option<String>,
     storage_url: Option<String>,
     storage_profile: Option<String>,
@@ -255,6 +256,7 @@ struct TargetSection {
     components: Option<Vec<ComponentName>>,
     secrets_confirm_every: Option<String>,
     allow_drift: Option<u64>,
+    reuse: Option<Reuse>,
     max_block: Option<String>,
     storage_url: Option<String>,
     storage_profile: Option<String>,
@@ -367,6 +369,7 @@ impl Config {
                 .unwrap_or_default(),
             accept_edited: own.accept_edited.or_else(|| self.file.accept_edited.clone()).unwrap_or_default(),
             allow_drift: own.allow_drift.or(self.file.allow_drift).unwrap_or_default(),
+            reuse: own.reuse.or(self.file.reuse).unwrap_or(default.reuse),
             max_block: max_block.unwrap_or(default.max_block),
             allow_local_store: own.allow_local_store.or(self.file.allow_local_store).unwrap_or_default(),
         })

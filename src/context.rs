@@ -2,6 +2,7 @@
 
 use crate::event::{Event, Observer, Reached, Stage};
 use crate::objects::Access;
+use crate::policy::Reuse;
 use crate::store::{self, Kept, Store};
 use crate::target::Staging;
 use crate::tools::Machine;
@@ -34,6 +35,8 @@ pub struct Context {
     pub storage: Option<Access>,
     /// How many objects may change while they are captured.
     pub allow_drift: u64,
+    /// Whether rows of an earlier snapshot are taken over.
+    pub reuse: Reuse,
     /// This machine's clock; only `cli` makes one.
     pub clock: fn() -> Timestamp,
 }

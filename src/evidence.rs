@@ -5,6 +5,7 @@ pub mod database;
 pub mod estimate;
 pub mod functions;
 mod point;
+mod reuse;
 pub mod secrets;
 pub mod storage;
 

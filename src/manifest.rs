@@ -311,6 +311,12 @@ pub struct TableRows {
     /// snapshots do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Vec<i16>>,
+    /// The content hash by another seed, where the rows in the archive gave it. Older snapshots do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<String>,
+    /// The snapshot from which the rows in the archive were taken over, when the target's were found equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<SnapshotId>,
 }
 
 impl TableRows {
@@ -429,7 +435,7 @@ pub fn qualified(schema: &str, name: &str) -> String {
 /// An SQL identifier, quoted when it is not plain lowercase.
 ///
 /// Key words are not quoted: the result is for people and for comparing names, not for SQL.
-fn quoted(name: &str) -> String {
+pub fn quoted(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if plain { name.to_owned() } else { quote_identifier(name) }

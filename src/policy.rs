@@ -41,6 +41,19 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Whether rows of tables that are as in an earlier snapshot are taken over from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reuse {
+    /// Over a slow line.
+    #[default]
+    Auto,
+    /// Wherever there is one.
+    Always,
+    /// All rows are dumped.
+    Never,
+}
+
 /// What must hold before a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -64,6 +77,8 @@ pub struct Policy {
     pub accept_edited: Vec<String>,
     /// Objects of Storage that may change while they are captured.
     pub allow_drift: u64,
+    /// Whether rows of tables that are as in an earlier snapshot are taken over from it.
+    pub reuse: Reuse,
     /// How long a push may wait for a lock, or keep others waiting for its own.
     pub max_block: SignedDuration,
     /// Whether the policy of this target accepts evidence that stands on the disk of a CI job alone.
@@ -83,6 +98,7 @@ impl Default for Policy {
             accept_unreadable: Vec::new(),
             accept_edited: Vec::new(),
             allow_drift: 0,
+            reuse: Reuse::Auto,
             max_block: SignedDuration::from_secs(5),
             allow_local_store: false,
         }

@@ -13,6 +13,13 @@ use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 /// with the length of the whole row.
 const IN_MEMORY: usize = 4 << 20;
 
+/// The seeds of the two hashes of a row. The first is that of the content hash; one more tells tables apart whose
+/// rows make the same sum by chance or by intent.
+pub const SEEDS: [i64; 2] = [0, 0x5355_5041_5341_4645];
+
+/// The hashes of a row, by [`SEEDS`].
+pub(super) type Hashes = [i64; 2];
+
 /// Hashes lines of `COPY`, which may come in pieces.
 #[derive(Debug, Default)]
 pub(super) struct RowHasher {
@@ -35,8 +42,8 @@ impl RowHasher {
         }
     }
 
-    /// Ends a line with its last piece; returns the row's hash, or why there is none.
-    pub(super) fn end(&mut self, last: &[u8]) -> Result<i64, String> {
+    /// Ends a line with its last piece; returns the row's hashes, or why there are none.
+    pub(super) fn end(&mut self, last: &[u8]) -> Result<Hashes, String> {
         if self.line.is_empty() && self.spilled.is_none() && self.broken.is_none() {
             return Ok(self.hash_line(last));
         }
@@ -56,7 +63,7 @@ impl RowHasher {
     }
 
     /// The same for a part of the fields; `is_kept` has a word on each.
-    pub(super) fn end_of(&mut self, last: &[u8], is_kept: &[bool]) -> Result<i64, String> {
+    pub(super) fn end_of(&mut self, last: &[u8], is_kept: &[bool]) -> Result<Hashes, String> {
         self.keep(last);
         if self.broken.take().is_some() || self.spilled.take().is_some() {
             self.line.clear();
@@ -68,8 +75,8 @@ impl RowHasher {
         Ok(self.hash_line(&kept.join(&b'\t')))
     }
 
-    /// The hash of a row of a table without columns, whose line is as empty as that of an empty text.
-    pub(super) fn no_columns(&mut self) -> i64 {
+    /// The hashes of a row of a table without columns, whose line is as empty as that of an empty text.
+    pub(super) fn no_columns(&mut self) -> Hashes {
         self.hash_line(NULL)
     }
 
@@ -83,7 +90,7 @@ impl RowHasher {
         Ok(())
     }
 
-    fn hash_line(&mut self, line: &[u8]) -> i64 {
+    fn hash_line(&mut self, line: &[u8]) -> Hashes {
         self.text.clear();
         self.text.push(b'(');
         let has_escapes = memchr::memchr(b'\\', line).is_some();
@@ -99,9 +106,7 @@ impl RowHasher {
             rest = more.get(1..).unwrap_or_default();
         }
         self.text.push(b')');
-        let mut hash = Hash::new(self.text.len());
-        hash.feed(&self.text);
-        hash.end()
+        hashes_of(&self.text)
     }
 
     fn push_field(&mut self, raw: &[u8], may_be_escaped: bool) {
@@ -133,9 +138,9 @@ impl RowHasher {
     }
 
     /// A line of any length: once through for the lengths, once more for the hash.
-    fn hash_spilled(&mut self) -> io::Result<i64> {
+    fn hash_spilled(&mut self) -> io::Result<Hashes> {
         self.spill()?;
-        let Some(mut file) = self.spilled.take() else { return Ok(0) };
+        let Some(mut file) = self.spilled.take() else { return Ok([0; 2]) };
         let mut fields = vec![Field::default()];
         walk(&mut file, |event| match (event, fields.last_mut()) {
             (Walked::End, _) => fields.push(Field::default()),
@@ -144,10 +149,11 @@ impl RowHasher {
             (_, None) => {}
         })?;
         let commas = fields.len() - 1;
-        let mut hash = Hash::new(2 + commas + fields.iter().map(Field::text_length).sum::<usize>());
+        let length = 2 + commas + fields.iter().map(Field::text_length).sum::<usize>();
+        let mut hash = Both(SEEDS.map(|seed| Hash::new(length, seed)));
         let mut fields = fields.iter();
         let mut field = fields.next();
-        let quote = |hash: &mut Hash, field: Option<&Field>| {
+        let quote = |hash: &mut Both, field: Option<&Field>| {
             if field.is_some_and(Field::is_quoted) {
                 hash.feed(b"\"");
             }
@@ -282,6 +288,25 @@ fn walk(file: &mut File, mut see: impl FnMut(Walked)) -> io::Result<()> {
     Ok(())
 }
 
+fn hashes_of(text: &[u8]) -> Hashes {
+    let mut both = Both(SEEDS.map(|seed| Hash::new(text.len(), seed)));
+    both.feed(text);
+    both.end()
+}
+
+/// The hashes of the same bytes by both seeds.
+struct Both([Hash; 2]);
+
+impl Both {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.0.iter_mut().for_each(|hash| hash.feed(bytes));
+    }
+
+    fn end(self) -> Hashes {
+        self.0.map(Hash::end)
+    }
+}
+
 /// Postgres's hash of bytes (Jenkins's lookup3, on little-endian machines as on big-endian ones).
 struct Hash {
     a: u32,
@@ -293,11 +318,17 @@ struct Hash {
 
 impl Hash {
     /// Begins the hash of that many bytes.
-    fn new(length: usize) -> Self {
+    fn new(length: usize, seed: i64) -> Self {
         // The length is counted in 32 bits there too.
         let length = u32::try_from(length & 0xffff_ffff).unwrap_or_default();
         let start = 0x9e37_79b9_u32.wrapping_add(length).wrapping_add(3_923_095);
-        Self { a: start, b: start, c: start, held: [0; 12], held_len: 0 }
+        let mut begun = Self { a: start, b: start, c: start, held: [0; 12], held_len: 0 };
+        if seed != 0 {
+            let [lower, upper] = halves(seed);
+            begun.add([upper, lower, 0]);
+            begun.mix([0; 12]);
+        }
+        begun
     }
 
     fn feed(&mut self, mut bytes: &[u8]) {
@@ -363,6 +394,12 @@ impl Hash {
     }
 }
 
+/// The lower and the upper half of a number.
+fn halves(number: i64) -> [u32; 2] {
+    let number = number.cast_unsigned();
+    [number & 0xffff_ffff, number >> 32].map(|half| u32::try_from(half).unwrap_or_default())
+}
+
 fn words(block: [u8; 12]) -> [u32; 3] {
     let (words, _) = block.as_chunks::<4>();
     let mut words = words.iter().map(|word| u32::from_le_bytes(*word));
@@ -373,12 +410,6 @@ fn words(block: [u8; 12]) -> [u32; 3] {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn hash_of(text: &[u8]) -> i64 {
-        let mut hash = Hash::new(text.len());
-        hash.feed(text);
-        hash.end()
-    }
 
     /// As `select hashtextextended(t, 0)` gives on PostgreSQL 15 and 17.
     #[test]
@@ -393,7 +424,7 @@ mod tests {
             (&"abcdefghijklmnopqrstuvwx".repeat(3), -1_289_376_676_711_004_501),
         ];
         for (text, hash) in expected {
-            assert_eq!(hash_of(str::as_bytes(text)), hash, "{text}");
+            assert_eq!(hashes_of(str::as_bytes(text))[0], hash, "{text}");
         }
     }
 
@@ -409,7 +440,7 @@ mod tests {
             (b"", b"(\"\")"),
         ];
         for (line, text) in rows {
-            assert_eq!(hasher.end(line), Ok(hash_of(text)), "{}", String::from_utf8_lossy(line));
+            assert_eq!(hasher.end(line), Ok(hashes_of(text)), "{}", String::from_utf8_lossy(line));
         }
     }
 

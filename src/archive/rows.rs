@@ -3,7 +3,7 @@
 //! A data file that was cut short can decode without an error (`pg_restore` takes a zstd file that
 //! was cut in half for its end), so only the rows themselves tell that an archive is whole.
 
-use super::row_hash::RowHasher;
+use super::row_hash::{Hashes, RowHasher};
 use crate::manifest::Content;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,8 @@ pub struct Rows {
     /// How many.
     pub count: u64,
     sum: i128,
+    /// The same by another seed.
+    second: i128,
     /// Why the sum is not whole, if it is not.
     unhashed: Option<String>,
     has_columns: bool,
@@ -36,16 +38,24 @@ impl Rows {
         }
     }
 
+    /// The sum of the hashes by another seed, where every row has one.
+    pub fn second(&self) -> Option<String> {
+        self.unhashed.is_none().then(|| self.second.to_string())
+    }
+
     /// The hash of every row, in no order.
     pub fn into_hashes(self) -> Vec<i64> {
         self.hashes
     }
 
-    fn add(&mut self, hash: Result<i64, String>) {
+    fn add(&mut self, hashes: Result<Hashes, String>) {
         self.count += 1;
-        match hash {
-            Ok(hash) if self.is_kept.is_some() => self.hashes.push(hash),
-            Ok(hash) => self.sum += i128::from(hash),
+        match hashes {
+            Ok([hash, _]) if self.is_kept.is_some() => self.hashes.push(hash),
+            Ok([hash, second]) => {
+                self.sum += i128::from(hash);
+                self.second += i128::from(second);
+            }
             Err(why) => self.unhashed = Some(why),
         }
     }

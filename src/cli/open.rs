@@ -133,6 +133,7 @@ async fn pin(
         max_age: policy.max_age,
         storage: storage.map(|storage| storage.access),
         allow_drift: policy.allow_drift,
+        reuse: policy.reuse,
     };
     let ci = setting.surroundings.ci().filter(|_| !setting.exempt && context.store.bucket_name().is_none());
     let keeping = ci.map_or(Keeping::Lasting, Keeping::Passing);
@@ -169,6 +170,7 @@ pub(super) async fn bare(setting: &Setting, args: &TargetArgs) -> Result<Bare, F
         max_age: policy.max_age,
         storage: None,
         allow_drift: policy.allow_drift,
+        reuse: policy.reuse,
     };
     Ok(Bare { target, context, flags: args.in_words(), record, _lock: lock })
 }

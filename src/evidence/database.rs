@@ -11,6 +11,7 @@ use crate::disk;
 use crate::event::{Event, Stage};
 use crate::evidence::estimate::{self, bytes_in_words};
 use crate::evidence::point;
+use crate::evidence::reuse::{self, Reused};
 use crate::evidence::storage::{self, Storage};
 use crate::fingerprint::Fingerprint;
 use crate::manifest::{Content, Database, ExtensionVersion, Gap, TableRows, Taken, Tool, qualified};
@@ -69,6 +70,9 @@ pub enum Error {
     /// The archive's table of contents was not understood.
     #[error("the archive cannot be read")]
     Contents(#[from] archive::Error),
+    /// Rows of an earlier snapshot could not be taken over.
+    #[error(transparent)]
+    Reuse(#[from] reuse::Error),
     /// The archive could not be decoded.
     #[error(transparent)]
     Decode(#[from] decode::Error),
@@ -110,7 +114,9 @@ impl Error {
     fn may_be_a_lock(&self) -> bool {
         let of = |error: &tokio_postgres::Error| error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
         match self {
-            Self::Query { source, .. } | Self::Catalog(catalog::Error::Query(source)) => of(source),
+            Self::Query { source, .. }
+            | Self::Catalog(catalog::Error::Query(source))
+            | Self::Reuse(reuse::Error::Query { source, .. }) => of(source),
             Self::Program(_) => true,
             _ => false,
         }
@@ -242,23 +248,36 @@ impl Capture<'_> {
         let archive = self.archive();
         // A pooler may not know the setting by which a tool asks for UTC.
         let may_ask_for_utc = self.target.kind != EndpointKind::SessionPooler;
+        let as_read = defaults.is_hex && (defaults.is_utc || may_ask_for_utc);
+        let wanted = reuse::Wanted {
+            context: self.context,
+            target: self.target,
+            installation: self.installation,
+            suffix: compression.suffix(),
+            tables: if as_read { readable.as_slice() } else { &[] },
+            fingerprint: &fingerprint,
+            line,
+        };
+        let reused = reuse::choose(client, &wanted).await?;
+        let without_rows = reused.patterns();
         let dump = Dump {
             snapshot: &point.exported,
             folder: &archive,
             jobs: JOBS,
             compression,
             without: &without,
+            without_rows: &without_rows,
             in_utc: !defaults.is_utc && may_ask_for_utc,
         };
-        let as_read = defaults.is_hex && (defaults.is_utc || may_ask_for_utc);
         let (mut measured, (), storage) = tokio::try_join!(
-            self.measure(session, &readable, as_read),
+            self.measure(session, &readable, as_read, &reused),
             self.dump(&dump, expected_bytes),
             point.storage.end()
         )?;
         let large_objects = rows::large_objects(client).await.map_err(doing("hash the large objects"))?;
         client.batch_execute("commit").await.map_err(doing("close the consistency point"))?;
 
+        reused.complete(&archive)?;
         let read_back = async {
             let contents = self.contents().await?;
             Ok((self.sequences(&contents).await?, contents))
@@ -271,13 +290,7 @@ impl Capture<'_> {
         disk::write(&self.dir.join("rows.tsv"), rows_file(&measured).as_bytes())?;
         disk::write(&self.dir.join("settings.sql"), self.settings(session).await?.as_bytes())?;
 
-        let mut limits = limits(&measured, &gaps, &fingerprint);
-        if self.target.project.is_some() && self.target.connection.ssl_mode < SslMode::VerifyCa {
-            limits.push(format!(
-                "the server's certificate was not verified (sslmode={})",
-                self.target.connection.ssl_mode.as_str()
-            ));
-        }
+        let limits = self.limits(&measured, &gaps, &fingerprint);
         Ok(Captured {
             database: Database {
                 name: self.target.connection.database.clone(),
@@ -286,10 +299,7 @@ impl Capture<'_> {
                 tables: measured,
                 sequences,
                 large_objects,
-                extensions: extensions
-                    .into_iter()
-                    .map(|extension| ExtensionVersion { name: extension.name, version: extension.version })
-                    .collect(),
+                extensions: extensions.into_iter().map(version).collect(),
                 history: applied.into_iter().map(|applied| applied.version).collect(),
                 gaps,
                 archive_bytes: disk::bytes_below(&self.archive()),
@@ -301,6 +311,15 @@ impl Capture<'_> {
             rows,
             storage,
         })
+    }
+
+    fn limits(&self, tables: &[TableRows], gaps: &[Gap], fingerprint: &Fingerprint) -> Vec<String> {
+        let mut limits = limits(tables, gaps, fingerprint);
+        let mode = self.target.connection.ssl_mode;
+        if self.target.project.is_some() && mode < SslMode::VerifyCa {
+            limits.push(format!("the server's certificate was not verified (sslmode={})", mode.as_str()));
+        }
+        limits
     }
 
     fn archive(&self) -> std::path::PathBuf {
@@ -354,10 +373,15 @@ impl Capture<'_> {
         session: &Session,
         tables: &[&Table],
         as_read: bool,
+        reused: &Reused,
     ) -> Result<Vec<TableRows>, Error> {
         let client = &session.client;
         let mut measured = Vec::with_capacity(tables.len());
         for table in tables.iter().filter(|table| table.kind != TableKind::UnpopulatedMaterializedView) {
+            if let Some(known) = reused.rows(table) {
+                measured.push(known);
+                continue;
+            }
             let (schema, name) = (&table.schema, &table.name);
             let failed = || doing(format!("count table {}", qualified(schema, name)));
             let is_hashed_in_archive = as_read
@@ -379,6 +403,8 @@ impl Capture<'_> {
                 is_hashed_in_archive,
                 extension: table.extension.clone(),
                 dropped: Some(table.dropped.clone()),
+                second: None,
+                from: None,
             });
         }
         Ok(measured)
@@ -451,14 +477,22 @@ impl Capture<'_> {
     }
 }
 
+fn version(extension: catalog::Extension) -> ExtensionVersion {
+    ExtensionVersion { name: extension.name, version: extension.version }
+}
+
 /// Fills in the hashes that the archive's rows give. A table that the archive lacks stays without
 /// one, and verification names it.
 fn take_hashes(tables: &mut [TableRows], rows: &RowsByTable) {
-    for table in tables.iter_mut().filter(|table| table.is_hashed_in_archive) {
-        table.content = rows.get(&(table.schema.clone(), table.name.clone())).map_or_else(
+    // Of rows that were taken over the server's own hash is known, and verification compares the two.
+    let is_dumped = |table: &&mut TableRows| table.is_hashed_in_archive && table.from.is_none();
+    for table in tables.iter_mut().filter(is_dumped) {
+        let found = rows.get(&(table.schema.clone(), table.name.clone()));
+        table.content = found.map_or_else(
             || Content::Unhashed("the archive does not hold its rows".to_owned()),
             Rows::content,
         );
+        table.second = found.and_then(Rows::second);
     }
 }
 

@@ -190,6 +190,8 @@ mod tests {
             is_hashed_in_archive: true,
             extension: extension.map(str::to_owned),
             dropped: None,
+            second: None,
+            from: None,
         };
         vec![
             table("pgmq", "meta", 1, Some("pgmq")),

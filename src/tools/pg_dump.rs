@@ -19,6 +19,14 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// What it adds to the name of a file.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Zstd => ".zst",
+            Self::Gzip => ".gz",
+        }
+    }
+
     fn value(self, major: u32) -> &'static str {
         match self {
             Self::Zstd => "zstd:3",
@@ -41,6 +49,8 @@ pub struct Dump<'a> {
     pub compression: Compression,
     /// Tables that cannot be read, as quoted patterns.
     pub without: &'a [String],
+    /// Tables whose rows are left away, as quoted patterns.
+    pub without_rows: &'a [String],
     /// Whether to ask for times in UTC: the target's sessions have another time zone by themselves.
     pub in_utc: bool,
 }
@@ -62,6 +72,7 @@ pub fn dump(installation: &Installation, login: &Login<'_>, dump: &Dump<'_>) -> 
         .arg("--lock-wait-timeout=10s")
         .args(assumed_role(login))
         .args(dump.without.iter().map(|pattern| format!("--exclude-table={pattern}")))
+        .args(dump.without_rows.iter().map(|pattern| format!("--exclude-table-data={pattern}")))
 }
 
 /// The command that dumps the definitions alone, but for tables that match these patterns: it locks what it

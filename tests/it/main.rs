@@ -31,6 +31,7 @@ mod named;
 mod objects;
 mod quiesce;
 mod retention;
+mod reuse;
 mod rollback;
 mod rollback_kill;
 mod rollback_live;

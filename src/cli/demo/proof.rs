@@ -111,6 +111,8 @@ mod tests {
                 is_hashed_in_archive: true,
                 extension: None,
                 dropped: None,
+                second: None,
+                from: None,
             }
         };
         Database {
